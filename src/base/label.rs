@@ -1,0 +1,43 @@
+//! Task labels: `//apps/web:build[node=20]`. Pure text and structure; knows no graph.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::base::path::RelPath;
+
+/// The name of a task in the workspace: its package, its name and its matrix values.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Label {
+    /// Directory of the package; the root package is the root path.
+    pub package: RelPath,
+    /// Name in the manifest.
+    pub name: String,
+    /// Matrix values by axis; empty for most tasks.
+    pub matrix: BTreeMap<String, String>,
+}
+
+impl Label {
+    /// A label without matrix values.
+    pub fn new(package: RelPath, name: impl Into<String>) -> Self {
+        Self { package, name: name.into(), matrix: BTreeMap::new() }
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "//{}:{}", self.package.as_str(), self.name)?;
+        if !self.matrix.is_empty() {
+            let values: Vec<String> = self.matrix.iter().map(|(axis, value)| format!("{axis}={value}")).collect();
+            write!(f, "[{}]", values.join(","))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether `name` may name a task, a template, a pool or a matrix axis: a letter or digit, then letters, digits, `.`, `_`, `-`.
+pub fn is_name(name: &str) -> bool {
+    let mut letters = name.chars();
+    letters.next().is_some_and(|first| first.is_ascii_alphanumeric() || first == '_')
+        && letters.all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '_' | '-'))
+        && name.len() <= crate::base::limits::NAME_BYTES_MAX
+}

@@ -1,0 +1,31 @@
+//! Every limit, as a named constant with its unit. A limit that is reached is an error that names it.
+
+/// Longest task, template or pool name, in bytes.
+pub const NAME_BYTES_MAX: usize = 128;
+
+/// Largest manifest read, in bytes. A generated manifest of ten thousand tasks has about 2 MiB.
+pub const MANIFEST_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// Deepest directory nesting in a tree, so that a hostile tree cannot exhaust the stack.
+pub const TREE_DEPTH_MAX: usize = 256;
+
+/// Most tasks one matrix may expand to.
+pub const MATRIX_TASKS_MAX: usize = 1024;
+
+/// Output kept from one stream of one action, in bytes; the middle of anything longer is left out with a line that says so.
+pub const LOG_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Largest blob kept inside the database, in bytes. Larger ones are files.
+pub const INLINE_BLOB_BYTES_MAX: usize = 8 * 1024;
+
+/// Files above this size are digested from a memory map on all cores, in bytes.
+pub const MMAP_DIGEST_BYTES_MIN: u64 = 1024 * 1024;
+
+/// Default cap of the store, in bytes; a tenth of the disk if that is less.
+pub const STORE_BYTES_DEFAULT: u64 = 20 * 1024 * 1024 * 1024;
+
+/// Largest file a `fetch` task accepts, in bytes.
+pub const FETCH_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
+
+/// Earlier fingerprints kept per task for explanations.
+pub const FINGERPRINTS_PER_TASK: usize = 16;

@@ -1,0 +1,3 @@
+//! Layer 4: plans and runs. Knows nothing of argv and the terminal.
+
+pub mod event;

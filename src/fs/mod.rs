@@ -1,0 +1,9 @@
+//! Layer 1: the only module that touches `std::fs`. Knows nothing of manifests, tasks or the database.
+
+pub mod atomic;
+pub mod digest;
+pub mod link;
+pub mod lock;
+pub mod ops;
+pub mod stat;
+pub mod walk;

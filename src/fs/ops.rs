@@ -1,0 +1,252 @@
+//! File operations with the path and the verb in every error. No policy.
+
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// A file operation that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {verb} {}: {}", path.display(), plain(cause))]
+pub struct FsError {
+    /// What was tried: `read`, `create`, …
+    pub verb: &'static str,
+    /// On what.
+    pub path: PathBuf,
+    /// What the system said.
+    pub cause: io::Error,
+}
+
+/// The system's words without the error number.
+fn plain(cause: &io::Error) -> String {
+    let text = cause.to_string();
+    match text.find(" (os error") {
+        Some(end) => text[..end].to_lowercase(),
+        None => text,
+    }
+}
+
+impl FsError {
+    /// Wraps a system error.
+    pub fn new(verb: &'static str, path: impl AsRef<Path>, cause: io::Error) -> Self {
+        Self { verb, path: path.as_ref().to_owned(), cause }
+    }
+
+    /// Whether nothing is there.
+    pub fn is_missing(&self) -> bool {
+        self.cause.kind() == io::ErrorKind::NotFound
+    }
+}
+
+/// Adds verb and path to a system error.
+pub trait AtPath<T> {
+    /// Does so.
+    fn at(self, verb: &'static str, path: &Path) -> Result<T, FsError>;
+}
+
+impl<T> AtPath<T> for io::Result<T> {
+    fn at(self, verb: &'static str, path: &Path) -> Result<T, FsError> {
+        self.map_err(|cause| FsError::new(verb, path, cause))
+    }
+}
+
+/// Turns "it is not there" into `None`.
+pub fn if_there<T>(result: Result<T, FsError>) -> Result<Option<T>, FsError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_missing() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads a whole file.
+pub fn read(path: &Path) -> Result<Vec<u8>, FsError> {
+    fs::read(path).at("read", path)
+}
+
+/// Reads a whole UTF-8 file.
+pub fn read_text(path: &Path) -> Result<String, FsError> {
+    fs::read_to_string(path).at("read", path)
+}
+
+/// Opens for reading.
+pub fn open(path: &Path) -> Result<File, FsError> {
+    File::open(path).at("open", path)
+}
+
+/// Opens for reading, refusing a symbolic link in the last component.
+pub fn open_no_follow(path: &Path) -> Result<File, FsError> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path).at("open", path)
+}
+
+/// Creates a file that must not exist, with these permission bits (before the umask).
+pub fn create_new(path: &Path, mode: u32) -> Result<File, FsError> {
+    OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path).at("create", path)
+}
+
+/// Creates or truncates a file. Not atomic: for scratch files and reports; see [`crate::fs::atomic`] for the rest.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
+    fs::write(path, bytes).at("write", path)
+}
+
+/// Opens for appending, creating it if needed.
+pub fn open_append(path: &Path) -> Result<File, FsError> {
+    OpenOptions::new().append(true).create(true).open(path).at("open", path)
+}
+
+/// Opens for reading and writing, creating it if needed, keeping what is there.
+pub fn open_read_write(path: &Path) -> Result<File, FsError> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).at("open", path)
+}
+
+/// Creates a directory and its parents; fine if they exist.
+pub fn create_dir_all(path: &Path) -> Result<(), FsError> {
+    fs::create_dir_all(path).at("create", path)
+}
+
+/// Creates one directory that must not exist.
+pub fn create_dir(path: &Path) -> Result<(), FsError> {
+    fs::create_dir(path).at("create", path)
+}
+
+/// Removes a file or a link; fine if it is not there.
+pub fn remove_file(path: &Path) -> Result<(), FsError> {
+    if_there(fs::remove_file(path).at("remove", path)).map(drop)
+}
+
+/// Removes an empty directory.
+pub fn remove_dir(path: &Path) -> Result<(), FsError> {
+    fs::remove_dir(path).at("remove", path)
+}
+
+/// Removes whatever lies at `path`, a directory with everything beneath; fine if nothing does. Never follows links.
+///
+/// Directories without write permission are made writable first: outputs of some tools forbid their own removal.
+pub fn remove_all(path: &Path) -> Result<(), FsError> {
+    let Some(meta) = if_there(symlink_metadata(path))? else { return Ok(()) };
+    if !meta.is_dir() {
+        return remove_file(path);
+    }
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            make_dirs_writable(path)?;
+            if_there(fs::remove_dir_all(path).at("remove", path)).map(drop)
+        }
+        result => if_there(result.at("remove", path)).map(drop),
+    }
+}
+
+fn make_dirs_writable(path: &Path) -> Result<(), FsError> {
+    set_mode(path, 0o755)?;
+    for entry in read_dir(path)? {
+        if entry.kind == Kind::Dir {
+            make_dirs_writable(&path.join(&entry.name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Renames within one file system, replacing a file that is there.
+pub fn rename(from: &Path, to: &Path) -> Result<(), FsError> {
+    fs::rename(from, to).at("rename to", to)
+}
+
+/// Swaps two paths in one step (`renameat2` with `RENAME_EXCHANGE`).
+pub fn exchange(one: &Path, other: &Path) -> Result<(), FsError> {
+    let here = rustix::fs::CWD;
+    rustix::fs::renameat_with(here, one, here, other, rustix::fs::RenameFlags::EXCHANGE)
+        .map_err(io::Error::from)
+        .at("swap", other)
+}
+
+/// Makes a symbolic link that must not exist.
+pub fn symlink(target: &str, at: &Path) -> Result<(), FsError> {
+    std::os::unix::fs::symlink(target, at).at("link", at)
+}
+
+/// Reads a symbolic link.
+pub fn read_link(path: &Path) -> Result<PathBuf, FsError> {
+    fs::read_link(path).at("read the link", path)
+}
+
+/// Metadata, following links.
+pub fn metadata(path: &Path) -> Result<Metadata, FsError> {
+    fs::metadata(path).at("look at", path)
+}
+
+/// Metadata of the path itself.
+pub fn symlink_metadata(path: &Path) -> Result<Metadata, FsError> {
+    fs::symlink_metadata(path).at("look at", path)
+}
+
+/// The path with every link resolved.
+pub fn canonical(path: &Path) -> Result<PathBuf, FsError> {
+    fs::canonicalize(path).at("resolve", path)
+}
+
+/// Whether something lies there, links not followed. Trouble counts as no.
+pub fn exists(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+/// Sets permission bits.
+pub fn set_mode(path: &Path, mode: u32) -> Result<(), FsError> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).at("change the mode of", path)
+}
+
+/// What a directory entry is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Dir,
+    /// A symbolic link.
+    Link,
+    /// A device, socket or pipe.
+    Special,
+}
+
+/// One name in a directory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DirEntry {
+    /// File name as the disk has it; may not be UTF-8.
+    pub name: std::ffi::OsString,
+    /// What it is; links are not followed.
+    pub kind: Kind,
+}
+
+/// Lists a directory in byte order of the names.
+pub fn read_dir(path: &Path) -> Result<Vec<DirEntry>, FsError> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(path).at("list", path)? {
+        let entry = entry.at("list", path)?;
+        let file_type = entry.file_type().at("look at", path)?;
+        let kind = if file_type.is_symlink() {
+            Kind::Link
+        } else if file_type.is_dir() {
+            Kind::Dir
+        } else if file_type.is_file() {
+            Kind::File
+        } else {
+            Kind::Special
+        };
+        entries.push(DirEntry { name: entry.file_name(), kind });
+    }
+    // Sorted by bytes, not locale: nothing downstream may depend on directory order.
+    entries.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(entries)
+}
+
+/// Free and total bytes of the file system that holds `path`.
+pub fn disk_space(path: &Path) -> Result<(u64, u64), FsError> {
+    let stat = rustix::fs::statvfs(path).map_err(io::Error::from).at("look at", path)?;
+    Ok((stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize))
+}
+
+/// Whether `path` lies on a network or user-space file system, where SQLite's WAL is not safe.
+pub fn is_network_fs(path: &Path) -> bool {
+    const NETWORK: [i64; 8] =
+        [0x6969, 0xff53_4d42, 0x517b, 0xfe53_4d42, 0x0102_1997, 0x6573_5546, 0x6a65_6a63, 0x0bd0_0bd0];
+    rustix::fs::statfs(path).is_ok_and(|stat| NETWORK.contains(&(stat.f_type as i64)))
+}

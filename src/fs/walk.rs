@@ -1,0 +1,154 @@
+//! Lists the files of a directory as git would see them: ignore files respected, links not followed. Knows no manifest.
+
+use std::path::{Path, PathBuf};
+
+use ignore::WalkBuilder;
+
+use crate::base::path::RelPath;
+use crate::fs::ops::{self, FsError, Kind};
+
+/// Which files are listed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ignore {
+    /// Those that git does not ignore (`.gitignore` at every level, `.git/info/exclude`).
+    Respect,
+    /// All of them, but for `.git`.
+    Disregard,
+}
+
+/// One listed file, link, directory or special file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Found {
+    /// Relative to the root that was given.
+    pub path: RelPath,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// What can go wrong in a walk.
+#[derive(Debug, thiserror::Error)]
+pub enum WalkError {
+    /// A name on disk is not UTF-8.
+    #[error("the name of {} is not UTF-8", path.display())]
+    NotUtf8 {
+        /// The path, as far as it can be shown.
+        path: PathBuf,
+    },
+    /// A directory cannot be read, or an ignore file is broken.
+    #[error("cannot list {}: {cause}", path.display())]
+    Unreadable {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        cause: String,
+    },
+    /// Any other file operation.
+    #[error(transparent)]
+    Fs(#[from] FsError),
+}
+
+/// Lists everything beneath `root.join(dir)`, in byte order of the paths; directories included.
+///
+/// Paths are relative to `root`. `.git` directories are left out. `skip` may prune a directory by its path.
+/// Cost: one `readdir` per directory; no file is opened but the ignore files.
+pub fn walk(
+    root: &Path,
+    dir: &RelPath,
+    ignore: Ignore,
+    skip: impl Fn(&RelPath) -> bool + Send + Sync + 'static,
+) -> Result<Vec<Found>, WalkError> {
+    let start = root.join(dir.as_str());
+    let respect = ignore == Ignore::Respect;
+    let owned_root = root.to_owned();
+    let mut builder = WalkBuilder::new(&start);
+    builder
+        .standard_filters(false)
+        .hidden(false)
+        .parents(respect)
+        .git_ignore(respect)
+        .git_exclude(respect)
+        .ignore(false)
+        .require_git(false)
+        .follow_links(false)
+        .filter_entry(move |entry| {
+            if entry.file_name() == ".git" {
+                return false;
+            }
+            if !entry.file_type().is_some_and(|kind| kind.is_dir()) {
+                return true;
+            }
+            entry
+                .path()
+                .strip_prefix(&owned_root)
+                .ok()
+                .and_then(|path| RelPath::parse_bytes(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())).ok())
+                .is_none_or(|path| !skip(&path))
+        });
+    let mut found = Vec::new();
+    for entry in builder.build() {
+        let entry = entry.map_err(|error| unreadable(&start, &error))?;
+        if entry.depth() == 0 {
+            continue;
+        }
+        let kind = match entry.file_type() {
+            Some(kind) if kind.is_symlink() => Kind::Link,
+            Some(kind) if kind.is_dir() => Kind::Dir,
+            Some(kind) if kind.is_file() => Kind::File,
+            _ => Kind::Special,
+        };
+        let path = entry.path().strip_prefix(root).unwrap_or(entry.path());
+        let bytes = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
+        let path = RelPath::parse_bytes(bytes).map_err(|_| WalkError::NotUtf8 { path: entry.path().to_owned() })?;
+        found.push(Found { path, kind });
+    }
+    found.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(found)
+}
+
+fn unreadable(start: &Path, error: &ignore::Error) -> WalkError {
+    fn parts(error: &ignore::Error, path: &mut PathBuf) -> String {
+        match error {
+            ignore::Error::WithPath { path: place, err } => {
+                place.clone_into(path);
+                parts(err, path)
+            }
+            ignore::Error::WithDepth { err, .. } | ignore::Error::WithLineNumber { err, .. } => parts(err, path),
+            ignore::Error::Io(cause) => {
+                let text = cause.to_string();
+                text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+            }
+            other => other.to_string(),
+        }
+    }
+    let mut path = start.to_owned();
+    let cause = parts(error, &mut path);
+    WalkError::Unreadable { path, cause }
+}
+
+/// Lists everything beneath `dir` with plain directory reads: for output trees, where nothing is ignored.
+///
+/// Paths are relative to `dir`; depth first, byte order within each directory. A missing `dir` gives an empty list.
+pub fn walk_all(dir: &Path) -> Result<Vec<Found>, WalkError> {
+    let mut found = Vec::new();
+    descend(dir, &RelPath::root(), &mut found)?;
+    Ok(found)
+}
+
+fn descend(dir: &Path, below: &RelPath, found: &mut Vec<Found>) -> Result<(), WalkError> {
+    let Some(entries) = ops::if_there(ops::read_dir(dir))? else { return Ok(()) };
+    if below.components().count() > crate::base::limits::TREE_DEPTH_MAX {
+        let cause = format!("deeper than {} directories", crate::base::limits::TREE_DEPTH_MAX);
+        return Err(WalkError::Unreadable { path: dir.to_owned(), cause });
+    }
+    for entry in entries {
+        let Some(name) = entry.name.to_str() else {
+            return Err(WalkError::NotUtf8 { path: dir.join(&entry.name) });
+        };
+        let path = below.child(name);
+        found.push(Found { path: path.clone(), kind: entry.kind });
+        if entry.kind == Kind::Dir {
+            descend(&dir.join(name), &path, found)?;
+        }
+    }
+    Ok(())
+}

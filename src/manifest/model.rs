@@ -1,0 +1,256 @@
+//! The validated manifest: what the rest of the program works with. No spans but those errors need, no serde.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::base::digest::Digest;
+use crate::base::label::Label;
+use crate::base::path::RelPath;
+use crate::base::span::{Place, Placed};
+use crate::manifest::glob::{Pattern, PatternList};
+
+/// `[workspace]`, `[store]`, `[remote]` and the pools of the root manifest.
+#[derive(Clone, Debug)]
+pub struct WorkspaceConfig {
+    /// `name`.
+    pub name: String,
+    /// `packages`: globs of package directories; `None` means every directory with a `drystone.toml`.
+    pub packages: Option<Vec<Placed<String>>>,
+    /// `package-graph`: whose manifests are read for dependencies between packages.
+    pub package_graph: Vec<Ecosystem>,
+    /// `default-branch`.
+    pub default_branch: String,
+    /// `system`.
+    pub system: SystemPolicy,
+    /// `salt`: enters every key.
+    pub salt: Option<String>,
+    /// `pools`: named resources and how many units each has.
+    pub pools: BTreeMap<String, u32>,
+    /// `[store] max-size` in bytes.
+    pub store_bytes_max: Option<u64>,
+    /// Where `[workspace]` stands.
+    pub place: Place,
+}
+
+/// Whose manifests tell which package depends on which.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Ecosystem {
+    /// `Cargo.toml`.
+    Cargo,
+    /// `package.json` (npm, pnpm and yarn workspaces).
+    Npm,
+    /// `pyproject.toml`.
+    Uv,
+    /// `go.mod`.
+    Go,
+}
+
+/// What of the machine's system a task sees and is keyed on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SystemPolicy {
+    /// `/usr` and friends, keyed as a whole by the package database (`system = "packages"`, the default).
+    Packages,
+    /// Declared tools only (`system = "tools"`).
+    Tools,
+}
+
+/// A task after templates, matrix and interpolation; one per label.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// Its label, matrix values included.
+    pub label: Label,
+    /// Where it is declared (the name in the table header, or the template reference that made it).
+    pub place: Place,
+    /// What it needs before it can run, in the order written.
+    pub needs: Vec<Need>,
+    /// `tags`.
+    pub tags: Vec<String>,
+    /// What it does.
+    pub kind: TaskKind,
+}
+
+/// What a task does.
+#[derive(Clone, Debug)]
+pub enum TaskKind {
+    /// Runs a command.
+    Run(RunTask),
+    /// Fetches a file whose digest is known.
+    Fetch(FetchTask),
+}
+
+impl TaskKind {
+    /// The word for `kind:` selections.
+    pub fn word(&self) -> &'static str {
+        match self {
+            TaskKind::Run(_) => "run",
+            TaskKind::Fetch(_) => "fetch",
+        }
+    }
+}
+
+/// One entry of `needs`.
+#[derive(Clone, Debug)]
+pub struct Need {
+    /// Where it is written.
+    pub place: Place,
+    /// Which tasks.
+    pub which: Which,
+    /// `#interface`: only the dependency's `interface` outputs are seen and keyed on.
+    pub interface_only: bool,
+}
+
+/// Which tasks a need names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Which {
+    /// `^name`, `^^name`, `^dev:name`: the task of that name in the packages this one depends on (those that have it).
+    Upstream {
+        /// The task name.
+        task: String,
+        /// How far.
+        reach: Reach,
+    },
+    /// `:name`, `//pkg:name`, `//pkg:name[node=20]`: a task; without matrix values, every task the matrix made of it.
+    Task {
+        /// The package.
+        package: RelPath,
+        /// The task name.
+        task: String,
+        /// Matrix values that must match; may be fewer than the task has.
+        matrix: BTreeMap<String, String>,
+    },
+}
+
+/// Which package dependencies `^` follows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reach {
+    /// `^`: direct dependencies that are not for development only.
+    Direct,
+    /// `^^`: all of them, transitively.
+    Transitive,
+    /// `^dev:`: direct development-only dependencies.
+    Development,
+}
+
+/// A task that runs a command.
+#[derive(Clone, Debug)]
+pub struct RunTask {
+    /// `run`.
+    pub command: Command,
+    /// `inputs`.
+    pub inputs: Inputs,
+    /// `outputs`, relative to the package, in the order written.
+    pub outputs: Vec<Placed<Pattern>>,
+    /// `env`.
+    pub env: BTreeMap<String, String>,
+    /// `pass-env`.
+    pub pass_env: Vec<String>,
+    /// `secret-env`.
+    pub secret_env: Vec<String>,
+    /// `tools`.
+    pub tools: Vec<Placed<String>>,
+    /// `network`.
+    pub network: bool,
+    /// `isolation`.
+    pub isolation: IsolationRequest,
+    /// `timeout`.
+    pub timeout: Option<Duration>,
+    /// `retries`.
+    pub retries: u32,
+    /// `resources`.
+    pub resources: Resources,
+    /// `caches`: directories relative to the package, private to the task and kept between its runs.
+    pub caches: Vec<RelPath>,
+    /// `scratch`: may be written, is thrown away without a word.
+    pub scratch: PatternList,
+    /// `cache`.
+    pub cache: bool,
+    /// `interface`: the part of the outputs that `#interface` dependants see.
+    pub interface: PatternList,
+    /// `committed`: outputs that are also in git.
+    pub committed: Vec<Placed<Pattern>>,
+    /// `on-failure` and all `reports`: collected even when the task fails.
+    pub on_failure: PatternList,
+    /// `fix`.
+    pub fix: Option<Command>,
+    /// `salt`.
+    pub salt: Option<String>,
+}
+
+/// A command line.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// A string: run as `sh -euc`.
+    Shell(String),
+    /// An array: executed as it is; the first word is a tool.
+    Exec(Vec<String>),
+}
+
+/// Where a task's source files come from.
+#[derive(Clone, Debug)]
+pub enum Inputs {
+    /// `"package"`: every file of the package that git does not ignore, less nested packages and outputs of tasks.
+    Package,
+    /// A list of patterns; order matters, `!` takes away.
+    Patterns(PatternList),
+}
+
+/// `isolation` of a task or of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IsolationRequest {
+    /// The best the machine allows, but never none.
+    Auto,
+    /// `namespaces`.
+    Namespaces,
+    /// `landlock`.
+    Landlock,
+    /// `none`.
+    None,
+}
+
+/// `resources`: what a running task holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Resources {
+    /// Job slots held; at least 1.
+    pub cpu: u32,
+    /// Bytes of memory it is expected to need at most.
+    pub memory_bytes: Option<u64>,
+    /// A named pool, one unit of which it holds.
+    pub pool: Option<Placed<String>>,
+    /// Whether it must run alone.
+    pub exclusive: bool,
+}
+
+/// A task that fetches one file by digest.
+#[derive(Clone, Debug)]
+pub struct FetchTask {
+    /// Where it may be had; tried in order.
+    pub urls: Vec<String>,
+    /// What its bytes must digest to.
+    pub expect: Expected,
+    /// How it is unpacked.
+    pub unpack: Unpack,
+    /// Leading path components dropped when unpacking.
+    pub strip: usize,
+    /// Where it lands, relative to the package: a file, or a directory when unpacked.
+    pub output: RelPath,
+    /// Whether the file is made executable (when not unpacked).
+    pub executable: bool,
+}
+
+/// The digest a fetched file must have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expected {
+    /// `blake3`.
+    Blake3(Digest),
+    /// `sha256`.
+    Sha256([u8; 32]),
+}
+
+/// How a fetched file is unpacked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unpack {
+    /// It stays a file.
+    No,
+    /// By its name: `.tar`, `.tar.gz`, `.tgz`, `.tar.xz`, `.tar.zst`, `.zip`.
+    ByName,
+}

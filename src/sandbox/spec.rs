@@ -1,0 +1,222 @@
+//! What a sandboxed command sees and what comes back. Plain data; the levels interpret it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::base::path::RelPath;
+
+/// How far a result can be trusted: lower levels never serve a request for a higher one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Level {
+    /// A private copy of the inputs, nothing enforced.
+    None,
+    /// File contents enforced, existence visible.
+    Landlock,
+    /// Own user, mount, pid, uts, ipc and net namespaces, fresh root.
+    Namespaces,
+}
+
+impl Level {
+    /// The word in manifests, results and reports.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Level::None => "none",
+            Level::Landlock => "landlock",
+            Level::Namespaces => "namespaces",
+        }
+    }
+
+    /// Reads the word back.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Level::None, Level::Landlock, Level::Namespaces].into_iter().find(|level| level.word() == word)
+    }
+}
+
+/// Where the workspace appears inside.
+pub const WORKSPACE_DIR: &str = "/workspace";
+/// Home directory inside: does not exist, so that nothing is read from it or kept in it.
+pub const HOME_DIR: &str = "/homeless";
+/// Scratch directory inside.
+pub const SCRATCH_DIR: &str = "/tmp";
+/// Host name inside.
+pub const HOST_NAME: &str = "drystone";
+
+/// One thing placed in the view.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum View {
+    /// A file of the host, read-only.
+    File {
+        /// Path on the host; a regular file.
+        host: PathBuf,
+        /// Whether it must be executable (copies need to know; binds inherit it).
+        executable: bool,
+    },
+    /// A directory of the host with everything beneath, read-only. Only where all of it belongs to the view.
+    Dir {
+        /// Path on the host.
+        host: PathBuf,
+    },
+    /// A symbolic link with this target as text.
+    Link {
+        /// The target.
+        target: String,
+    },
+    /// An empty, writable directory.
+    Empty,
+}
+
+/// A directory of the host made visible elsewhere than the workspace.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Mount {
+    /// Path on the host.
+    pub host: PathBuf,
+    /// Absolute path inside.
+    pub inside: PathBuf,
+    /// Whether the command may write to it.
+    pub access: Access,
+}
+
+/// What may be done to a mount.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Access {
+    /// Read and execute.
+    ReadOnly,
+    /// Write as well.
+    ReadWrite,
+}
+
+/// Whether the command may use the network.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Network {
+    /// Loopback only.
+    Loopback,
+    /// The host's.
+    Host,
+}
+
+/// One command to run.
+#[derive(Clone, Debug)]
+pub struct SandboxSpec {
+    /// Program (absolute path inside, or a name looked up in `PATH` of `env`) and arguments. Not empty.
+    pub argv: Vec<String>,
+    /// The exact environment.
+    pub env: BTreeMap<String, String>,
+    /// Directory it starts in, below the workspace. Created if the view does not have it.
+    pub cwd: RelPath,
+    /// What lies in the workspace, by path relative to its root, in byte order; parents are created, writable.
+    pub view: BTreeMap<RelPath, View>,
+    /// Whether `/usr`, `/bin`, `/sbin`, `/lib*` of the host are visible, read-only.
+    pub system: bool,
+    /// Tool roots (absolute) and caches (inside `/workspace/…`).
+    pub mounts: Vec<Mount>,
+    /// Network policy.
+    pub network: Network,
+    /// After this the whole tree of processes is ended.
+    pub timeout: Option<Duration>,
+    /// A directory on disk the sandbox may use for this command alone; exists, empty; the caller removes it.
+    pub stage: PathBuf,
+}
+
+/// Which stream bytes came from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// With this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+    /// Its time was up.
+    TimedOut,
+    /// The run was cancelled.
+    Cancelled,
+}
+
+/// What the command and everything it started used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Usage {
+    /// User and system time, in milliseconds.
+    pub cpu_ms: u64,
+    /// Largest resident set of one process, in KiB.
+    pub max_rss_kib: u64,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Finished {
+    /// How it ended.
+    pub exit: Exit,
+    /// What it used.
+    pub usage: Usage,
+    /// The workspace as the command left it: its own writes, and placeholders where inputs were.
+    ///
+    /// Read it by path, following no link; entries at the paths of the view are not its writes (but see `View::Empty`).
+    /// All processes are gone, so nothing changes under the reader. Freed when dropped.
+    pub workspace: Leftover,
+}
+
+/// A directory that outlives the command until dropped.
+#[derive(Debug)]
+pub struct Leftover {
+    path: PathBuf,
+    // Keeps the file system of a finished namespace alive; `path` then goes through `/proc/self/fd`.
+    _keep: Option<std::os::fd::OwnedFd>,
+}
+
+impl Leftover {
+    /// A directory on disk; whoever made it removes it.
+    pub fn on_disk(path: PathBuf) -> Self {
+        Self { path, _keep: None }
+    }
+
+    /// A directory that lives only as long as this descriptor.
+    pub fn behind(descriptor: std::os::fd::OwnedFd) -> Self {
+        use std::os::fd::AsRawFd;
+        Self { path: PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd())), _keep: Some(descriptor) }
+    }
+
+    /// Where to read it.
+    pub fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+}
+
+/// Why a command could not be run at all. A command that ran and failed is not an error.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The program is not visible inside.
+    #[error("cannot start `{program}`: {cause}")]
+    CannotStart {
+        /// As written.
+        program: String,
+        /// What is wrong and where it was looked for.
+        cause: String,
+    },
+    /// The sandbox could not be built.
+    #[error("cannot build the {} sandbox: {step}: {cause}", level.word())]
+    Setup {
+        /// The level.
+        level: Level,
+        /// What was being done, with the path.
+        step: String,
+        /// What the system said.
+        cause: String,
+    },
+    /// The process that starts commands is gone.
+    #[error("the launcher process ended unexpectedly: {cause}")]
+    LauncherGone {
+        /// What is known.
+        cause: String,
+    },
+    /// A file operation on the stage.
+    #[error(transparent)]
+    Fs(#[from] crate::fs::ops::FsError),
+}
