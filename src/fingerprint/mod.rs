@@ -1,1 +1,8 @@
-//! fingerprint.
+//! Layer 3: what a key is made of, and what it says when it changes. Knows nothing of scheduling.
+
+pub mod action;
+pub mod elf;
+pub mod explain;
+pub mod sink;
+pub mod system;
+pub mod tools;

@@ -1,0 +1,487 @@
+//! Tool identity: the program a name stands for, and everything it drags in. Runs nothing.
+//!
+//! A name is looked up on the user's `PATH`, through the shims of version managers and along its links to the real file. In its
+//! identity: that file, its interpreter chain (`#!`, ELF), its library closure, and its installation root as a whole when it
+//! lies outside the system directories. Such roots are mounted read-only at their own paths.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::base::digest::Digest;
+use crate::base::encode::Encoder;
+use crate::fingerprint::elf;
+use crate::fs::ops::{self, Kind};
+use crate::sandbox::spec::{Access, Mount};
+
+/// Where names are looked up.
+#[derive(Clone, Debug, Default)]
+pub struct ToolContext {
+    /// Directories of the user's `PATH`, in order.
+    pub path: Vec<PathBuf>,
+    /// Home directory.
+    pub home: Option<PathBuf>,
+    /// Directory of the package, where version files are looked for first.
+    pub directory: PathBuf,
+    /// Root of the workspace, where that search ends.
+    pub root: PathBuf,
+    /// `PYENV_VERSION` and `RUSTUP_TOOLCHAIN`, where set.
+    pub overrides: BTreeMap<String, String>,
+}
+
+/// A resolved tool.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tool {
+    /// As declared.
+    pub name: String,
+    /// Path to execute, the same inside and outside.
+    pub program: PathBuf,
+    /// Digest over everything that belongs to it.
+    pub identity: Digest,
+    /// What must be mounted for it to work.
+    pub mounts: Vec<Mount>,
+}
+
+/// Why a tool cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ToolError {
+    /// It is not there.
+    #[error("tool `{name}` is not on the PATH ({searched})")]
+    NotFound {
+        /// As declared.
+        name: String,
+        /// Where it was looked for.
+        searched: String,
+    },
+    /// A shim that leads nowhere.
+    #[error("tool `{name}` is a {manager} shim, but {cause}")]
+    Shim {
+        /// As declared.
+        name: String,
+        /// Which version manager.
+        manager: &'static str,
+        /// What is missing.
+        cause: String,
+    },
+    /// A file that belongs to it cannot be read.
+    #[error("tool `{name}`: {cause}")]
+    Unreadable {
+        /// As declared.
+        name: String,
+        /// Which file and why.
+        cause: String,
+    },
+}
+
+/// Digests files by absolute path, in order; from memory where their stat signature is known.
+pub type DigestFiles<'a> = dyn Fn(&[PathBuf]) -> Vec<Result<Digest, ops::FsError>> + 'a;
+
+/// Links followed and interpreters chained at most.
+const CHAIN_MAX: usize = 16;
+
+/// Directories whose files the system identity covers.
+const SYSTEM_DIRS: [&str; 6] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64"];
+
+/// Whether the path lies in a system directory (and not in `/usr/local`, which is the administrator's).
+pub fn is_system(path: &Path) -> bool {
+    !path.starts_with("/usr/local") && SYSTEM_DIRS.iter().any(|dir| path.starts_with(dir))
+}
+
+/// Resolves a tool and digests what belongs to it.
+pub fn resolve(name: &str, context: &ToolContext, digest: &DigestFiles<'_>) -> Result<Tool, ToolError> {
+    let mut closure = Closure { name, context, files: BTreeMap::new(), roots: BTreeMap::new() };
+    let program = closure.add_program(name, 0)?;
+    let mut paths: Vec<PathBuf> = closure.files.keys().cloned().collect();
+    let mut encoder = Encoder::new();
+    for root in closure.roots.keys() {
+        root_files(root, Path::new(""), &mut paths, &mut encoder)
+            .map_err(|error| ToolError::Unreadable { name: name.to_owned(), cause: error.to_string() })?;
+    }
+    paths.sort();
+    paths.dedup();
+    for (path, digest) in paths.iter().zip(digest(&paths)) {
+        let digest =
+            digest.map_err(|error| ToolError::Unreadable { name: name.to_owned(), cause: error.to_string() })?;
+        encoder.bytes(path.as_os_str().as_encoded_bytes()).digest(&digest);
+    }
+    let mounts = closure
+        .roots
+        .into_iter()
+        .filter(|(root, _)| !is_system(root))
+        .map(|(root, ())| Mount { host: root.clone(), inside: root, access: Access::ReadOnly })
+        .collect();
+    let identity = Digest::derived("drystone 2026-11 tool v1", encoder.as_slice());
+    Ok(Tool { name: name.to_owned(), program, identity, mounts })
+}
+
+/// Collects the files of an installation root. Links and modes go straight into the encoding.
+///
+/// `__pycache__` is left out: Python checks each entry against its source, and writes new ones whenever it runs as their owner.
+fn root_files(root: &Path, below: &Path, paths: &mut Vec<PathBuf>, encoder: &mut Encoder) -> Result<(), ops::FsError> {
+    let here = if below == Path::new("") { root.to_owned() } else { root.join(below) };
+    if !ops::metadata(&here)?.is_dir() {
+        paths.push(here);
+        return Ok(());
+    }
+    for entry in ops::read_dir(&here)? {
+        let path = below.join(&entry.name);
+        match entry.kind {
+            Kind::Dir if entry.name == "__pycache__" => {}
+            Kind::Dir => root_files(root, &path, paths, encoder)?,
+            Kind::File => paths.push(root.join(&path)),
+            Kind::Link => {
+                let link = ops::read_link(&root.join(&path))?;
+                encoder.bytes(path.as_os_str().as_encoded_bytes()).bytes(link.as_os_str().as_encoded_bytes());
+            }
+            Kind::Special => {}
+        }
+    }
+    Ok(())
+}
+
+struct Closure<'a> {
+    name: &'a str,
+    context: &'a ToolContext,
+    files: BTreeMap<PathBuf, ()>,
+    roots: BTreeMap<PathBuf, ()>,
+}
+
+impl Closure<'_> {
+    fn unreadable(&self, error: &ops::FsError) -> ToolError {
+        ToolError::Unreadable { name: self.name.to_owned(), cause: error.to_string() }
+    }
+
+    /// Finds a program by name or path and adds it; gives the path to execute.
+    fn add_program(&mut self, word: &str, depth: usize) -> Result<PathBuf, ToolError> {
+        let found = self.find(word)?;
+        let program = match self.through_shim(&found)? {
+            Some(real) => real,
+            None => found,
+        };
+        self.add_file(&program, depth)?;
+        Ok(program)
+    }
+
+    fn find(&self, word: &str) -> Result<PathBuf, ToolError> {
+        let usable = |path: &Path| {
+            ops::metadata(path).is_ok_and(|meta| {
+                meta.is_file() && std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o111 != 0
+            })
+        };
+        let missing = |searched: String| ToolError::NotFound { name: self.name.to_owned(), searched };
+        if word.contains('/') {
+            let path = if let Some(below) = word.strip_prefix("//") {
+                self.context.root.join(below)
+            } else {
+                self.context.directory.join(word)
+            };
+            return if usable(&path) { Ok(path) } else { Err(missing(path.display().to_string())) };
+        }
+        let mut candidates = self.context.path.iter().filter(|dir| dir.is_absolute()).map(|dir| dir.join(word));
+        candidates.find(|path| usable(path)).ok_or_else(|| {
+            let dirs: Vec<String> = self.context.path.iter().map(|dir| dir.display().to_string()).collect();
+            missing(dirs.join(":"))
+        })
+    }
+
+    /// The real program behind a pyenv shim or a rustup proxy; `None` if it is neither.
+    fn through_shim(&self, found: &Path) -> Result<Option<PathBuf>, ToolError> {
+        let Some(file_name) = found.file_name() else { return Ok(None) };
+        let dir = found.parent().unwrap_or(Path::new("/"));
+        if dir.ends_with("shims") && ops::exists(&dir.with_file_name("versions")) {
+            return self.through_pyenv(&dir.with_file_name(""), file_name).map(Some);
+        }
+        let real = ops::canonical(found).unwrap_or_else(|_| found.to_owned());
+        let proxy = real.file_name().is_some_and(|name| name == "rustup")
+            || (file_name != "rustup" && same_file(&dir.join("rustup"), found));
+        if proxy && file_name != "rustup" {
+            return self.through_rustup(file_name).map(Some);
+        }
+        Ok(None)
+    }
+
+    fn through_pyenv(&self, pyenv: &Path, file_name: &std::ffi::OsStr) -> Result<PathBuf, ToolError> {
+        let shim = |cause: String| ToolError::Shim { name: self.name.to_owned(), manager: "pyenv", cause };
+        let chosen = match self.context.overrides.get("PYENV_VERSION") {
+            Some(version) => Some(version.clone()),
+            None => self.version_file(".python-version").or_else(|| ops::read_text(&pyenv.join("version")).ok()),
+        };
+        let chosen = chosen.ok_or_else(|| shim("no version is chosen; run `pyenv local VERSION`".into()))?;
+        let mut tried = Vec::new();
+        for version in chosen.split([':', '\n', ' ']).map(str::trim).filter(|version| !version.is_empty()) {
+            if version == "system" {
+                let shims = pyenv.join("shims");
+                let rest = self.context.path.iter().filter(|dir| **dir != shims).map(|dir| dir.join(file_name));
+                if let Some(path) = rest.into_iter().find(|path| ops::exists(path)) {
+                    return Ok(path);
+                }
+            }
+            let program = pyenv.join("versions").join(version).join("bin").join(file_name);
+            if ops::metadata(&program).is_ok() {
+                return Ok(program);
+            }
+            tried.push(version.to_owned());
+        }
+        Err(shim(format!("version {} has no such program", tried.join(", "))))
+    }
+
+    fn through_rustup(&self, file_name: &std::ffi::OsStr) -> Result<PathBuf, ToolError> {
+        let shim = |cause: &str| ToolError::Shim { name: self.name.to_owned(), manager: "rustup", cause: cause.into() };
+        let home = self.context.overrides.get("RUSTUP_HOME").map(PathBuf::from);
+        let home = home.or_else(|| self.context.home.as_ref().map(|home| home.join(".rustup")));
+        let home = home.ok_or_else(|| shim("there is no home directory"))?;
+        let from_text = |text: String| match text.parse::<toml::Table>() {
+            Ok(table) => table
+                .get("toolchain")
+                .and_then(|toolchain| toolchain.get("channel"))
+                .or_else(|| table.get("default_toolchain"))
+                .and_then(|channel| channel.as_str())
+                .map(str::to_owned),
+            Err(_) => text.lines().next().map(|line| line.trim().to_owned()),
+        };
+        let chosen = self
+            .context
+            .overrides
+            .get("RUSTUP_TOOLCHAIN")
+            .cloned()
+            .or_else(|| self.version_file("rust-toolchain.toml").and_then(from_text))
+            .or_else(|| self.version_file("rust-toolchain").and_then(from_text))
+            .or_else(|| ops::read_text(&home.join("settings.toml")).ok().and_then(from_text))
+            .ok_or_else(|| shim("no toolchain is chosen; run `rustup default stable`"))?;
+        let toolchains = ops::read_dir(&home.join("toolchains")).map_err(|error| self.unreadable(&error))?;
+        let names = toolchains.iter().filter_map(|entry| entry.name.to_str());
+        let name = names
+            .filter(|name| *name == chosen || name.starts_with(&format!("{chosen}-")))
+            .min_by_key(|name| name.len())
+            .ok_or_else(|| shim("the chosen toolchain is not installed; run `rustup toolchain install`"))?;
+        let program = home.join("toolchains").join(name).join("bin").join(file_name);
+        if ops::metadata(&program).is_ok() {
+            Ok(program)
+        } else {
+            Err(shim("the chosen toolchain does not have it; run `rustup component add`"))
+        }
+    }
+
+    /// The text of the nearest version file between the package and the workspace root.
+    fn version_file(&self, name: &str) -> Option<String> {
+        let mut dir = self.context.directory.as_path();
+        loop {
+            if let Ok(text) = ops::read_text(&dir.join(name)) {
+                return Some(text);
+            }
+            if dir == self.context.root {
+                return None;
+            }
+            dir = dir.parent()?;
+        }
+    }
+
+    /// Adds a file with its links, roots, interpreters and libraries.
+    fn add_file(&mut self, path: &Path, depth: usize) -> Result<(), ToolError> {
+        if depth > CHAIN_MAX {
+            let cause = format!("{} has more than {CHAIN_MAX} interpreters", path.display());
+            return Err(ToolError::Unreadable { name: self.name.to_owned(), cause });
+        }
+        let mut hop = path.to_owned();
+        for _ in 0..CHAIN_MAX {
+            self.add_root(&hop);
+            match ops::read_link(&hop) {
+                Ok(next) => hop = hop.parent().unwrap_or(Path::new("/")).join(next),
+                Err(_) => break,
+            }
+        }
+        let real = ops::canonical(path).map_err(|error| self.unreadable(&error))?;
+        self.add_root(&real);
+        if self.files.insert(real.clone(), ()).is_some() {
+            return Ok(());
+        }
+        let bytes = ops::read(&real).map_err(|error| self.unreadable(&error))?;
+        if let Some(line) = bytes.strip_prefix(b"#!") {
+            let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
+            return self.add_interpreter(&String::from_utf8_lossy(line), depth);
+        }
+        let Some(dynamic) = elf::dynamic(&bytes) else { return Ok(()) };
+        if let Some(interpreter) = &dynamic.interpreter {
+            self.add_file(Path::new(interpreter), depth + 1)?;
+        }
+        for library in &dynamic.needed {
+            if let Some(path) = library_path(library, &dynamic, &real) {
+                self.add_file(&path, depth + 1)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_interpreter(&mut self, line: &str, depth: usize) -> Result<(), ToolError> {
+        let mut words = line.split_whitespace();
+        let Some(interpreter) = words.next() else { return Ok(()) };
+        self.add_file(Path::new(interpreter), depth + 1)?;
+        if Path::new(interpreter).file_name().is_some_and(|name| name == "env")
+            && let Some(program) = words.find(|word| !word.starts_with('-') && !word.contains('='))
+        {
+            self.add_program(program, depth + 1)?;
+        }
+        Ok(())
+    }
+
+    /// Adds what must be mounted (or at least digested) as a whole for the file at `path` to work.
+    fn add_root(&mut self, path: &Path) {
+        if let Some(root) = installation_root(path, &self.context.root, self.context.home.as_deref()) {
+            self.roots.insert(root, ());
+        }
+    }
+}
+
+fn same_file(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (ops::metadata(one), ops::metadata(other)) {
+        (Ok(one), Ok(other)) => one.dev() == other.dev() && one.ino() == other.ino(),
+        _ => false,
+    }
+}
+
+/// The directory that a program's installation fills, or the file itself where that directory holds more than the program.
+fn installation_root(path: &Path, workspace: &Path, home: Option<&Path>) -> Option<PathBuf> {
+    // A package of node_modules is one installation wherever it lies; package databases do not know it.
+    let mut above = path.ancestors().skip(1);
+    if let Some(package) = above.find(|dir| dir.parent().is_some_and(|parent| parent.ends_with("node_modules"))) {
+        return Some(package.to_owned());
+    }
+    if is_system(path) {
+        return None;
+    }
+    let dir = path.parent()?;
+    let prefix = if dir.ends_with("bin") || dir.ends_with("sbin") || dir.ends_with("lib") || dir.ends_with("libexec") {
+        dir.parent()?
+    } else {
+        dir
+    };
+    if ops::exists(&prefix.join("pyvenv.cfg")) {
+        return Some(prefix.to_owned());
+    }
+    let private = home.is_some_and(|home| {
+        home.starts_with(prefix) || [".local", ".cargo", "go", ".config"].iter().any(|name| prefix == home.join(name))
+    });
+    let crowded = private
+        || path.starts_with(workspace)
+        || workspace.starts_with(prefix)
+        || prefix == Path::new("/")
+        || prefix == Path::new("/opt")
+        || prefix == Path::new("/home");
+    Some(if crowded { path.to_owned() } else { prefix.to_owned() })
+}
+
+/// Where the loader would find a library: its search path, then the system's directories.
+fn library_path(name: &str, dynamic: &elf::Dynamic, of: &Path) -> Option<PathBuf> {
+    let origin = of.parent().unwrap_or(Path::new("/")).display().to_string();
+    let own = dynamic.search.iter().map(|dir| dir.replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin));
+    let machine = std::env::consts::ARCH;
+    let system = [
+        format!("/lib/{machine}-linux-gnu"),
+        format!("/usr/lib/{machine}-linux-gnu"),
+        "/lib64".into(),
+        "/usr/lib64".into(),
+        "/lib".into(),
+        "/usr/lib".into(),
+    ];
+    own.chain(system).map(|dir| Path::new(&dir).join(name)).find(|path| ops::exists(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::digest::digest_file;
+
+    fn digests(paths: &[PathBuf]) -> Vec<Result<Digest, ops::FsError>> {
+        paths.iter().map(|path| digest_file(path).map(|(digest, _)| digest)).collect()
+    }
+
+    fn script(path: &Path, text: &str) {
+        ops::create_dir_all(path.parent().expect("a file in a directory")).expect("a temporary directory");
+        ops::write(path, text.as_bytes()).expect("a temporary file");
+        ops::set_mode(path, 0o755).expect("a temporary file");
+    }
+
+    fn context(dir: &Path) -> ToolContext {
+        ToolContext {
+            path: vec![dir.join("opt/tool/bin"), PathBuf::from("/usr/bin"), PathBuf::from("/bin")],
+            home: Some(dir.join("home")),
+            directory: dir.to_owned(),
+            root: dir.to_owned(),
+            overrides: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn replacing_a_tool_or_its_companions_in_place_changes_its_identity() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut context = context(dir.path());
+        context.root = dir.path().join("workspace");
+        script(&dir.path().join("opt/tool/bin/gen"), "#!/bin/sh\necho 1\n");
+        let first = resolve("gen", &context, &digests).expect("it resolves");
+        assert_eq!(first.mounts.len(), 1);
+        assert_eq!(first.mounts[0].host, dir.path().join("opt/tool"));
+        script(&dir.path().join("opt/tool/bin/gen"), "#!/bin/sh\necho 2\n");
+        let second = resolve("gen", &context, &digests).expect("it resolves");
+        assert_ne!(first.identity, second.identity);
+        script(&dir.path().join("opt/tool/lib/part.sh"), "x");
+        let third = resolve("gen", &context, &digests).expect("it resolves");
+        assert_ne!(second.identity, third.identity);
+    }
+
+    #[test]
+    fn the_interpreter_behind_env_belongs_to_the_tool() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let context = context(dir.path());
+        script(&dir.path().join("opt/tool/bin/inner"), "#!/bin/sh\n");
+        script(&dir.path().join("outer"), "#!/usr/bin/env inner\n");
+        let before = resolve("./outer", &context, &digests).expect("it resolves");
+        script(&dir.path().join("opt/tool/bin/inner"), "#!/bin/sh\n:\n");
+        let after = resolve("./outer", &context, &digests).expect("it resolves");
+        assert_ne!(before.identity, after.identity);
+    }
+
+    #[test]
+    fn a_pyenv_shim_leads_to_the_version_that_the_workspace_names() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut context = context(dir.path());
+        let pyenv = dir.path().join("pyenv");
+        script(&pyenv.join("shims/python3"), "#!/bin/sh\n");
+        script(&pyenv.join("versions/3.11.7/bin/python3"), "#!/bin/sh\n");
+        script(&pyenv.join("versions/3.12.1/bin/python3"), "#!/bin/sh\n");
+        ops::write(&pyenv.join("version"), b"3.11.7\n").expect("a temporary file");
+        context.path.insert(0, pyenv.join("shims"));
+        let tool = resolve("python3", &context, &digests).expect("it resolves");
+        assert_eq!(tool.program, pyenv.join("versions/3.11.7/bin/python3"));
+        ops::write(&dir.path().join(".python-version"), b"3.12.1\n").expect("a temporary file");
+        let tool = resolve("python3", &context, &digests).expect("it resolves");
+        assert_eq!(tool.program, pyenv.join("versions/3.12.1/bin/python3"));
+        ops::write(&dir.path().join(".python-version"), b"3.13\n").expect("a temporary file");
+        assert!(matches!(resolve("python3", &context, &digests), Err(ToolError::Shim { manager: "pyenv", .. })));
+    }
+
+    #[test]
+    fn homes_are_never_mounted_as_a_whole() {
+        let home = Path::new("/home/ann");
+        let check = |path: &str, expect: &str| {
+            assert_eq!(
+                installation_root(Path::new(path), Path::new("/work/shop"), Some(home)),
+                Some(PathBuf::from(expect)),
+                "{path}"
+            );
+        };
+        check("/home/ann/bin/x", "/home/ann/bin/x");
+        check("/home/ann/.local/bin/x", "/home/ann/.local/bin/x");
+        check("/home/ann/.cargo/bin/x", "/home/ann/.cargo/bin/x");
+        check("/opt/go/bin/go", "/opt/go");
+        check("/work/shop/tools/gen.sh", "/work/shop/tools/gen.sh");
+        check("/usr/lib/node_modules/npm/bin/npm-cli.js", "/usr/lib/node_modules/npm");
+        assert_eq!(installation_root(Path::new("/usr/bin/cc"), Path::new("/work/shop"), Some(home)), None);
+    }
+
+    #[test]
+    fn a_missing_tool_says_where_it_was_looked_for() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let error = resolve("no-such-tool", &context(dir.path()), &digests).expect_err("it is not there");
+        assert!(error.to_string().contains("/usr/bin"), "{error}");
+    }
+}
