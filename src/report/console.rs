@@ -100,6 +100,11 @@ impl Drop for Console {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use indicatif::TermLike;
+
     use super::*;
     use crate::report::out::tests::Kept;
     use crate::report::sample;
@@ -118,6 +123,56 @@ mod tests {
             expect.extend(story.tell(event));
         }
         assert_eq!(kept.text().into_bytes(), expect);
+    }
+
+    /// A terminal that keeps what is written to it and forgets where.
+    #[derive(Clone, Default, Debug)]
+    struct Screen(Arc<Mutex<String>>);
+
+    impl TermLike for Screen {
+        fn width(&self) -> u16 {
+            80
+        }
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn write_line(&self, text: &str) -> io::Result<()> {
+            self.write_str(&format!("{text}\n"))
+        }
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            self.0.lock().unwrap().push_str(text);
+            Ok(())
+        }
+        fn clear_line(&self) -> io::Result<()> {
+            Ok(())
+        }
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_runs_right_now_is_drawn_below() {
+        let screen = Screen::default();
+        let clock = sample::clock_of_steps(Duration::from_millis(200));
+        let target = ProgressDrawTarget::term_like_with_hz(Box::new(screen.clone()), 255);
+        let mut console = Console::new(Out::new(Kept::default()), target, sample::options(), clock);
+        for event in &sample::whole_run().1[..5] {
+            console.event(event);
+        }
+        let drawn = screen.0.lock().unwrap().clone();
+        assert!(drawn.contains("   200 ms  //libs/ui:build  (before: 1.1 s)"), "{drawn}");
+        assert!(drawn.contains("     0 ms  //apps/web:test"), "{drawn}");
+        assert!(drawn.contains("1/5 · 1 hit · 2 running"), "{drawn}");
     }
 
     #[test]

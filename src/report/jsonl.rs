@@ -18,11 +18,6 @@ impl Jsonl {
     pub fn new(out: Out, sources: Arc<Sources>) -> Self {
         Self { out, sources }
     }
-
-    /// The stream, to ask how writing went.
-    pub fn out(&self) -> &Out {
-        &self.out
-    }
 }
 
 impl EventSink for Jsonl {

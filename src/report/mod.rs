@@ -16,4 +16,4 @@ pub mod story;
 pub mod wire;
 
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;

@@ -1,6 +1,7 @@
 //! Writing to a stream that may go away: a closed pipe ends the writing quietly. Knows nothing of what is written.
 
 use std::io::{self, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::report::ink::Color;
 
@@ -34,19 +35,22 @@ pub enum Display {
     Lines,
 }
 
-/// A stream that remembers when it can no longer be written to.
+/// A stream that remembers when it can no longer be written to. Clones write to the same stream.
 ///
 /// After the first failed write nothing more is tried: `drystone query … | head -1` ends without a word.
-pub struct Out {
-    stream: Box<dyn Write + Send>,
+#[derive(Clone)]
+pub struct Out(Arc<Mutex<Stream>>);
+
+struct Stream {
+    to: Box<dyn Write + Send>,
     closed: bool,
-    trouble: Option<io::Error>,
+    trouble: Option<String>,
 }
 
 impl Out {
     /// Any stream.
     pub fn new(stream: impl Write + Send + 'static) -> Self {
-        Self { stream: Box::new(stream), closed: false, trouble: None }
+        Self(Arc::new(Mutex::new(Stream { to: Box::new(stream), closed: false, trouble: None })))
     }
 
     /// The standard output.
@@ -60,20 +64,21 @@ impl Out {
     }
 
     /// Writes all of it and flushes; does nothing once the stream is closed.
-    pub fn write(&mut self, bytes: &[u8]) {
-        if self.closed || bytes.is_empty() {
+    pub fn write(&self, bytes: &[u8]) {
+        let mut stream = self.stream();
+        if stream.closed || bytes.is_empty() {
             return;
         }
-        if let Err(error) = self.stream.write_all(bytes).and_then(|()| self.stream.flush()) {
-            self.closed = true;
+        if let Err(error) = stream.to.write_all(bytes).and_then(|()| stream.to.flush()) {
+            stream.closed = true;
             if error.kind() != io::ErrorKind::BrokenPipe {
-                self.trouble = Some(error);
+                stream.trouble = Some(error.to_string());
             }
         }
     }
 
     /// Writes a text and a line feed.
-    pub fn line(&mut self, text: &str) {
+    pub fn line(&self, text: &str) {
         let mut line = String::with_capacity(text.len() + 1);
         line.push_str(text);
         line.push('\n');
@@ -82,19 +87,22 @@ impl Out {
 
     /// Whether nobody reads it any more.
     pub fn is_closed(&self) -> bool {
-        self.closed
+        self.stream().closed
     }
 
     /// Why it was closed, if not because the reader went away: a full disk, say.
-    pub fn trouble(&self) -> Option<&io::Error> {
-        self.trouble.as_ref()
+    pub fn trouble(&self) -> Option<String> {
+        self.stream().trouble.clone()
+    }
+
+    fn stream(&self) -> MutexGuard<'_, Stream> {
+        // A panic while writing leaves nothing half changed that matters here.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::sync::{Arc, Mutex};
-
     use super::*;
 
     /// A stream whose bytes a test reads back.
@@ -133,7 +141,7 @@ pub(crate) mod tests {
     fn a_closed_pipe_is_remembered_and_never_an_error() {
         let check = |kind: io::ErrorKind, is_trouble: bool| {
             let writes = Arc::new(Mutex::new(0));
-            let mut out = Out::new(Broken(kind, writes.clone()));
+            let out = Out::new(Broken(kind, writes.clone()));
             assert!(!out.is_closed());
             out.line("one");
             out.line("two");
