@@ -58,7 +58,6 @@ impl Console {
         self.drawn = Some(now);
         // One column less: some terminals wrap a line that fills them.
         self.bar.set_message(self.live.text(now, self.width.saturating_sub(1), self.color));
-        self.bar.tick();
     }
 }
 
