@@ -67,6 +67,11 @@ impl Sources {
         &self.all[id.0 as usize]
     }
 
+    /// The text with this id, if it is one of these.
+    pub fn find(&self, id: SourceId) -> Option<&Source> {
+        self.all.get(id.0 as usize)
+    }
+
     /// `path:line:column` of the start of a place, both counted from 1, the column in characters.
     pub fn locate(&self, place: &Place) -> String {
         let source = self.get(place.source);

@@ -1,6 +1,31 @@
-//! Layer 6: the command line.
+//! Layer 6: the command line. The only module that reads argv and the environment; one file per command.
 
-/// Runs the program.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
-}
+pub mod affected;
+pub mod args;
+pub mod completions;
+pub mod context;
+pub mod doctor;
+pub mod entry;
+pub mod error;
+pub mod exit;
+pub mod explain;
+pub mod graph;
+pub mod init;
+pub mod list;
+pub mod logs;
+pub mod man;
+pub mod outputs;
+pub mod panic;
+pub mod plan;
+pub mod query;
+pub mod reference;
+pub mod reports;
+pub mod run;
+pub mod schema;
+pub mod store;
+pub mod table;
+
+#[cfg(test)]
+mod generated;
+
+pub use entry::main;

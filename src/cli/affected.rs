@@ -1,0 +1,84 @@
+//! `drystone affected`: the tasks a change reaches, each with the way from a changed file to it.
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use crate::cli::context::Context;
+use crate::cli::error::CliError;
+use crate::cli::exit::ExitKind;
+use crate::cli::table::json;
+use crate::report::ink::{Color, Ink, paint};
+
+/// Options of `affected`.
+#[derive(Args, Clone, Debug)]
+pub struct AffectedArgs {
+    /// What to compare with; without it, where the branch left the default branch.
+    #[arg(value_name = "REV")]
+    pub revision: Option<String>,
+    /// How the tasks are written.
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    pub format: AffectedFormat,
+}
+
+/// Values of `--format`.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AffectedFormat {
+    /// For people.
+    Human,
+    /// A list of `{task, proof}`.
+    Json,
+    /// One line `{"include":[{"task":…},…]}` for the matrix of a GitHub Actions job.
+    GithubMatrix,
+}
+
+/// One task that the change reaches.
+#[derive(Clone, Debug, Serialize)]
+pub struct AffectedRow {
+    /// Its label.
+    pub task: String,
+    /// How the change reaches it: the changed file first, then the tasks in between, nearest to the file first.
+    pub proof: Vec<String>,
+}
+
+/// The tasks as text in this format.
+pub fn affected_text(rows: &[AffectedRow], format: AffectedFormat, color: Color) -> String {
+    match format {
+        AffectedFormat::Human => rows
+            .iter()
+            .map(|row| {
+                let proof = format!("because of {}", row.proof.join(" → "));
+                format!("{}  {}\n", row.task, paint(color, Ink::Faint, &proof))
+            })
+            .collect(),
+        AffectedFormat::Json => json(&rows),
+        AffectedFormat::GithubMatrix => {
+            let include: Vec<_> = rows.iter().map(|row| serde_json::json!({ "task": row.task })).collect();
+            format!("{}\n", serde_json::json!({ "include": include }))
+        }
+    }
+}
+
+/// Lists what a change reaches.
+pub fn run(_args: AffectedArgs, _context: &Context) -> Result<ExitKind, CliError> {
+    Err(CliError::bug("`affected` is not wired"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_task_comes_with_its_proof() {
+        let rows = [
+            AffectedRow { task: "//a:x".into(), proof: vec!["a/m.c".into()] },
+            AffectedRow { task: "//b:y".into(), proof: vec!["a/m.c".into(), "//a:x".into()] },
+        ];
+        let check = |rows: &[AffectedRow], format: AffectedFormat, expect: &str| {
+            assert_eq!(affected_text(rows, format, Color::Plain), expect);
+        };
+        check(&rows, AffectedFormat::Human, "//a:x  because of a/m.c\n//b:y  because of a/m.c → //a:x\n");
+        check(&rows, AffectedFormat::GithubMatrix, "{\"include\":[{\"task\":\"//a:x\"},{\"task\":\"//b:y\"}]}\n");
+        check(&[], AffectedFormat::GithubMatrix, "{\"include\":[]}\n");
+        check(&[], AffectedFormat::Json, "[]\n");
+    }
+}

@@ -1,0 +1,48 @@
+//! `drystone logs`: what a task printed, byte for byte, each stream where it belongs.
+
+use clap::Args;
+
+use crate::cli::context::Context;
+use crate::cli::error::CliError;
+use crate::cli::exit::ExitKind;
+use crate::engine::event::Log;
+use crate::report::out::Out;
+use crate::sandbox::spec::Stream;
+
+/// Options of `logs`.
+#[derive(Args, Clone, Debug)]
+pub struct LogsArgs {
+    /// Which task.
+    #[arg(value_name = "TARGET")]
+    pub target: String,
+}
+
+/// Replays a log in the order it came: `drystone logs //a:x > out 2> err` separates what the command had separated.
+pub fn replay(log: &Log, out: &Out, err: &Out) {
+    for (stream, bytes) in log {
+        match stream {
+            Stream::Stdout => out.write(bytes),
+            Stream::Stderr => err.write(bytes),
+        }
+    }
+}
+
+/// Replays a log.
+pub fn run(_args: LogsArgs, _context: &Context) -> Result<ExitKind, CliError> {
+    Err(CliError::bug("`logs` is not wired"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::context::tests::context;
+
+    #[test]
+    fn each_stream_is_replayed_where_it_belongs() {
+        let (context, out, err) = context(std::path::Path::new("/"));
+        let log =
+            vec![(Stream::Stdout, b"a".to_vec()), (Stream::Stderr, b"x\n".to_vec()), (Stream::Stdout, b"b".to_vec())];
+        replay(&log, &context.out, &context.err);
+        assert_eq!((out.text().as_str(), err.text().as_str()), ("ab", "x\n"));
+    }
+}

@@ -1,0 +1,84 @@
+//! `drystone outputs`: a task's outputs with their digests.
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::base::time::human_bytes;
+use crate::cli::args::Format;
+use crate::cli::context::Context;
+use crate::cli::error::CliError;
+use crate::cli::exit::ExitKind;
+use crate::cli::table::{aligned, json};
+
+/// Options of `outputs`.
+#[derive(Args, Clone, Debug)]
+pub struct OutputsArgs {
+    /// Which task.
+    #[arg(value_name = "TARGET")]
+    pub target: String,
+    /// How the outputs are written.
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    pub format: Format,
+}
+
+/// One output.
+#[derive(Clone, Debug, Serialize)]
+pub struct OutputRow {
+    /// Path relative to the workspace root.
+    pub path: String,
+    /// `file`, `executable`, `link` or `dir`.
+    pub kind: &'static str,
+    /// Bytes of a file.
+    pub size: Option<u64>,
+    /// Digest of a file's content, 64 hexadecimal digits.
+    pub digest: Option<String>,
+    /// What a link points to.
+    pub link: Option<String>,
+}
+
+/// The outputs, in the order given. Digests are whole: they are there to be compared.
+pub fn outputs_text(rows: &[OutputRow], format: Format) -> String {
+    if format == Format::Json {
+        return json(&rows);
+    }
+    let rows: Vec<[String; 4]> = rows
+        .iter()
+        .map(|row| {
+            let name = row.link.as_ref().map_or_else(|| row.path.clone(), |to| format!("{} → {to}", row.path));
+            let digest = row.digest.clone().unwrap_or_else(|| "-".into());
+            let size = row.size.map_or_else(|| "-".into(), human_bytes);
+            [digest, row.kind.to_owned(), size, name]
+        })
+        .collect();
+    aligned(&rows)
+}
+
+/// Lists outputs.
+pub fn run(_args: OutputsArgs, _context: &Context) -> Result<ExitKind, CliError> {
+    Err(CliError::bug("`outputs` is not wired"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_have_digests_and_links_say_where_to() {
+        let file = OutputRow {
+            path: "a/dist/x.js".into(),
+            kind: "file",
+            size: Some(1536),
+            digest: Some("0f".repeat(4)),
+            link: None,
+        };
+        let link =
+            OutputRow { path: "a/dist/y".into(), kind: "link", size: None, digest: None, link: Some("x.js".into()) };
+        let rows = [file, link];
+        assert_eq!(
+            outputs_text(&rows, Format::Human),
+            "0f0f0f0f  file  1.5 KiB  a/dist/x.js\n-         link  -        a/dist/y → x.js\n"
+        );
+        let value: serde_json::Value = serde_json::from_str(&outputs_text(&rows, Format::Json)).unwrap();
+        assert_eq!(value[0]["size"], 1536);
+    }
+}

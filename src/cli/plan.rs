@@ -1,0 +1,184 @@
+//! `drystone plan`: what would run and why, as text and as JSON.
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::cli::args::Format;
+use crate::cli::context::Context;
+use crate::cli::error::CliError;
+use crate::cli::exit::ExitKind;
+use crate::cli::table::json;
+use crate::engine::event::MissReason;
+use crate::report::ink::{Color, Ink, paint};
+use crate::report::lines::{WhyShown, why_sentence};
+
+/// Options of `plan`.
+#[derive(Args, Clone, Debug)]
+pub struct PlanArgs {
+    /// Which tasks, as for `run`. With none, every task here.
+    #[arg(value_name = "TARGET")]
+    pub targets: Vec<String>,
+    /// Only tasks that the changes since REV can reach; without REV, since the branch left the default branch.
+    #[arg(long, value_name = "REV", num_args = 0..=1, require_equals = true)]
+    pub affected: Option<Option<String>>,
+    /// Tells every reason, not only the first.
+    #[arg(long)]
+    pub explain: bool,
+    /// How the plan is written.
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    pub format: Format,
+}
+
+/// What would become of a task.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Forecast {
+    /// Its result is known.
+    Hit,
+    /// It would run.
+    Run,
+    /// It depends on what those it needs make: it runs if that differs.
+    Perhaps,
+}
+
+impl Forecast {
+    const fn word(self) -> &'static str {
+        match self {
+            Forecast::Hit => "hit",
+            Forecast::Run => "run",
+            Forecast::Perhaps => "perhaps",
+        }
+    }
+
+    const fn ink(self) -> Ink {
+        match self {
+            Forecast::Hit => Ink::Calm,
+            Forecast::Run => Ink::Good,
+            Forecast::Perhaps => Ink::Care,
+        }
+    }
+}
+
+/// One task of the plan.
+#[derive(Clone, Debug)]
+pub struct PlanRow {
+    /// Its label.
+    pub task: String,
+    /// What would become of it.
+    pub forecast: Forecast,
+    /// Why; empty for hits.
+    pub why: Vec<MissReason>,
+}
+
+/// The plan for people: hits are only counted unless `hits` asks for them.
+pub fn plan_text(rows: &[PlanRow], why: WhyShown, hits: HitsShown, color: Color) -> String {
+    let mut text = String::new();
+    for row in rows.iter().filter(|row| row.forecast != Forecast::Hit || hits == HitsShown::Each) {
+        let word = format!("{:>7}", row.forecast.word());
+        let mut line = format!("{}  {}", paint(color, row.forecast.ink(), &word), row.task);
+        match why {
+            WhyShown::First => {
+                let sentence = why_sentence(&row.why).map(|why| format!("  {}", paint(color, Ink::Faint, &why)));
+                line.push_str(&sentence.unwrap_or_default());
+            }
+            WhyShown::All => {
+                line.extend(row.why.iter().map(|reason| format!("\n         - {}", reason.sentence())));
+            }
+        }
+        text.push_str(&line);
+        text.push('\n');
+    }
+    let count = |forecast: Forecast| rows.iter().filter(|row| row.forecast == forecast).count();
+    let counts = [Forecast::Hit, Forecast::Run, Forecast::Perhaps]
+        .map(|forecast| (count(forecast), forecast.word()))
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, word)| format!("{count} {word}"))
+        .collect::<Vec<_>>();
+    text.push_str(&if counts.is_empty() { "no tasks".to_owned() } else { counts.join(", ") });
+    text.push('\n');
+    text
+}
+
+/// Whether hits have a line each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HitsShown {
+    /// Only their number.
+    Count,
+    /// A line each.
+    Each,
+}
+
+/// The plan for programs: a list of `{task, forecast, why}`.
+pub fn plan_json(rows: &[PlanRow]) -> String {
+    json(
+        &rows
+            .iter()
+            .map(|row| Wire { task: &row.task, forecast: row.forecast, why: whys(&row.why) })
+            .collect::<Vec<_>>(),
+    )
+}
+
+#[derive(Serialize)]
+struct Wire<'r> {
+    task: &'r str,
+    forecast: Forecast,
+    why: Vec<WireWhy<'r>>,
+}
+
+/// A reason as `task.finished` has it.
+#[derive(Serialize)]
+pub(crate) struct WireWhy<'r> {
+    field: &'r str,
+    name: &'r str,
+    change: &'r str,
+}
+
+pub(crate) fn whys(why: &[MissReason]) -> Vec<WireWhy<'_>> {
+    why.iter().map(|reason| WireWhy { field: reason.field, name: &reason.name, change: &reason.change }).collect()
+}
+
+/// Shows the plan.
+pub fn run(_args: PlanArgs, _context: &Context) -> Result<ExitKind, CliError> {
+    Err(CliError::bug("`plan` is not wired"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows() -> Vec<PlanRow> {
+        let reason = |name: &str| MissReason { field: "input", name: name.into(), change: "changed".into() };
+        vec![
+            PlanRow { task: "//a:x".into(), forecast: Forecast::Hit, why: Vec::new() },
+            PlanRow { task: "//b:x".into(), forecast: Forecast::Run, why: vec![reason("m.c"), reason("n.c")] },
+            PlanRow { task: "//c:x".into(), forecast: Forecast::Perhaps, why: Vec::new() },
+        ]
+    }
+
+    #[test]
+    fn a_plan_names_what_would_run_and_counts_the_rest() {
+        let check = |why: WhyShown, hits: HitsShown, expect: &str| {
+            assert_eq!(plan_text(&rows(), why, hits, Color::Plain), expect);
+        };
+        check(
+            WhyShown::First,
+            HitsShown::Count,
+            "    run  //b:x  m.c changed, +1 more\nperhaps  //c:x\n1 hit, 1 run, 1 perhaps\n",
+        );
+        check(
+            WhyShown::All,
+            HitsShown::Each,
+            "    hit  //a:x\n    run  //b:x\n         - m.c changed\n         - n.c changed\nperhaps  //c:x\n\
+             1 hit, 1 run, 1 perhaps\n",
+        );
+        assert_eq!(plan_text(&[], WhyShown::First, HitsShown::Count, Color::Plain), "no tasks\n");
+    }
+
+    #[test]
+    fn a_plan_is_a_json_list() {
+        let value: serde_json::Value = serde_json::from_str(&plan_json(&rows())).unwrap();
+        assert_eq!(value[1]["forecast"], "run");
+        assert_eq!(value[1]["why"][0], serde_json::json!({"field": "input", "name": "m.c", "change": "changed"}));
+    }
+}

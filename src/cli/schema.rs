@@ -1,0 +1,37 @@
+//! `drystone schema`: the JSON Schemas of what is read and written.
+
+use clap::{Args, ValueEnum};
+
+use crate::cli::context::Context;
+use crate::cli::error::CliError;
+use crate::cli::exit::ExitKind;
+use crate::cli::table::json;
+use crate::report::wire::event_schema;
+
+/// Options of `schema`.
+#[derive(Args, Clone, Debug)]
+pub struct SchemaArgs {
+    /// Of what.
+    #[arg(value_name = "WHAT", default_value = "manifest")]
+    pub what: SchemaOf,
+}
+
+/// Values of WHAT.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SchemaOf {
+    /// `drystone.toml`.
+    Manifest,
+    /// The events of `run --format json`.
+    Events,
+}
+
+/// Prints a schema.
+pub fn run(args: SchemaArgs, context: &Context) -> Result<ExitKind, CliError> {
+    match args.what {
+        SchemaOf::Manifest => Err(CliError::bug("`schema manifest` is not wired")),
+        SchemaOf::Events => {
+            context.out.write(json(&event_schema()).as_bytes());
+            Ok(ExitKind::Done)
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! `drystone store`: looking after the store. What each command found is told here; the store does the work.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use crate::base::time::{human_bytes, human_duration, parse_bytes, parse_duration};
+use crate::cli::args::Format;
+use crate::cli::context::Context;
+use crate::cli::error::CliError;
+use crate::cli::exit::ExitKind;
+use crate::cli::table::{aligned, json};
+
+/// Options of `store`.
+#[derive(Args, Clone, Debug)]
+pub struct StoreArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: StoreCommand,
+}
+
+/// The commands of `store`.
+#[derive(Subcommand, Clone, Debug)]
+pub enum StoreCommand {
+    /// Says how full the store is.
+    Stat(StatArgs),
+    /// Removes what was used least recently, until the store fits its cap.
+    Gc(GcArgs),
+    /// Digests everything again and compares.
+    Verify(VerifyArgs),
+    /// Prints where the store lies.
+    Path,
+    /// Writes the results of tasks, with all they name, to a file.
+    Export(ExportArgs),
+    /// Takes in the results of an exported file; every one is checked.
+    Import(ImportArgs),
+}
+
+/// Options of `store stat`.
+#[derive(Args, Clone, Debug)]
+pub struct StatArgs {
+    /// How the numbers are written.
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    pub format: Format,
+}
+
+/// Options of `store gc`.
+#[derive(Args, Clone, Debug)]
+pub struct GcArgs {
+    /// The cap for this time, as `20GiB`; without it, that of the workspace or the default.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub max_size: Option<u64>,
+    /// Removes also what was not used for this long, as `720h`.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub unused_for: Option<Duration>,
+    /// Says what would be removed, and removes nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Options of `store verify`.
+#[derive(Args, Clone, Debug)]
+pub struct VerifyArgs {
+    /// Removes what is damaged, and every result that names it; it is made again when it is needed.
+    #[arg(long)]
+    pub repair: bool,
+}
+
+/// Options of `store export`.
+#[derive(Args, Clone, Debug)]
+pub struct ExportArgs {
+    /// Which tasks, as for `run`. With none, every task here.
+    #[arg(value_name = "TARGET")]
+    pub targets: Vec<String>,
+    /// Where to.
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+}
+
+/// Options of `store import`.
+#[derive(Args, Clone, Debug)]
+pub struct ImportArgs {
+    /// Where from.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    parse_bytes(text).ok_or_else(|| "write a size such as `20GiB` or `500MB`".into())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| "write a duration such as `720h` or `1h30m`".into())
+}
+
+/// How full the store is.
+#[derive(Clone, Debug, Serialize)]
+pub struct StoreStat {
+    /// Where it lies.
+    pub dir: String,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// The cap in bytes.
+    pub bytes_max: u64,
+    /// How many blobs.
+    pub blobs: u64,
+    /// How many trees.
+    pub trees: u64,
+    /// How many action results.
+    pub results: u64,
+    /// How many workspaces have results in it.
+    pub workspaces: u64,
+}
+
+/// The numbers for people, or for programs.
+pub fn stat_text(stat: &StoreStat, format: Format) -> String {
+    if format == Format::Json {
+        return json(stat);
+    }
+    let percent = stat.bytes.saturating_mul(100).checked_div(stat.bytes_max).unwrap_or(0);
+    let used = format!("{} of {} ({percent} %)", human_bytes(stat.bytes), human_bytes(stat.bytes_max));
+    let row = |name: &str, value: String| [name.to_owned(), value];
+    aligned(&[
+        row("store", stat.dir.clone()),
+        row("used", used),
+        row("results", stat.results.to_string()),
+        row("blobs", stat.blobs.to_string()),
+        row("trees", stat.trees.to_string()),
+        row("workspaces", stat.workspaces.to_string()),
+    ])
+}
+
+/// What a collection removed, or would remove.
+#[derive(Clone, Copy, Debug)]
+pub struct Collected {
+    /// Action results.
+    pub results: u64,
+    /// Blobs.
+    pub blobs: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Bytes that are left.
+    pub bytes_left: u64,
+    /// Whether it was only tried.
+    pub dry_run: bool,
+}
+
+/// One sentence about a collection.
+pub fn gc_text(collected: &Collected) -> String {
+    let Collected { results, blobs, bytes, bytes_left, dry_run } = *collected;
+    let verb = if dry_run { "would remove" } else { "removed" };
+    let (bytes, left) = (human_bytes(bytes), human_bytes(bytes_left));
+    format!("{verb} {results} results and {blobs} blobs, {bytes}; {left} left\n")
+}
+
+/// What a check of the whole store found.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    /// Blobs and trees looked at.
+    pub checked: u64,
+    /// What is damaged or missing, as `digest: what is wrong`.
+    pub damaged: Vec<String>,
+    /// Results that name something damaged.
+    pub results_lost: u64,
+    /// Whether the damage was removed.
+    pub repaired: bool,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+/// The findings, and the way out.
+pub fn verify_text(verified: &Verified) -> String {
+    let mut text: String = verified.damaged.iter().map(|one| format!("damaged: {one}\n")).collect();
+    let time = human_duration(verified.duration);
+    text.push_str(&format!("{} checked in {time}, {} damaged", verified.checked, verified.damaged.len()));
+    if !verified.damaged.is_empty() {
+        text.push_str(&format!(", {} results lost with them", verified.results_lost));
+        text.push_str(if verified.repaired {
+            "; removed, they are made again when they are needed"
+        } else {
+            "\n  help: `drystone store verify --repair` removes them; they are made again when they are needed"
+        });
+    }
+    text.push('\n');
+    text
+}
+
+/// How a check ends: damage that is still there is a failure.
+pub fn verify_exit(verified: &Verified) -> ExitKind {
+    if verified.damaged.is_empty() || verified.repaired { ExitKind::Done } else { ExitKind::Failed }
+}
+
+/// Looks after the store.
+pub fn run(args: StoreArgs, context: &Context) -> Result<ExitKind, CliError> {
+    match args.command {
+        StoreCommand::Path => {
+            context.out.line(&context.environment.store_dir()?.to_string_lossy());
+            Ok(ExitKind::Done)
+        }
+        StoreCommand::Stat(_) => Err(CliError::bug("`store stat` is not wired")),
+        StoreCommand::Gc(_) => Err(CliError::bug("`store gc` is not wired")),
+        StoreCommand::Verify(_) => Err(CliError::bug("`store verify` is not wired")),
+        StoreCommand::Export(_) => Err(CliError::bug("`store export` is not wired")),
+        StoreCommand::Import(_) => Err(CliError::bug("`store import` is not wired")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::context::tests::{context, environment};
+
+    #[test]
+    fn the_path_is_the_one_the_environment_gives() {
+        let (mut context, out, _) = context(std::path::Path::new("/"));
+        context.environment = environment(&[("DRYSTONE_STORE", "/var/store")]);
+        let exit = run(StoreArgs { command: StoreCommand::Path }, &context).unwrap();
+        assert_eq!((exit, out.text().as_str()), (ExitKind::Done, "/var/store\n"));
+    }
+
+    #[test]
+    fn how_full_it_is_is_told_with_the_cap() {
+        let stat = StoreStat {
+            dir: "/s".into(),
+            bytes: 5 << 30,
+            bytes_max: 20 << 30,
+            blobs: 12,
+            trees: 3,
+            results: 2,
+            workspaces: 1,
+        };
+        assert_eq!(
+            stat_text(&stat, Format::Human),
+            "store       /s\nused        5.0 GiB of 20.0 GiB (25 %)\nresults     2\nblobs       12\ntrees       3\n\
+             workspaces  1\n"
+        );
+        let value: serde_json::Value = serde_json::from_str(&stat_text(&stat, Format::Json)).unwrap();
+        assert_eq!(value["bytes"], 5_u64 << 30);
+    }
+
+    #[test]
+    fn a_trial_collection_says_that_it_was_one() {
+        let collected = Collected { results: 2, blobs: 9, bytes: 2048, bytes_left: 512, dry_run: true };
+        assert_eq!(gc_text(&collected), "would remove 2 results and 9 blobs, 2.0 KiB; 512 B left\n");
+    }
+
+    #[test]
+    fn damage_that_stays_is_a_failure_and_names_the_way_out() {
+        let check = |damaged: &[&str], repaired: bool, exit: ExitKind, expect: &str| {
+            let damaged = damaged.iter().map(|one| (*one).to_owned()).collect();
+            let duration = Duration::from_millis(5);
+            let verified = Verified { checked: 7, damaged, results_lost: 2, repaired, duration };
+            assert_eq!(verify_exit(&verified), exit);
+            assert!(verify_text(&verified).contains(expect), "{}", verify_text(&verified));
+        };
+        check(&[], false, ExitKind::Done, "7 checked in 5 ms, 0 damaged\n");
+        check(&["0f: bytes differ"], false, ExitKind::Failed, "store verify --repair");
+        check(&["0f: bytes differ"], true, ExitKind::Done, "damaged: 0f: bytes differ\n");
+    }
+}

@@ -1,0 +1,367 @@
+//! The human report: which lines stay, and in which order. Knows neither whether it goes to a terminal nor what is drawn below it.
+//!
+//! While the run goes on, one line for each task that did work. Hits are only counted, unless the run is small (up to
+//! [`FEW_TASKS`]) or all is asked for: what changed nothing is not worth a line of sixty. Skipped tasks are summed up by
+//! what they were skipped for. At the end come what deserves a look and did not fail, then each failure whole, its command
+//! to repeat it last, then the counts: the person looks at the last screen, so what needs doing stands there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::diagnostic::Diagnostic;
+use crate::base::span::Sources;
+use crate::base::time::human_duration;
+use crate::engine::event::{Counts, Event, Log, MissReason, Outcome, TaskFinished};
+use crate::report::ink::{Color, Ink, RESET, paint};
+use crate::report::lines::{WhyShown, critical_path, finished_line, repeat_command, summary, why_sentence};
+use crate::report::render::render;
+
+/// Runs of at most this many tasks show a line for every one of them, hits and skipped ones included.
+pub const FEW_TASKS: usize = 10;
+
+/// How much is told.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Verbosity {
+    /// Only what went wrong.
+    Quiet,
+    /// What was done.
+    Normal,
+    /// Every task.
+    Verbose,
+}
+
+/// Whose captured output is shown.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum OutputShown {
+    /// Nobody's.
+    None,
+    /// That of failed tasks, at the end.
+    Failed,
+    /// Also that of tasks that ran, below their lines.
+    Ran,
+    /// Also that of hits, replayed.
+    All,
+}
+
+/// How the story is told.
+#[derive(Clone, Debug)]
+pub struct StoryOptions {
+    /// Whether colours may be used.
+    pub color: Color,
+    /// Columns diagnostics are fitted to.
+    pub width: usize,
+    /// How much is told.
+    pub verbosity: Verbosity,
+    /// How much of the reasons.
+    pub why: WhyShown,
+    /// Whose output.
+    pub output: OutputShown,
+    /// The texts diagnostics point into.
+    pub sources: Arc<Sources>,
+}
+
+/// Turns events into the bytes that stay on the screen.
+pub struct Story {
+    options: StoryOptions,
+    tasks: usize,
+    failures: Vec<TaskFinished>,
+    skipped: BTreeMap<String, usize>,
+    notes: Vec<String>,
+    notes_seen: BTreeSet<String>,
+}
+
+impl Story {
+    /// A story without events yet.
+    pub fn new(options: StoryOptions) -> Self {
+        Self {
+            options,
+            tasks: 0,
+            failures: Vec::new(),
+            skipped: BTreeMap::new(),
+            notes: Vec::new(),
+            notes_seen: BTreeSet::new(),
+        }
+    }
+
+    /// The bytes this event adds; whole lines, often none.
+    pub fn tell(&mut self, event: &Event) -> Vec<u8> {
+        match event {
+            Event::RunStarted { tasks, .. } => {
+                *self = Self { tasks: *tasks, ..Self::new(self.options.clone()) };
+                Vec::new()
+            }
+            Event::TaskStarted { .. } => Vec::new(),
+            Event::TaskFinished(finished) => self.finished(finished),
+            Event::Notice(diagnostic) => self.rendered(diagnostic).into_bytes(),
+            Event::RunFinished { ok, counts, duration, saved, critical_path, interrupted } => {
+                let end = End {
+                    ok: *ok,
+                    counts,
+                    duration: *duration,
+                    saved: *saved,
+                    critical_path,
+                    interrupted: *interrupted,
+                };
+                self.end(&end)
+            }
+        }
+    }
+
+    fn finished(&mut self, finished: &TaskFinished) -> Vec<u8> {
+        for note in &finished.notes {
+            let text = self.rendered(note);
+            // Once: one undeclared file may concern a hundred tasks in the same words.
+            if self.notes_seen.insert(text.clone()) {
+                self.notes.push(text);
+            }
+        }
+        let mut bytes = Vec::new();
+        if self.has_line(finished) {
+            bytes.extend(finished_line(finished, self.options.why, self.options.color).into_bytes());
+            bytes.push(b'\n');
+        } else if finished.outcome == Outcome::Skipped {
+            *self.skipped.entry(finished.because_of.clone().unwrap_or_default()).or_default() += 1;
+        }
+        let shows_log = match finished.outcome {
+            Outcome::Hit => self.options.output >= OutputShown::All,
+            Outcome::Ran => self.options.output >= OutputShown::Ran,
+            Outcome::Failed | Outcome::Skipped | Outcome::Cancelled => false,
+        };
+        if shows_log && !finished.log.is_empty() {
+            if !self.has_line(finished) {
+                bytes.extend(finished_line(finished, WhyShown::First, self.options.color).into_bytes());
+                bytes.push(b'\n');
+            }
+            bytes.extend(self.log(&finished.log));
+        }
+        if finished.outcome == Outcome::Failed {
+            self.failures.push(finished.clone());
+        }
+        bytes
+    }
+
+    fn has_line(&self, finished: &TaskFinished) -> bool {
+        match self.options.verbosity {
+            Verbosity::Quiet => false,
+            Verbosity::Verbose => true,
+            Verbosity::Normal => {
+                self.tasks <= FEW_TASKS || matches!(finished.outcome, Outcome::Ran | Outcome::Failed) || finished.flaky
+            }
+        }
+    }
+
+    fn end(&mut self, end: &End<'_>) -> Vec<u8> {
+        let color = self.options.color;
+        let quiet = self.options.verbosity == Verbosity::Quiet;
+        let mut bytes = Vec::new();
+        for (label, count) in std::mem::take(&mut self.skipped) {
+            if !quiet {
+                let tasks = if count == 1 { "task" } else { "tasks" };
+                let word = paint(color, Ink::of(Outcome::Skipped), Outcome::Skipped.word());
+                bytes.extend(format!("  {word}  {count} {tasks} because {label} failed\n").into_bytes());
+            }
+        }
+        for note in std::mem::take(&mut self.notes) {
+            bytes.push(b'\n');
+            bytes.extend(note.into_bytes());
+        }
+        let failures = std::mem::take(&mut self.failures);
+        for failure in &failures {
+            bytes.push(b'\n');
+            bytes.extend(self.failure(failure));
+        }
+        if quiet && end.ok {
+            return bytes;
+        }
+        if !bytes.is_empty() {
+            bytes.push(b'\n');
+        }
+        if end.counts.ran + end.counts.failed > 0 && !quiet {
+            bytes.extend(
+                critical_path(end.critical_path, color).map(|line| line + "\n").unwrap_or_default().into_bytes(),
+            );
+        }
+        bytes.extend(summary(end.counts, end.duration, end.saved, end.interrupted, color).into_bytes());
+        bytes.push(b'\n');
+        if failures.len() > 1 {
+            let command = repeat_command(failures.iter().map(|failure| failure.label.as_str()));
+            bytes.extend(format!("repeat what failed: {command}\n").into_bytes());
+        }
+        bytes
+    }
+
+    /// One failure whole: why it ran, all it printed, what is wrong, and the command that repeats it.
+    fn failure(&self, finished: &TaskFinished) -> Vec<u8> {
+        let color = self.options.color;
+        let mut bytes = format!("{} {}\n", paint(color, Ink::Bad, "failed:"), finished.label).into_bytes();
+        bytes.extend(self.why_lines(&finished.why).into_bytes());
+        if self.options.output >= OutputShown::Failed {
+            bytes.extend(self.log(&finished.log));
+        }
+        if let Some(failure) = &finished.failure {
+            let attempts =
+                if finished.attempts > 1 { format!(", attempt {}", finished.attempts) } else { String::new() };
+            let time = human_duration(finished.duration);
+            let cause = paint(color, Ink::Bad, &failure.cause);
+            bytes.extend(format!("  cause: {cause} (after {time}{attempts})\n").into_bytes());
+            for diagnostic in &failure.diagnostics {
+                bytes.extend(self.rendered(diagnostic).into_bytes());
+            }
+        }
+        let command = repeat_command([finished.label.as_str()]);
+        bytes.extend(format!("  repeat: {}\n", paint(color, Ink::Strong, &command)).into_bytes());
+        bytes
+    }
+
+    fn why_lines(&self, why: &[MissReason]) -> String {
+        match self.options.why {
+            WhyShown::First => why_sentence(why).map(|why| format!("  why it ran: {why}\n")).unwrap_or_default(),
+            WhyShown::All => why.iter().map(|reason| format!("  why it ran: {}\n", reason.sentence())).collect(),
+        }
+    }
+
+    /// The captured bytes as they came, ended so that what follows starts on a line and in a colour of its own.
+    fn log(&self, log: &Log) -> Vec<u8> {
+        let mut bytes: Vec<u8> = log.iter().flat_map(|(_, piece)| piece.iter().copied()).collect();
+        if bytes.last().is_some_and(|last| *last != b'\n') {
+            bytes.push(b'\n');
+        }
+        if self.options.color == Color::Colored && bytes.contains(&0x1b) {
+            bytes.extend(RESET.as_bytes());
+        }
+        bytes
+    }
+
+    fn rendered(&self, diagnostic: &Diagnostic) -> String {
+        render(diagnostic, &self.options.sources, self.options.color, self.options.width)
+    }
+}
+
+/// How the run ended.
+struct End<'e> {
+    ok: bool,
+    counts: &'e Counts,
+    duration: Duration,
+    saved: Duration,
+    critical_path: &'e [(String, Duration)],
+    interrupted: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::sample;
+
+    fn told(events: &[Event], change: impl FnOnce(&mut StoryOptions)) -> String {
+        let mut options = sample::options();
+        change(&mut options);
+        let mut story = Story::new(options);
+        let bytes: Vec<u8> = events.iter().flat_map(|event| story.tell(event)).collect();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_small_run_shows_every_task_and_ends_with_the_failure() {
+        insta::assert_snapshot!(told(&sample::whole_run().1, |_| ()), @r#"
+        warning: the store was damaged and has been set aside
+              hit  //libs/core:build  3 ms
+              ran  //libs/ui:build  1.2 s  src/button.ts changed, +1 more
+           failed  //apps/web:test  400 ms  exit code 2
+          skipped  //apps/web:image  because //apps/web:test failed
+          skipped  //apps/web:deploy  because //apps/web:test failed
+
+        warning: `//libs/ui:build` wrote `cache.tmp`, which is not an output
+          help: declare it as `scratch`
+
+        failed: //apps/web:test
+          why it ran: src/button.ts changed, +1 more
+        button.test.ts: assertion failed
+          left: 1
+         right: 2
+          cause: exit code 2 (after 400 ms)
+        warning: declared output `junit.xml` was not made
+         --> apps/web/drystone.toml:3:12
+          |
+        3 | outputs = ["junit.xml"]
+          |            ^^^^^^^^^^^ declared here
+          help: write the report even when a test fails
+          repeat: drystone run //apps/web:test
+
+        critical path 1.6 s: //libs/ui:build 1.2 s, //apps/web:test 400 ms
+        1 hit, 1 ran, 1 failed, 2 skipped in 3.2 s (saved 1.0 s)
+        "#);
+    }
+
+    #[test]
+    fn a_large_run_counts_hits_and_sums_up_what_was_skipped() {
+        let mut events = sample::whole_run().1;
+        let Event::RunStarted { tasks, .. } = &mut events[0] else { panic!("a run starts with its start") };
+        *tasks = FEW_TASKS + 1;
+        let text = told(&events, |_| ());
+        assert!(!text.contains("hit  //libs/core:build"), "{text}");
+        assert!(text.contains("  skipped  2 tasks because //apps/web:test failed\n"), "{text}");
+        assert!(text.contains("      ran  //libs/ui:build"), "{text}");
+    }
+
+    #[test]
+    fn quiet_tells_only_what_went_wrong() {
+        let text = told(&sample::whole_run().1, |options| options.verbosity = Verbosity::Quiet);
+        assert!(!text.contains("ran  //libs/ui:build"), "{text}");
+        assert!(text.contains("failed: //apps/web:test"), "{text}");
+        let fine = told(&sample::all_hits(3), |options| options.verbosity = Verbosity::Quiet);
+        assert_eq!(fine, "");
+    }
+
+    #[test]
+    fn output_is_shown_of_whom_it_is_asked_for() {
+        let check = |output: OutputShown, expect: [bool; 3]| {
+            let text = told(&sample::whole_run().1, |options| options.output = output);
+            let shown = ["replayed\n", "bundled\n", "assertion failed\n"].map(|words| text.contains(words));
+            assert_eq!(shown, expect, "{output:?}:\n{text}");
+        };
+        check(OutputShown::None, [false, false, false]);
+        check(OutputShown::Failed, [false, false, true]);
+        check(OutputShown::Ran, [false, true, true]);
+        check(OutputShown::All, [true, true, true]);
+    }
+
+    #[test]
+    fn a_note_is_shown_once_however_many_tasks_have_it() {
+        let mut events = sample::all_hits(5);
+        for event in &mut events {
+            if let Event::TaskFinished(finished) = event {
+                finished.notes.push(Diagnostic::warning("the tool `cc` is not declared"));
+            }
+        }
+        assert_eq!(told(&events, |_| ()).matches("the tool `cc`").count(), 1);
+    }
+
+    #[test]
+    fn a_run_of_hits_is_one_line() {
+        assert_eq!(told(&sample::all_hits(60), |_| ()), "60 hit in 12 ms (saved 1 m 00 s)\n");
+    }
+
+    #[test]
+    fn an_interrupted_run_says_so() {
+        let mut events = sample::all_hits(60);
+        let Some(Event::RunFinished { interrupted, .. }) = events.last_mut() else { panic!("a run ends with its end") };
+        *interrupted = true;
+        assert!(told(&events, |_| ()).starts_with("interrupted: 60 hit"));
+    }
+
+    #[test]
+    fn all_reasons_are_told_when_asked_for() {
+        let text = told(&sample::whole_run().1, |options| options.why = WhyShown::All);
+        assert!(text.contains("           - env NODE_ENV \"test\" → \"production\"\n"), "{text}");
+    }
+
+    #[test]
+    fn foreign_colours_end_where_the_log_ends() {
+        let mut options = sample::options();
+        options.color = Color::Colored;
+        let story = Story::new(options);
+        let log = vec![(crate::sandbox::spec::Stream::Stdout, b"\x1b[31mred".to_vec())];
+        assert_eq!(story.log(&log), b"\x1b[31mred\n\x1b[0m");
+    }
+}
