@@ -170,6 +170,9 @@ pub struct RunTask {
     pub committed: Vec<Placed<Pattern>>,
     /// `on-failure` and all `reports`: collected even when the task fails.
     pub on_failure: PatternList,
+    /// `reports`: JUnit and coverage files, relative to the package. Collected whether the task fails or not, and also part of
+    /// `on_failure`.
+    pub reports: PatternList,
     /// `fix`.
     pub fix: Option<Command>,
     /// `salt`.
