@@ -107,7 +107,8 @@ impl Lowering<'_, '_> {
     fn url(&mut self, entry: &At<String>) -> Option<String> {
         let url = interpolate(Written::new(entry, self.origin), &self.names, Use::Plain, self.problems)?;
         let rest = SCHEMES.iter().find_map(|scheme| url.strip_prefix(scheme));
-        if rest.is_none_or(str::is_empty) || url.contains(|letter: char| letter.is_whitespace() || letter.is_control()) {
+        if rest.is_none_or(str::is_empty) || url.contains(|letter: char| letter.is_whitespace() || letter.is_control())
+        {
             self.problems.push(
                 Diagnostic::error(format!("`{}` is not an address", url.escape_debug()))
                     .at(&self.origin.of(entry), "")
@@ -143,7 +144,9 @@ impl Lowering<'_, '_> {
             self.problems.push(
                 Diagnostic::error(format!("`{key}` is not a digest: {}", what_is_wrong(&text.value)))
                     .at(&self.origin.of(text), "")
-                    .help(format!("write 64 hexadecimal digits, as `{key}sum` prints them").replace("blake3sum", "b3sum")),
+                    .help(
+                        format!("write 64 hexadecimal digits, as `{key}sum` prints them").replace("blake3sum", "b3sum"),
+                    ),
             );
         }
         parsed
@@ -161,7 +164,10 @@ impl Lowering<'_, '_> {
                     self.problems.push(
                         Diagnostic::error("no address says by its ending how to unpack the file")
                             .at(&self.origin.of(entry), "")
-                            .help(format!("the endings are {}", ARCHIVES.map(|ending| format!("`{ending}`")).join(", "))),
+                            .help(format!(
+                                "the endings are {}",
+                                ARCHIVES.map(|ending| format!("`{ending}`")).join(", ")
+                            )),
                     );
                 }
             }

@@ -102,7 +102,7 @@ fn unknown(name: &str, written: Written<'_>, names: &Names<'_>, purpose: Use) ->
     let whole = format!("${{{name}}}");
     let place = written.within(&whole);
     if LATER_NAMES.contains(&name) {
-        return Diagnostic::error(unsupported(&format!("`{whole}`"))).at(&place, "");
+        return Diagnostic::error(unsupported(&format!("`{whole}`"))).at(&place, "").help("take it out");
     }
     if let Some(axis) = name.strip_prefix("matrix.") {
         let error = Diagnostic::error(format!("no axis `{axis}` in the `matrix` of this task")).at(&place, "");
@@ -139,7 +139,8 @@ mod tests {
         let names = Names { package_dir: &dir, package_name: "web", workspace_name: "shop", matrix: &matrix };
         let mut diagnostics = Vec::new();
         let range = 0..text.len();
-        let done = interpolate(Written::at(text, &range, &origin), &names, purpose, &mut Problems::new(&mut diagnostics));
+        let done =
+            interpolate(Written::at(text, &range, &origin), &names, purpose, &mut Problems::new(&mut diagnostics));
         done.ok_or_else(|| diagnostics.iter().map(|d| format!("{}|{}", d.message, d.help[0])).collect())
     }
 
@@ -165,18 +166,10 @@ mod tests {
             Use::Shell,
             "nothing is called `${HOME}`|for the shell's variable write `$HOME` or `$${HOME}`",
         );
-        check(
-            "echo ${X:-y}",
-            Use::Shell,
-            "nothing is called `${X:-y}`|for the shell's own expansion write `$${X:-y}`",
-        );
+        check("echo ${X:-y}", Use::Shell, "nothing is called `${X:-y}`|for the shell's own expansion write `$${X:-y}`");
         check("${HOME}", Use::Plain, "nothing is called `${HOME}`|write `$${HOME}` for the characters themselves");
         check("${package.nam}", Use::Plain, "nothing is called `${package.nam}`|did you mean `${package.name}`?");
-        check(
-            "${matrix.nod}",
-            Use::Plain,
-            "no axis `nod` in the `matrix` of this task|did you mean `${matrix.node}`?",
-        );
+        check("${matrix.nod}", Use::Plain, "no axis `nod` in the `matrix` of this task|did you mean `${matrix.node}`?");
         check("${package.dir", Use::Plain, "`${` without `}`|write `$${` for the characters themselves");
         check("a\0", Use::Plain, "the string holds a NUL byte|no argument, variable or path can hold one: take it out");
     }

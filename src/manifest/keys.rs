@@ -52,12 +52,7 @@ impl Walk<'_> {
                 (None, Some(known)) => {
                     let known: Vec<&str> = known.keys().map(String::as_str).collect();
                     let problem = self.unknown(name, value.get_ref(), &known, path);
-                    self.diagnostics.push(match problem {
-                        (message, help) => {
-                            let found = Diagnostic::error(message).at(&self.origin.place(&key.span()), "");
-                            help.into_iter().fold(found, Diagnostic::help)
-                        }
-                    });
+                    self.diagnostics.push(problem.at(&self.origin.place(&key.span()), ""));
                 }
                 (None, None) => {}
             }
@@ -75,36 +70,40 @@ impl Walk<'_> {
         }
     }
 
-    fn unknown(
-        &self,
-        name: &str,
-        value: &DeValue<'_>,
-        known: &[&str],
-        path: &[String],
-    ) -> (String, Option<String>) {
+    fn unknown(&self, name: &str, value: &DeValue<'_>, known: &[&str], path: &[String]) -> Diagnostic {
         let in_task = path.len() == 2 && matches!(path[0].as_str(), "task" | "template");
         if path.is_empty() && LATER_SECTIONS.contains(&name) {
-            return (unsupported(&format!("`[{name}]`")), None);
+            return Diagnostic::error(unsupported(&format!("`[{name}]`"))).help("take it out");
         }
         if in_task && LATER_TASK_KEYS.contains(&name) {
-            return (unsupported(&format!("`{name}`")), None);
+            return Diagnostic::error(unsupported(&format!("`{name}`"))).help("take it out");
         }
         if path.is_empty() {
             let message = match value {
                 DeValue::Table(_) | DeValue::Array(_) => format!("a manifest has no section `[{name}]`"),
                 _ => format!("`{name}` stands outside of any section"),
             };
-            return (message, Some(section_help(name, known)));
+            return Diagnostic::error(message).help(section_help(name, known));
         }
-        let message = format!("`{}` has no key `{name}`", header(path));
-        let help = match nearest(name, known.iter().copied()) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None if in_task && value.is_table() => {
-                format!("if it is part of the name, quote it: `[{}.\"{}.{name}\"]`", path[0], path[1])
-            }
-            None => key_list(known),
-        };
-        (message, Some(help))
+        Diagnostic::error(format!("`{}` has no key `{name}`", header(path))).help(
+            match nearest(name, known.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None if in_task && value.is_table() => {
+                    format!("if it is part of the name, quote it: `[{}.\"{}.{name}\"]`", path[0], path[1])
+                }
+                None => key_list(known),
+            },
+        )
+    }
+}
+
+/// Whether one of the named tables of a section has a key that no table of that section has.
+pub(crate) fn has_unknown(section: &str, table: &DeValue<'_>) -> bool {
+    let known =
+        schema::shared().pointer(&format!("/properties/{section}/additionalProperties")).and_then(schema::properties);
+    match (table.as_table(), known) {
+        (Some(table), Some(known)) => table.keys().any(|key| !known.contains_key(key.get_ref().as_ref())),
+        _ => false,
     }
 }
 
@@ -125,19 +124,16 @@ fn section_help(name: &str, sections: &[&str]) -> String {
     if let Some(near) = nearest(name, sections.iter().copied()) {
         return format!("did you mean `{}`?", section(near));
     }
-    let task_keys = sections.iter().find(|section| **section == "task").and_then(|_| {
-        let tasks = schema::properties(schema::shared())?.get("task")?.get("additionalProperties")?;
-        schema::properties(tasks)
-    });
-    if task_keys.is_some_and(|keys| keys.contains_key(name)) {
-        return format!("`{name}` belongs into a task: write it below a `[task.NAME]` line");
+    let tasks = schema::shared().pointer("/properties/task/additionalProperties");
+    if tasks.and_then(schema::properties).is_some_and(|keys| keys.contains_key(name)) {
+        return format!("`{name}` belongs in a task: write it below a `[task.NAME]` line");
     }
     let all: Vec<String> = sections.iter().map(|name| format!("`{}`", section(name))).collect();
     format!("its sections are {}", all.join(", "))
 }
 
 /// A section as its header writes it.
-fn section(name: &str) -> String {
+pub(crate) fn section(name: &str) -> String {
     match name {
         "apply" => "[[apply]]".to_owned(),
         "task" | "template" | "fetch" => format!("[{name}.NAME]"),

@@ -27,12 +27,7 @@ pub fn templates(root: &ManifestFile) -> Templates {
 
 impl Templates {
     /// The template, or an error at `place`, where it is named.
-    pub(crate) fn find(
-        &self,
-        name: &str,
-        place: &Place,
-        problems: &mut Problems<'_>,
-    ) -> Option<&Declared<TaskTable>> {
+    pub(crate) fn find(&self, name: &str, place: &Place, problems: &mut Problems<'_>) -> Option<&Declared<TaskTable>> {
         let found = self.by_name.get(name);
         if found.is_none() {
             let error = Diagnostic::error(format!("there is no template `{name}`")).at(place, "");

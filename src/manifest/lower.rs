@@ -14,7 +14,7 @@ use crate::manifest::layers::Layers;
 pub use crate::manifest::layers::{Templates, templates};
 use crate::manifest::matrix::combinations;
 use crate::manifest::model::{Ecosystem, SystemPolicy, Task, TaskKind, WorkspaceConfig};
-use crate::manifest::problems::Problems;
+use crate::manifest::problems::{self, Problems};
 use crate::manifest::raw::{EcosystemWord, FetchTable, SystemWord};
 use crate::manifest::read::{Declared, ManifestFile};
 use crate::manifest::task::{self, size};
@@ -28,6 +28,13 @@ const WORKSPACE_NAME_DEFAULT: &str = "workspace";
 ///
 /// `None` if the manifest has no `[workspace]`.
 pub fn lower_workspace(file: &ManifestFile, diagnostics: &mut Vec<Diagnostic>) -> Option<WorkspaceConfig> {
+    let before = diagnostics.len();
+    let config = workspace_config(file, diagnostics);
+    problems::sort(&mut diagnostics[before..]);
+    config
+}
+
+fn workspace_config(file: &ManifestFile, diagnostics: &mut Vec<Diagnostic>) -> Option<WorkspaceConfig> {
     let workspace = file.workspace.as_ref()?;
     let origin = &file.origin;
     let mut problems = Problems::new(diagnostics);
@@ -40,12 +47,6 @@ pub fn lower_workspace(file: &ManifestFile, diagnostics: &mut Vec<Diagnostic>) -
     all_templates.check(&mut problems);
     for (_, template) in file.applies().iter().flat_map(|apply| &apply.tasks) {
         all_templates.find(&template.value, &template.place, &mut problems);
-    }
-    for named in [&table.name, &table.default_branch].into_iter().flatten() {
-        if named.value.trim().is_empty() || named.value.contains(char::is_control) {
-            let error = Diagnostic::error(format!("`{}` is not a name", named.value.escape_debug()));
-            problems.push(error.at(&origin.of(named), "").help("write at least one visible character"));
-        }
     }
     let store_size = file.store.as_ref().and_then(|store| store.max_size.as_ref());
     let text = |value: &Option<At<String>>| value.as_ref().map(|text| text.value.clone());
@@ -140,29 +141,14 @@ pub fn lower_package(
     context: &PackageContext<'_>,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Vec<Task> {
+    let before = diagnostics.len();
     let mut package = PackageLowering { context, problems: Problems::new(diagnostics), tasks: Vec::new() };
-    let mut own: BTreeSet<&str> = BTreeSet::new();
-    if let Some(file) = file {
-        for task in &file.tasks {
-            own.insert(&task.name.value);
-            let place = file.origin.of(&task.name);
-            let layers =
-                Layers::new(&task.table, task.damaged, &file.origin, context.templates, &mut package.problems);
-            package.run_tasks(&task.name.value, place, layers);
-        }
-        for fetch in &file.fetches {
-            own.insert(&fetch.name.value);
-            package.fetch(fetch, file);
-        }
-    }
-    let applied: BTreeMap<&str, &Placed<String>> =
-        context.applied.iter().map(|(task, template)| (task.value.as_str(), template)).collect();
-    for (task, reference) in applied.into_iter().filter(|(task, _)| !own.contains(task)) {
-        package.applied(task, reference);
-    }
+    package.all(file);
+    let mut tasks = package.tasks;
+    problems::sort(&mut diagnostics[before..]);
     // Stable: the tasks of one matrix stay in the order of its values.
-    package.tasks.sort_by(|one, other| one.label.name.cmp(&other.label.name));
-    package.tasks
+    tasks.sort_by(|one, other| one.label.name.cmp(&other.label.name));
+    tasks
 }
 
 struct PackageLowering<'a> {
@@ -172,6 +158,29 @@ struct PackageLowering<'a> {
 }
 
 impl PackageLowering<'_> {
+    fn all(&mut self, file: Option<&ManifestFile>) {
+        let context = self.context;
+        let mut own: BTreeSet<&str> = BTreeSet::new();
+        if let Some(file) = file {
+            for task in &file.tasks {
+                own.insert(&task.name.value);
+                let place = file.origin.of(&task.name);
+                let layers =
+                    Layers::new(&task.table, task.damaged, &file.origin, context.templates, &mut self.problems);
+                self.run_tasks(&task.name.value, place, layers);
+            }
+            for fetch in &file.fetches {
+                own.insert(&fetch.name.value);
+                self.fetch(fetch, file);
+            }
+        }
+        let applied: BTreeMap<&str, &Placed<String>> =
+            context.applied.iter().map(|(task, template)| (task.value.as_str(), template)).collect();
+        for (task, reference) in applied.into_iter().filter(|(task, _)| !own.contains(task)) {
+            self.applied(task, reference);
+        }
+    }
+
     /// One task per combination of the matrix.
     fn run_tasks(&mut self, name: &str, place: Place, layers: Option<Layers<'_>>) {
         let Some(layers) = layers else { return };
@@ -183,15 +192,20 @@ impl PackageLowering<'_> {
             let tags = lowering.tags();
             let run = lowering.run_task(name, &place);
             let label = Label { package: self.context.dir.clone(), name: name.to_owned(), matrix };
-            self.tasks.extend(run.map(|run| Task { label, place: place.clone(), needs, tags, kind: TaskKind::Run(run) }));
+            self.tasks.extend(run.map(|run| Task {
+                label,
+                place: place.clone(),
+                needs,
+                tags,
+                kind: TaskKind::Run(run),
+            }));
         }
     }
 
     fn applied(&mut self, task: &str, reference: &Placed<String>) {
         let templates = self.context.templates;
         let Some(template) = templates.find(&reference.value, &reference.place, &mut self.problems) else { return };
-        let layers =
-            Layers::new(&template.table, template.damaged, templates.origin(), templates, &mut self.problems);
+        let layers = Layers::new(&template.table, template.damaged, templates.origin(), templates, &mut self.problems);
         self.run_tasks(task, reference.place.clone(), layers);
     }
 

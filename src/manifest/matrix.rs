@@ -18,7 +18,8 @@ pub(crate) fn combinations(layers: &Layers<'_>, problems: &mut Problems<'_>) -> 
     let Some((matrix, origin)) = layers.first(|table| table.matrix.as_ref()) else {
         return Some(vec![BTreeMap::new()]);
     };
-    let good: Vec<bool> = axes.iter().map(|(axis, values, origin)| check_axis(axis, values, origin, problems)).collect();
+    let good: Vec<bool> =
+        axes.iter().map(|(axis, values, origin)| check_axis(axis, values, origin, problems)).collect();
     if !good.into_iter().all(|good| good) {
         return None;
     }
@@ -72,7 +73,8 @@ fn check_axis(axis: &At<String>, values: &At<Vec<At<String>>>, origin: &Origin, 
     for value in &values.value {
         let text = value.value.as_str();
         // Values stand in labels, `//apps/web:build[node=20,os=linux]`, and must be found again there.
-        let problem = if text.trim() != text || text.is_empty() || text.contains(['[', ']', ',', '=', '#', '\0', '\n']) {
+        let problem = if text.trim() != text || text.is_empty() || text.contains(['[', ']', ',', '=', '#', '\0', '\n'])
+        {
             Diagnostic::error(format!("`{}` cannot be a matrix value", text.escape_debug()))
                 .at(&origin.of(value), "")
                 .help("it stands in the task's label: no `[`, `]`, `,`, `=`, `#`, line break or outer space, and not empty")

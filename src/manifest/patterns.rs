@@ -122,7 +122,8 @@ fn outside_input(body: &str, written: Written<'_>, dir: &RelPath) -> Diagnostic 
     let error = Diagnostic::error(format!("input `{body}` leaves its package")).at(&written.place(), "");
     match from_root(body, dir) {
         Some(path) => error.help(format!("write it from the root of the workspace: `//{path}`")),
-        None => error.help("inputs lie inside the workspace: `//…` is its root; a program is a `tool`, a download a `fetch`"),
+        None => error
+            .help("inputs lie inside the workspace: `//…` is its root; a program is a `tool`, a download a `fetch`"),
     }
 }
 
@@ -144,5 +145,7 @@ fn from_root(body: &str, dir: &RelPath) -> Option<String> {
 
 fn bad(text: &str, written: Written<'_>, cause: &PatternError) -> Diagnostic {
     let error = Diagnostic::error(format!("`{}` is not a pattern: {cause}", text.escape_debug()));
-    error.at(&written.place(), "").help("`*` and `?` stay within a name, `**` crosses directories, `{a,b}` and `[ab]` choose")
+    error
+        .at(&written.place(), "")
+        .help("`*` and `?` stay within a name, `**` crosses directories, `{a,b}` and `[ab]` choose")
 }

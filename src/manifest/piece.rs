@@ -64,7 +64,9 @@ fn explain(
     let place = origin.place(&range);
     let owner = if range == value.span() { format!("`{key}`") } else { format!("a value in `{key}`") };
     let message = error.message();
-    if let Some((found, expected)) = message.strip_prefix("invalid type: ").and_then(|rest| rest.rsplit_once(", expected ")) {
+    if let Some((found, expected)) =
+        message.strip_prefix("invalid type: ").and_then(|rest| rest.rsplit_once(", expected "))
+    {
         let kind = kind(found);
         let diagnostic = Diagnostic::error(format!("{owner} of `{header}` must be {}", expectation(expected)))
             .at(&place, format!("this is {}", article(kind)));
@@ -74,10 +76,14 @@ fn explain(
             _ => diagnostic,
         };
     }
-    if let Some((_, expected)) = message.strip_prefix("invalid value: ").and_then(|rest| rest.rsplit_once(", expected ")) {
+    if let Some((_, expected)) =
+        message.strip_prefix("invalid value: ").and_then(|rest| rest.rsplit_once(", expected "))
+    {
         return Diagnostic::error(format!("{owner} of `{header}` must be {}", expectation(expected))).at(&place, "");
     }
-    if let Some((found, expected)) = message.strip_prefix("unknown variant ").and_then(|rest| rest.split_once(", expected ")) {
+    if let Some((found, expected)) =
+        message.strip_prefix("unknown variant ").and_then(|rest| rest.split_once(", expected "))
+    {
         let words: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
         let near = nearest(found.trim_matches('`'), words.iter().copied());
         let quoted: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();

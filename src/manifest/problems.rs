@@ -25,3 +25,8 @@ impl<'a> Problems<'a> {
         }
     }
 }
+
+/// Puts what was found into the order of the text: people read from the top.
+pub(crate) fn sort(found: &mut [Diagnostic]) {
+    found.sort_by_key(|diagnostic| diagnostic.marks.first().map(|mark| (mark.place.source, mark.place.range.start)));
+}

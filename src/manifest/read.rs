@@ -16,6 +16,7 @@ use crate::base::span::{Placed, SourceId};
 use crate::manifest::keys;
 use crate::manifest::origin::Origin;
 use crate::manifest::piece::{self, Piece};
+use crate::manifest::problems;
 use crate::manifest::raw::{ApplyTable, FetchTable, PackageTable, RemoteTable, StoreTable, TaskTable, WorkspaceTable};
 use crate::manifest::syntax;
 use crate::manifest::value::{At, InputsText};
@@ -61,7 +62,13 @@ pub struct Apply {
 /// `None` if the text is not TOML: then nothing can be said about its tables. Otherwise what could be read is returned even
 /// when errors were pushed, so that lowering can add its own.
 pub fn read(source: SourceId, text: &str, diagnostics: &mut Vec<Diagnostic>) -> Option<ManifestFile> {
-    let origin = Origin::new(source, text);
+    let before = diagnostics.len();
+    let file = read_tables(Origin::new(source, text), text, diagnostics);
+    problems::sort(&mut diagnostics[before..]);
+    file
+}
+
+fn read_tables(origin: Origin, text: &str, diagnostics: &mut Vec<Diagnostic>) -> Option<ManifestFile> {
     let (root, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         diagnostics.extend(syntax::explain(text, &origin, &errors));
@@ -84,6 +91,10 @@ pub fn read(source: SourceId, text: &str, diagnostics: &mut Vec<Diagnostic>) -> 
         );
     }
     let package = reader.single::<PackageTable>(root, "package").map(|package| package.table).unwrap_or_default();
+    let workspace_table = workspace.as_ref().map(|workspace| &workspace.table);
+    reader.check_title(workspace_table.and_then(|table| table.name.as_ref()));
+    reader.check_title(workspace_table.and_then(|table| table.default_branch.as_ref()));
+    reader.check_title(package.name.as_ref());
     let depends = reader.depends(&package);
     let applies = reader.applies(root);
     let templates = reader.many::<TaskTable>(root, "template");
@@ -144,6 +155,8 @@ impl Reader<'_> {
             let header = format!("[{section}.{}]", key.get_ref());
             self.check_name(&name(key), if section == "template" { "template" } else { "task" });
             if let Some(Piece { table, damaged }) = piece::read::<T>(&header, value, self.origin, self.diagnostics) {
+                // A key we do not know may be the one that seems to be missing.
+                let damaged = damaged || keys::has_unknown(section, value.get_ref());
                 all.push(Declared { name: name(key), table, damaged });
             }
         }
@@ -168,11 +181,23 @@ impl Reader<'_> {
         }
     }
 
+    /// A name that may be anything a person can read.
+    fn check_title(&mut self, title: Option<&At<String>>) {
+        let Some(title) = title else { return };
+        if title.value.trim().is_empty() || title.value.contains(char::is_control) {
+            self.diagnostics.push(
+                Diagnostic::error(format!("`{}` is not a name", title.value.escape_debug()))
+                    .at(&self.origin.of(title), "")
+                    .help("write at least one visible character, all on one line"),
+            );
+        }
+    }
+
     fn refuse_root_sections(&mut self, root: &DeTable<'_>) {
         for section in ROOT_SECTIONS {
             if let Some((key, _)) = root.get_key_value(section) {
                 self.diagnostics.push(
-                    Diagnostic::error(format!("`[{section}]` belongs into the root manifest"))
+                    Diagnostic::error(format!("`{}` belongs in the root manifest", keys::section(section)))
                         .at(&self.origin.place(&key.span()), "")
                         .help("move it into the `drystone.toml` that has `[workspace]`"),
                 );
@@ -189,6 +214,7 @@ impl Reader<'_> {
                 continue;
             }
             let plain = entry.value.split(':').next().unwrap_or("").trim_matches('/');
+            let plain = if RelPath::parse(plain).is_ok_and(|dir| !dir.is_root()) { plain } else { "libs/ui" };
             self.diagnostics.push(
                 Diagnostic::error(format!("`{}` in `depends` is not a package", entry.value))
                     .at(&self.origin.of(entry), "")

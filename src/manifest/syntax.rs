@@ -61,10 +61,16 @@ fn broken(text: &str, origin: &Origin, range: Range<usize>, message: &str) -> Di
             .at(&origin.place(&range), "")
             .help(format!("quote it if it is a string: `\"{word}\"`; booleans are `true` and `false`"));
     }
+    if expected.contains("visible characters") {
+        return Diagnostic::error("a string holds a control character")
+            .at(&origin.place(&widen(text, range)), "")
+            .help("escape it in a string with double quotes: `\"\\t\"`, `\"\\u0007\"`");
+    }
     let unclosed_string = what.ends_with("string") && matches!(expected, "`\"`" | "`'`");
     let what = if unclosed_string { "string is never closed" } else { what };
     let mark = if expected.is_empty() { String::new() } else { format!("expected {expected}") };
-    Diagnostic::error(what).at(&origin.place(&widen(text, range)), mark)
+    let diagnostic = Diagnostic::error(what).at(&origin.place(&widen(text, range)), mark);
+    if word == ":" { diagnostic.help("TOML writes `key = value`") } else { diagnostic }
 }
 
 fn unclosed_array(text: &str, origin: &Origin, open: usize, range: Range<usize>) -> Diagnostic {
@@ -114,7 +120,8 @@ fn open_bracket(text: &str, end: usize) -> Option<usize> {
     None
 }
 
-/// A range with something in it to underline: an empty one takes what stands before it on its line, or the last written line.
+/// A range with something in it to underline: an empty one takes what stands before it on its line, or the last written line,
+/// or the first character of the text.
 fn widen(text: &str, range: Range<usize>) -> Range<usize> {
     if !text[range.clone()].trim().is_empty() {
         return range;
@@ -122,7 +129,11 @@ fn widen(text: &str, range: Range<usize>) -> Range<usize> {
     let end = text[..range.start].trim_end().len();
     let start = line_start(text, end);
     let indent = text[start..end].len() - text[start..end].trim_start().len();
-    if start + indent < end { start + indent..end } else { range }
+    if start + indent < end {
+        return start + indent..end;
+    }
+    let first = text[range.start..].chars().next().map_or(0, char::len_utf8);
+    range.start..range.start + first
 }
 
 /// The range cut to the text and to whole characters.

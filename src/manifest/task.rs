@@ -67,7 +67,10 @@ impl Lowering<'_, '_> {
             committed,
             on_failure,
             reports,
-            fix: self.layers.first(|table| table.fix.as_ref()).and_then(|(fix, origin)| self.command(fix, origin, "fix")),
+            fix: self
+                .layers
+                .first(|table| table.fix.as_ref())
+                .and_then(|(fix, origin)| self.command(fix, origin, "fix")),
             salt: self.layers.first(|table| table.salt.as_ref()).and_then(|(salt, origin)| self.plain(salt, origin)),
             command: command?,
         };
@@ -159,7 +162,8 @@ impl Lowering<'_, '_> {
 
     fn caches(&mut self) -> Vec<RelPath> {
         let Some((list, origin)) = self.list(|table| table.caches.as_ref()) else { return Vec::new() };
-        let path = |entry| patterns::own_path(Written::new(entry, origin), "cache directory", &self.names, self.problems);
+        let path =
+            |entry| patterns::own_path(Written::new(entry, origin), "cache directory", &self.names, self.problems);
         list.iter().filter_map(path).collect()
     }
 

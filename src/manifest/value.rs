@@ -174,7 +174,7 @@ impl Visitor<'_> for UnpackVisitor {
     type Value = UnpackText;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("true, false or \"auto\"")
+        f.write_str("`true`, `false` or `\"auto\"`")
     }
 
     fn visit_bool<E: Error>(self, unpack: bool) -> Result<UnpackText, E> {

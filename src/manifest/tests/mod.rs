@@ -2,6 +2,7 @@
 
 mod arbitrary;
 mod errors;
+mod task_errors;
 mod tasks;
 
 use crate::base::diagnostic::{Diagnostic, Severity};
@@ -59,4 +60,10 @@ fn line(text: &str, diagnostic: &Diagnostic) -> String {
         line.push_str(help);
     }
     line
+}
+
+/// Compares all that is said about a text, in order.
+fn check_lines(text: &str, expect: &[&str]) {
+    let found: Vec<String> = lower(text).diagnostics.iter().map(|diagnostic| line(text, diagnostic)).collect();
+    assert_eq!(found, expect, "\n{text}");
 }
