@@ -71,6 +71,7 @@ pub struct Task {
 
 /// What a task does.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "almost every task runs a command: a box would cost more than it saves")]
 pub enum TaskKind {
     /// Runs a command.
     Run(RunTask),

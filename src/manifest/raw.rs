@@ -201,12 +201,15 @@ pub struct TaskTable {
     /// Words to select it by: `tag:slow`.
     pub tags: Option<Vec<At<String>>>,
     /// Axes and their values: one task per combination, `//apps/web:build[node=20]`; `${matrix.node}` is the value.
-    pub matrix: Option<At<BTreeMap<At<String>, At<Vec<At<String>>>>>>,
+    pub matrix: Option<At<MatrixTable>>,
     /// The template it builds on. Its own keys hold before the template's; tables are merged, lists are replaced.
     pub extends: Option<At<String>>,
     /// Enters its key: change it to run it afresh.
     pub salt: Option<At<String>>,
 }
+
+/// `matrix` of a task: axes and their values.
+pub type MatrixTable = BTreeMap<At<String>, At<Vec<At<String>>>>;
 
 /// How far a task is kept from what it did not declare.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]

@@ -30,8 +30,8 @@ pub(crate) fn shared() -> &'static Value {
 
 /// The node behind a `$ref`, or the node itself.
 pub(crate) fn resolve(node: &'static Value) -> &'static Value {
-    let target = node.get("$ref").and_then(Value::as_str).and_then(|path| path.strip_prefix('#'));
-    target.and_then(|pointer| shared().pointer(pointer)).unwrap_or(node)
+    let pointer = node.get("$ref").and_then(Value::as_str).and_then(|path| path.strip_prefix('#'));
+    pointer.and_then(|pointer| shared().pointer(pointer)).unwrap_or(node)
 }
 
 /// The keys of a table and their schemas; `None` if the node does not describe a table with fixed keys.

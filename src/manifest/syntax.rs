@@ -11,20 +11,23 @@ use crate::manifest::origin::Origin;
 
 /// Turns the parser's errors into diagnostics, at most [`SYNTAX_ERRORS_MAX`].
 pub(crate) fn explain(text: &str, origin: &Origin, errors: &[toml::de::Error]) -> Vec<Diagnostic> {
-    let mut found: Vec<(usize, Range<usize>, &str)> = errors
-        .iter()
-        .map(|error| {
-            let range = inside(text, error.span().unwrap_or(0..0));
-            (line_start(text, range.start), range, error.message())
-        })
-        .collect();
+    let mut found: Vec<(Range<usize>, &str)> =
+        errors.iter().map(|error| (inside(text, error.span().unwrap_or(0..0)), error.message())).collect();
     // The parser reports its lexer's findings first; people read from the top. Stable, so the cause stays before its echo.
-    found.sort_by_key(|(line, range, _)| (*line, range.start));
-    found.dedup_by_key(|(line, _, _)| *line);
+    found.sort_by_key(|(range, _)| range.start);
+    let mut line_end = None;
+    found.retain(|(range, _)| {
+        let another = line_end.is_none_or(|end| range.start > end);
+        if another {
+            line_end = Some(text[range.start..].find('\n').map_or(text.len(), |length| range.start + length));
+        }
+        another
+    });
     let unclosed = errors.iter().any(|error| error.message().starts_with("unclosed array"));
     let mut all = Vec::new();
     let mut repeated_table = false;
-    for (line, range, message) in found {
+    for (range, message) in found {
+        let line = line_start(text, range.start);
         let is_header = text[line..].trim_start().starts_with('[');
         if message == "duplicate key" {
             if !is_header && repeated_table {

@@ -132,6 +132,7 @@ proptest! {
 fn hostile_depth_and_width_are_survived() {
     survive(&format!("a{} = 1", ".a".repeat(100_000)));
     survive(&format!("[task.a]\nrun = 'x'\nx = {}", "[".repeat(100_000)));
+    survive(&format!("x = [{}", "= ".repeat(100_000)));
     survive(&format!("[task.a]\nrun = 'x'\ninputs = ['{}']", "{".repeat(1000)));
     survive(&format!("[task.a]\nrun = 'x'\nmatrix = {{ {} }}", axes(64)));
     let chain: String = (0..5000).map(|at| format!("[template.t{at}]\nextends = 't{}'\n", at + 1)).collect();
