@@ -29,3 +29,15 @@ pub const FETCH_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 
 /// Earlier fingerprints kept per task for explanations.
 pub const FINGERPRINTS_PER_TASK: usize = 16;
+
+/// Longest pattern in a manifest, in bytes.
+pub const PATTERN_BYTES_MAX: usize = 1024;
+
+/// Deepest nesting of braces in a pattern.
+pub const PATTERN_NESTING_MAX: usize = 16;
+
+/// Most syntax errors reported for one manifest: later ones are mostly echoes of the first.
+pub const SYNTAX_ERRORS_MAX: usize = 10;
+
+/// Longest chain of templates that extend each other.
+pub const EXTENDS_DEPTH_MAX: usize = 32;

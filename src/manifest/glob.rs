@@ -3,8 +3,11 @@
 //! The grammar is globset's with `literal_separator`: `*` and `?` stay within a component, `**` crosses them, `{a,b}` and
 //! `[ab]` as usual. A pattern that names a directory exactly also matches everything beneath it.
 
-use globset::{GlobBuilder, GlobMatcher};
+use std::sync::OnceLock;
 
+use globset::{Glob, GlobBuilder, GlobMatcher};
+
+use crate::base::limits::{PATTERN_BYTES_MAX, PATTERN_NESTING_MAX};
 use crate::base::path::RelPath;
 
 /// One parsed pattern.
@@ -16,7 +19,9 @@ pub struct Pattern {
     pub prefix: RelPath,
     /// Whether it has no wildcard.
     pub literal: bool,
-    matcher: GlobMatcher,
+    glob: Glob,
+    /// Made from `glob` at the first match: most runs never match most patterns, and this is a hundred times the cost of parsing.
+    matcher: OnceLock<GlobMatcher>,
 }
 
 /// Why a pattern cannot be used.
@@ -28,6 +33,9 @@ pub enum PatternError {
     /// Its syntax is wrong.
     #[error("{0}")]
     Syntax(String),
+    /// It is longer than [`PATTERN_BYTES_MAX`] or nests braces deeper than [`PATTERN_NESTING_MAX`].
+    #[error("the pattern is longer than {PATTERN_BYTES_MAX} bytes or nests braces deeper than {PATTERN_NESTING_MAX}")]
+    TooLarge,
 }
 
 const WILDCARDS: [char; 7] = ['*', '?', '[', ']', '{', '}', '\\'];
@@ -37,6 +45,10 @@ impl Pattern {
     ///
     /// A trailing `/` is dropped: `dist/` and `dist` both mean the directory with everything beneath.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
+        // The bounds are what makes compiling infallible: the program made of a pattern is linear in its length.
+        if text.len() > PATTERN_BYTES_MAX || brace_nesting(text) > PATTERN_NESTING_MAX {
+            return Err(PatternError::TooLarge);
+        }
         let wild = text.split('/').position(|part| part.contains(WILDCARDS));
         let parts: Vec<&str> = text.split('/').collect();
         let prefix = RelPath::parse(&parts[..wild.unwrap_or(parts.len())].join("/"))?;
@@ -51,9 +63,8 @@ impl Pattern {
             }
             full.push_str(rest.trim_end_matches('/'));
         }
-        let glob = GlobBuilder::new(&full).literal_separator(true).backslash_escape(true).build();
-        let matcher = glob.map_err(|error| PatternError::Syntax(error.kind().to_string()))?.compile_matcher();
-        Ok(Self { text: text.to_owned(), prefix, literal: wild.is_none(), matcher })
+        let glob = parse_glob(&full).map_err(|error| PatternError::Syntax(error.kind().to_string()))?;
+        Ok(Self { text: text.to_owned(), prefix, literal: wild.is_none(), glob, matcher: OnceLock::new() })
     }
 
     /// The same pattern below a directory: `src/**` below `libs/ui` is `libs/ui/src/**`.
@@ -61,21 +72,23 @@ impl Pattern {
         if dir.is_root() {
             return self.clone();
         }
-        let text = format!("{}/{}", globset::escape(dir.as_str()), self.text.trim_start_matches("./"));
-        let mut joined = Self::parse(&text).expect("a good pattern below a good directory");
-        if self.literal {
-            joined.prefix = dir.join(&self.prefix);
-            joined.literal = true;
-        } else if joined.prefix != dir.join(&self.prefix) {
-            joined.prefix = dir.join(&self.prefix);
+        let full = format!("{}/{}", globset::escape(dir.as_str()), self.glob.glob());
+        Self {
+            text: self.text.clone(),
+            prefix: dir.join(&self.prefix),
+            literal: self.literal,
+            glob: parse_glob(&full).expect("a good pattern below an escaped directory"),
+            matcher: OnceLock::new(),
         }
-        joined.text = self.text.clone();
-        joined
     }
 
     /// Whether it matches the path, or names a directory above it.
     pub fn matches(&self, path: &RelPath) -> bool {
-        if self.literal { path.starts_with(&self.prefix) } else { self.matcher.is_match(path.as_str()) }
+        if self.literal { path.starts_with(&self.prefix) } else { self.matcher().is_match(path.as_str()) }
+    }
+
+    fn matcher(&self) -> &GlobMatcher {
+        self.matcher.get_or_init(|| self.glob.compile_matcher())
     }
 
     /// Whether it takes a whole directory: a literal, or `dir/**`. Gives that directory.
@@ -83,6 +96,24 @@ impl Pattern {
         let covers = self.text.strip_suffix("/**").is_some_and(|dir| !dir.contains(WILDCARDS)) || self.text == "**";
         covers.then_some(&self.prefix)
     }
+}
+
+fn parse_glob(full: &str) -> Result<Glob, globset::Error> {
+    GlobBuilder::new(full).literal_separator(true).backslash_escape(true).build()
+}
+
+/// Deepest nesting of `{`, counting escaped ones too: an upper bound is enough.
+fn brace_nesting(text: &str) -> usize {
+    let (mut depth, mut deepest) = (0usize, 0usize);
+    for letter in text.bytes() {
+        match letter {
+            b'{' => depth += 1,
+            b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
 }
 
 /// An ordered list of patterns, some of which take away.
@@ -154,6 +185,30 @@ mod tests {
     fn patterns_cannot_leave() {
         for bad in ["../x", "/etc/*", "src/*/../../../x"] {
             assert!(Pattern::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn dots_in_a_literal_are_resolved_below_any_directory() {
+        let dir = RelPath::parse("apps/[slug]").expect("a good path");
+        let pattern = Pattern::parse("a/../b.ts").expect("a good pattern").below(&dir);
+        assert!(pattern.matches(&RelPath::parse("apps/[slug]/b.ts").expect("a good path")));
+    }
+
+    #[test]
+    fn patterns_that_could_exhaust_the_matcher_are_refused() {
+        let check = |text: String| assert_eq!(Pattern::parse(&text).err(), Some(PatternError::TooLarge));
+        check("a".repeat(PATTERN_BYTES_MAX + 1));
+        check("{".repeat(PATTERN_NESTING_MAX + 1) + &"}".repeat(PATTERN_NESTING_MAX + 1));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_parses_can_be_matched_anywhere(text in "([a-c*?!{},/.\\[\\]\\\\é-]|\\*\\*){0,40}", dir in "[a\\[\\]{*]{1,4}") {
+            if let (Ok(pattern), Ok(dir)) = (Pattern::parse(&text), RelPath::parse(&dir)) {
+                pattern.matches(&RelPath::parse("a/b.c").expect("a good path"));
+                pattern.below(&dir).matches(&dir);
+            }
         }
     }
 }

@@ -1,4 +1,28 @@
 //! Layer 1: manifests as text and as validated model. Knows nothing of other packages, SQLite, threads or the environment.
+//!
+//! [`read`] turns the text into the tables of [`raw`], [`lower`] turns those into the [`model`], [`schema`] and [`reference`] tell
+//! people and editors what may be written.
 
+mod fetch;
 pub mod glob;
+mod interpolate;
+mod keys;
+mod layers;
+pub mod lower;
+mod matrix;
 pub mod model;
+mod needs;
+mod origin;
+mod patterns;
+mod piece;
+mod problems;
+pub mod raw;
+pub mod read;
+pub mod reference;
+pub mod schema;
+mod syntax;
+mod task;
+pub mod value;
+
+#[cfg(test)]
+mod tests;

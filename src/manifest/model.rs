@@ -71,6 +71,7 @@ pub struct Task {
 
 /// What a task does.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "almost every task runs a command: a box would cost more than it saves")]
 pub enum TaskKind {
     /// Runs a command.
     Run(RunTask),
@@ -170,6 +171,9 @@ pub struct RunTask {
     pub committed: Vec<Placed<Pattern>>,
     /// `on-failure` and all `reports`: collected even when the task fails.
     pub on_failure: PatternList,
+    /// `reports`: JUnit and coverage files, relative to the package. Collected whether the task fails or not, and also part of
+    /// `on_failure`.
+    pub reports: PatternList,
     /// `fix`.
     pub fix: Option<Command>,
     /// `salt`.

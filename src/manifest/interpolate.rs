@@ -1,0 +1,176 @@
+//! `${…}` in the strings of a manifest: a closed list of names, and an error for everything else.
+//!
+//! Nothing is read from the environment here, ever: a name that is not on the list is most often a shell variable, and the
+//! error says how to write that. What a name stands for is never scanned again.
+
+use std::collections::BTreeMap;
+
+use crate::base::diagnostic::{Diagnostic, nearest};
+use crate::base::path::RelPath;
+use crate::manifest::keys::unsupported;
+use crate::manifest::origin::Written;
+use crate::manifest::problems::Problems;
+
+/// Names of later versions.
+const LATER_NAMES: [&str; 4] = ["items", "out", "shard.index", "shard.total"];
+
+/// The names that stand for one value each; `matrix.AXIS` beside them.
+const FIXED_NAMES: [&str; 3] = ["package.dir", "package.name", "workspace.name"];
+
+/// What the names stand for in one task.
+#[derive(Clone, Copy)]
+pub(crate) struct Names<'a> {
+    pub(crate) package_dir: &'a RelPath,
+    pub(crate) package_name: &'a str,
+    pub(crate) workspace_name: &'a str,
+    pub(crate) matrix: &'a BTreeMap<String, String>,
+}
+
+/// What the string is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Use {
+    /// Text as it is.
+    Plain,
+    /// A command for the shell, which has a `${…}` of its own.
+    Shell,
+    /// A pattern: wildcards in a value stand for themselves.
+    Pattern,
+}
+
+/// The string with every name replaced and `$${` turned into `${`; `None` after pushing what is wrong with it.
+pub(crate) fn interpolate(
+    written: Written<'_>,
+    names: &Names<'_>,
+    purpose: Use,
+    problems: &mut Problems<'_>,
+) -> Option<String> {
+    if written.text.contains('\0') {
+        problems.push(
+            Diagnostic::error("the string holds a NUL byte")
+                .at(&written.place(), "")
+                .help("no argument, variable or path can hold one: take it out"),
+        );
+        return None;
+    }
+    let mut done = String::with_capacity(written.text.len());
+    let mut rest = written.text;
+    let mut good = true;
+    while let Some(dollar) = rest.find('$') {
+        done.push_str(&rest[..dollar]);
+        rest = &rest[dollar..];
+        if let Some(after) = rest.strip_prefix("$${") {
+            done.push_str("${");
+            rest = after;
+        } else if let Some(after) = rest.strip_prefix("${") {
+            let Some(end) = after.find('}') else {
+                problems.push(
+                    Diagnostic::error("`${` without `}`")
+                        .at(&written.within(rest), "")
+                        .help("write `$${` for the characters themselves"),
+                );
+                return None;
+            };
+            match value(&after[..end], names) {
+                Some(text) if purpose == Use::Pattern => done.push_str(&globset::escape(&text)),
+                Some(text) => done.push_str(&text),
+                None => {
+                    problems.push(unknown(&after[..end], written, names, purpose));
+                    good = false;
+                }
+            }
+            rest = &after[end + 1..];
+        } else {
+            done.push('$');
+            rest = &rest[1..];
+        }
+    }
+    done.push_str(rest);
+    good.then_some(done)
+}
+
+fn value(name: &str, names: &Names<'_>) -> Option<String> {
+    match name {
+        // `.` for the root package, so that `//${package.dir}/x` is right in every package.
+        "package.dir" => Some(names.package_dir.to_string()),
+        "package.name" => Some(names.package_name.to_owned()),
+        "workspace.name" => Some(names.workspace_name.to_owned()),
+        name => names.matrix.get(name.strip_prefix("matrix.")?).cloned(),
+    }
+}
+
+fn unknown(name: &str, written: Written<'_>, names: &Names<'_>, purpose: Use) -> Diagnostic {
+    let whole = format!("${{{name}}}");
+    let place = written.within(&whole);
+    if LATER_NAMES.contains(&name) {
+        return Diagnostic::error(unsupported(&format!("`{whole}`"))).at(&place, "").help("take it out");
+    }
+    if let Some(axis) = name.strip_prefix("matrix.") {
+        let error = Diagnostic::error(format!("no axis `{axis}` in the `matrix` of this task")).at(&place, "");
+        let axes: Vec<String> = names.matrix.keys().map(|axis| format!("`{axis}`")).collect();
+        return match nearest(axis, names.matrix.keys().map(String::as_str)) {
+            Some(near) => error.help(format!("did you mean `${{matrix.{near}}}`?")),
+            None if axes.is_empty() => error.help(format!("add `matrix = {{ {axis} = [\"…\"] }}`")),
+            None => error.help(format!("its axes are {}", axes.join(", "))),
+        };
+    }
+    let error = Diagnostic::error(format!("nothing is called `{whole}`")).at(&place, "");
+    let is_variable = !name.is_empty() && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
+    let error = match nearest(name, FIXED_NAMES) {
+        Some(near) => error.help(format!("did you mean `${{{near}}}`?")),
+        None if purpose == Use::Shell && is_variable => {
+            error.help(format!("for the shell's variable write `${name}` or `$${{{name}}}`"))
+        }
+        None if purpose == Use::Shell => error.help(format!("for the shell's own expansion write `$${{{name}}}`")),
+        None => error.help(format!("write `$${{{name}}}` for the characters themselves")),
+    };
+    error.help("the names are `${package.dir}`, `${package.name}`, `${workspace.name}` and `${matrix.AXIS}`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::span::SourceId;
+    use crate::manifest::origin::Origin;
+
+    fn run(text: &str, purpose: Use) -> Result<String, String> {
+        let origin = Origin::new(SourceId(0), text);
+        let matrix = BTreeMap::from([("node".to_owned(), "${package.dir}*".to_owned())]);
+        let dir = RelPath::parse("apps/web").expect("a good path");
+        let names = Names { package_dir: &dir, package_name: "web", workspace_name: "shop", matrix: &matrix };
+        let mut diagnostics = Vec::new();
+        let range = 0..text.len();
+        let done =
+            interpolate(Written::at(text, &range, &origin), &names, purpose, &mut Problems::new(&mut diagnostics));
+        done.ok_or_else(|| diagnostics.iter().map(|d| format!("{}|{}", d.message, d.help[0])).collect())
+    }
+
+    #[test]
+    fn names_on_the_list_are_replaced_once_and_the_rest_is_left_alone() {
+        let check = |text: &str, expect: &str| assert_eq!(run(text, Use::Shell).as_deref(), Ok(expect), "{text}");
+        check("vite build", "vite build");
+        check("${package.dir}:${package.name}:${workspace.name}", "apps/web:web:shop");
+        check("${matrix.node}", "${package.dir}*");
+        check("echo $HOME $(pwd) $$ $1 100$", "echo $HOME $(pwd) $$ $1 100$");
+        check("$${HOME} $$${X}", "${HOME} $${X}");
+        check("é${package.name}é", "éwebé");
+        assert_eq!(run("${matrix.node}", Use::Pattern).as_deref(), Ok("$[{]package.dir[}][*]"));
+    }
+
+    #[test]
+    fn a_name_off_the_list_is_an_error_with_the_way_out() {
+        let check = |text: &str, purpose: Use, expect: &str| {
+            assert_eq!(run(text, purpose), Err(expect.to_owned()), "{text}");
+        };
+        check(
+            "echo ${HOME}",
+            Use::Shell,
+            "nothing is called `${HOME}`|for the shell's variable write `$HOME` or `$${HOME}`",
+        );
+        check("echo ${X:-y}", Use::Shell, "nothing is called `${X:-y}`|for the shell's own expansion write `$${X:-y}`");
+        check("${HOME}", Use::Plain, "nothing is called `${HOME}`|write `$${HOME}` for the characters themselves");
+        check("${package.nam}", Use::Plain, "nothing is called `${package.nam}`|did you mean `${package.name}`?");
+        check("${matrix.nod}", Use::Plain, "no axis `nod` in the `matrix` of this task|did you mean `${matrix.node}`?");
+        check("${package.dir", Use::Plain, "`${` without `}`|write `$${` for the characters themselves");
+        check("a\0", Use::Plain, "the string holds a NUL byte|no argument, variable or path can hold one: take it out");
+    }
+}

@@ -1,0 +1,283 @@
+//! The manifest exactly as users write it. The doc comments of this file are the descriptions in the JSON Schema and in
+//! `docs/manifest.md`. Every key is optional here: what is required is said, with its place, where the tables are lowered.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::manifest::value::{At, CommandText, InputsText, UnpackText};
+
+/// A `drystone.toml`. The one with `[workspace]` is the root manifest; every other one declares the tasks of its directory.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Manifest {
+    /// What holds for the whole workspace. The manifest that has it is the root. Root manifest only.
+    pub workspace: Option<WorkspaceTable>,
+    /// The local content store. Root manifest only.
+    pub store: Option<StoreTable>,
+    /// Another machine's cache. Accepted and not used by this version. Root manifest only.
+    pub remote: Option<RemoteTable>,
+    /// The package this manifest stands in.
+    pub package: Option<PackageTable>,
+    /// Tasks to build on: the same keys as a task. `[[apply]]` and `extends` name them. Root manifest only.
+    pub template: Option<BTreeMap<String, TaskTable>>,
+    /// Tasks for packages that need no manifest of their own. Where several give a package a task of the same name the last one
+    /// holds, and the package's own manifest before all. Root manifest only.
+    pub apply: Option<Vec<ApplyTable>>,
+    /// Tasks that run a command.
+    pub task: Option<BTreeMap<String, TaskTable>>,
+    /// Tasks that fetch a file whose digest is known: the only ones with network by nature.
+    pub fetch: Option<BTreeMap<String, FetchTable>>,
+}
+
+/// `[workspace]`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "Workspace", deny_unknown_fields)]
+pub struct WorkspaceTable {
+    /// Name of the workspace, as `${workspace.name}` gives it.
+    #[schemars(extend("default" = "workspace"))]
+    pub name: Option<At<String>>,
+    /// Patterns of package directories. Default: every directory with a `drystone.toml` that git does not ignore.
+    pub packages: Option<Vec<At<String>>>,
+    /// Whose manifests tell which package depends on which, for `^` in `needs`. Default: none, only `[package] depends`.
+    pub package_graph: Option<Vec<At<EcosystemWord>>>,
+    /// Branch that `--affected` compares with.
+    #[schemars(extend("default" = "main"))]
+    pub default_branch: Option<At<String>>,
+    /// What of the machine a task sees beside its inputs.
+    #[schemars(extend("default" = "packages"))]
+    pub system: Option<At<SystemWord>>,
+    /// Enters the key of every task: change it to start afresh.
+    pub salt: Option<At<String>>,
+    /// Named pools and how many units each has. A task with `resources.pool` holds one unit while it runs.
+    pub pools: Option<BTreeMap<At<String>, At<u32>>>,
+}
+
+/// An ecosystem whose manifests are read.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub enum EcosystemWord {
+    /// `Cargo.toml`.
+    Cargo,
+    /// `package.json` with npm, pnpm or yarn workspaces.
+    Npm,
+    /// `pyproject.toml`.
+    Uv,
+    /// `go.mod`.
+    Go,
+}
+
+/// What of the machine a task sees.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub enum SystemWord {
+    /// `/usr` and what belongs to it, keyed as a whole by the package database.
+    Packages,
+    /// Declared tools only, so that unlike machines share results.
+    Tools,
+}
+
+/// `[store]`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "Store", deny_unknown_fields)]
+pub struct StoreTable {
+    /// Size the store is kept below, such as `"20GiB"`. Default: a tenth of the disk, at most 20 GiB.
+    pub max_size: Option<At<String>>,
+}
+
+/// `[remote]`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "Remote", deny_unknown_fields)]
+pub struct RemoteTable {
+    /// Address of the cache.
+    pub cache: Option<At<String>>,
+    /// Address of the executor.
+    pub execute: Option<At<String>>,
+    /// Who writes to the cache.
+    #[schemars(extend("default" = "trusted"))]
+    pub write: Option<At<WriteWord>>,
+    /// Keys of the writers whose signed results are accepted.
+    pub trust: Option<Vec<At<String>>>,
+}
+
+/// Who writes to a remote.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub enum WriteWord {
+    /// Only CI on the default branch.
+    Trusted,
+    /// Everybody.
+    Always,
+    /// Nobody.
+    Never,
+}
+
+/// `[package]`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "Package", deny_unknown_fields)]
+pub struct PackageTable {
+    /// Name of the package, as `${package.name}` gives it. Default: what its ecosystem's manifest says, else the directory's name.
+    pub name: Option<At<String>>,
+    /// Packages this one depends on, such as `"//libs/ui"`; `^` in `needs` follows them.
+    pub depends: Option<Vec<At<String>>>,
+}
+
+/// `[[apply]]`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "Apply", deny_unknown_fields)]
+pub struct ApplyTable {
+    /// Patterns of package directories, from the root. Required.
+    pub to: Option<Vec<At<String>>>,
+    /// Task name = template name. Required.
+    pub tasks: Option<BTreeMap<At<String>, At<String>>>,
+}
+
+/// `[task.NAME]` and `[template.NAME]`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "Task", deny_unknown_fields)]
+pub struct TaskTable {
+    /// What runs, in the package's directory. A string runs as `sh -euc`; an array is executed as it is. Required, here or in
+    /// the template.
+    pub run: Option<At<CommandText>>,
+    /// The source files it reads: patterns relative to the package, `//` from the root, `!` takes away, the last match decides;
+    /// or `"package"`, every file of the package that git does not ignore, less its own outputs.
+    #[schemars(extend("default" = "package"))]
+    pub inputs: Option<At<InputsText>>,
+    /// The files and directories it makes: patterns relative to the package, inside it.
+    pub outputs: Option<Vec<At<String>>>,
+    /// What must have run before, and whose outputs it sees: `:name` here, `//pkg:name` there, `^name` in every package this one
+    /// depends on, `^^name` in all of them transitively, `^dev:name` in those it depends on for development only. `//pkg:name[axis=value]` takes
+    /// part of a matrix; `#interface` after any of them is keyed on the dependency's `interface` only.
+    pub needs: Option<Vec<At<String>>>,
+    /// Environment variables with their values.
+    pub env: Option<BTreeMap<At<String>, At<String>>>,
+    /// Environment variables whose value comes from outside and is part of the key.
+    pub pass_env: Option<Vec<At<String>>>,
+    /// Environment variables whose value comes from outside, is not part of the key, and is never logged or stored.
+    pub secret_env: Option<Vec<At<String>>>,
+    /// Programs it runs: names resolved on `PATH`, whose identity is part of the key; or fetch tasks such as `"//:node"`. The
+    /// program of a `run` array is always one.
+    pub tools: Option<Vec<At<String>>>,
+    /// Whether it may use the network.
+    #[schemars(extend("default" = false))]
+    pub network: Option<At<bool>>,
+    /// How far it is kept from what it did not declare.
+    #[schemars(extend("default" = "auto"))]
+    pub isolation: Option<At<IsolationWord>>,
+    /// Longest it may run, such as `"10m"` or `"1h30m"`. Default: no end.
+    pub timeout: Option<At<String>>,
+    /// How often a failed run is tried again.
+    #[schemars(extend("default" = 0))]
+    pub retries: Option<At<u32>>,
+    /// What it holds while it runs.
+    pub resources: Option<ResourcesTable>,
+    /// Directories of the package that are its own and are kept between its runs.
+    pub caches: Option<Vec<At<String>>>,
+    /// Patterns of what it may write without declaring it; thrown away.
+    pub scratch: Option<Vec<At<String>>>,
+    /// Whether results are kept; `false` always runs.
+    #[schemars(extend("default" = true))]
+    pub cache: Option<At<bool>>,
+    /// The part of the outputs that dependants with `#interface` are keyed on.
+    pub interface: Option<Vec<At<String>>>,
+    /// The same task as a fixer: `run --fix` applies what it changes to the tree.
+    pub fix: Option<At<CommandText>>,
+    /// Outputs that are also in git: a difference fails the check. They need not be listed in `outputs` as well.
+    pub committed: Option<Vec<At<String>>>,
+    /// Patterns of what is collected even when it fails.
+    pub on_failure: Option<Vec<At<String>>>,
+    /// Reports it writes, collected whether it fails or not.
+    pub reports: Option<ReportsTable>,
+    /// Words to select it by: `tag:slow`.
+    pub tags: Option<Vec<At<String>>>,
+    /// Axes and their values: one task per combination, `//apps/web:build[node=20]`; `${matrix.node}` is the value.
+    pub matrix: Option<At<MatrixTable>>,
+    /// The template it builds on. Its own keys hold before the template's; tables are merged, lists are replaced.
+    pub extends: Option<At<String>>,
+    /// Enters its key: change it to run it afresh.
+    pub salt: Option<At<String>>,
+}
+
+/// `matrix` of a task: axes and their values.
+pub type MatrixTable = BTreeMap<At<String>, At<Vec<At<String>>>>;
+
+/// How far a task is kept from what it did not declare.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub enum IsolationWord {
+    /// The best the machine allows, never none; the result says which.
+    Auto,
+    /// What is not declared does not exist (Linux namespaces).
+    Namespaces,
+    /// What is not declared cannot be read (Landlock).
+    Landlock,
+    /// Nothing is enforced.
+    None,
+}
+
+/// `resources` of a task.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "Resources", deny_unknown_fields)]
+pub struct ResourcesTable {
+    /// Job slots.
+    #[schemars(extend("default" = 1, "minimum" = 1))]
+    pub cpu: Option<At<u32>>,
+    /// Most memory it is expected to need, such as `"2GiB"`. Default: learned from earlier runs.
+    pub memory: Option<At<String>>,
+    /// A pool of `[workspace] pools`, one unit of which it holds.
+    pub pool: Option<At<String>>,
+    /// Whether nothing else may run beside it.
+    #[schemars(extend("default" = false))]
+    pub exclusive: Option<At<bool>>,
+}
+
+/// `reports` of a task.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "Reports", deny_unknown_fields)]
+pub struct ReportsTable {
+    /// Patterns of JUnit XML files.
+    pub junit: Option<Vec<At<String>>>,
+    /// Patterns of coverage files.
+    pub coverage: Option<Vec<At<String>>>,
+}
+
+/// `[fetch.NAME]`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "Fetch", deny_unknown_fields)]
+pub struct FetchTable {
+    /// Where the file is. This or `urls` is required.
+    pub url: Option<At<String>>,
+    /// Where the file may be had; tried in order.
+    pub urls: Option<Vec<At<String>>>,
+    /// SHA-256 of the file, 64 hexadecimal digits. This or `blake3` is required.
+    pub sha256: Option<At<String>>,
+    /// BLAKE3 of the file, 64 hexadecimal digits.
+    pub blake3: Option<At<String>>,
+    /// Whether it is unpacked: `true` and `"auto"` go by the ending, `.tar`, `.tar.gz`, `.tgz`, `.tar.xz`, `.tar.zst` or `.zip`.
+    #[schemars(extend("default" = false))]
+    pub unpack: Option<At<UnpackText>>,
+    /// Leading directories dropped when unpacking.
+    #[schemars(extend("default" = 0))]
+    pub strip: Option<At<u32>>,
+    /// Where it lands, inside the package. Default: the file name in the address; when unpacked, a directory named as the task.
+    pub output: Option<At<String>>,
+    /// Whether the file is made executable.
+    #[schemars(extend("default" = false))]
+    pub executable: Option<At<bool>>,
+    /// Words to select it by.
+    pub tags: Option<Vec<At<String>>>,
+}

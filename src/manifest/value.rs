@@ -1,0 +1,215 @@
+//! Values as they stand in a manifest: each with its byte range, and those that may be written in more than one way.
+//! Knows no keys.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::fmt;
+use std::ops::Range;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Unexpected, Visitor};
+
+/// A value and its byte range in the manifest. Compared and ordered by the value alone.
+#[derive(Clone, Debug)]
+pub struct At<T> {
+    /// The value.
+    pub value: T,
+    /// Where it is written.
+    pub range: Range<usize>,
+}
+
+impl<T: PartialEq> PartialEq for At<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.value == other.value
+    }
+}
+
+impl<T: Eq> Eq for At<T> {}
+
+impl<T: Ord> PartialOrd for At<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T: Ord> Ord for At<T> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.value.cmp(&other.value)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let spanned = serde_spanned::Spanned::<T>::deserialize(deserializer)?;
+        Ok(Self { range: spanned.span(), value: spanned.into_inner() })
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for At<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+}
+
+/// A command line: a string for the shell, or an array of words.
+#[derive(Clone, Debug)]
+pub enum CommandText {
+    /// A string.
+    Shell(String),
+    /// An array.
+    Words(Vec<At<String>>),
+}
+
+struct CommandVisitor;
+
+impl<'de> Visitor<'de> for CommandVisitor {
+    type Value = CommandText;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string for the shell or an array of words")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<CommandText, E> {
+        Ok(CommandText::Shell(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<CommandText, A::Error> {
+        elements(seq).map(CommandText::Words)
+    }
+}
+
+impl<'de> Deserialize<'de> for CommandText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(CommandVisitor)
+    }
+}
+
+impl JsonSchema for CommandText {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Command".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "oneOf": [
+            { "type": "string", "description": "Run as `sh -euc`." },
+            { "type": "array", "items": { "type": "string" }, "minItems": 1, "description": "Executed as it is; the first word is a tool." },
+        ] })
+    }
+}
+
+/// `inputs`: a word or a list of patterns.
+#[derive(Clone, Debug)]
+pub enum InputsText {
+    /// A string; only `package` is one we know.
+    Word(String),
+    /// A list.
+    List(Vec<At<String>>),
+}
+
+struct InputsVisitor;
+
+impl<'de> Visitor<'de> for InputsVisitor {
+    type Value = InputsText;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of patterns or \"package\"")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<InputsText, E> {
+        Ok(InputsText::Word(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<InputsText, A::Error> {
+        elements(seq).map(InputsText::List)
+    }
+}
+
+impl<'de> Deserialize<'de> for InputsText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(InputsVisitor)
+    }
+}
+
+impl JsonSchema for InputsText {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Inputs".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "oneOf": [
+            { "const": "package", "description": "Every file of the package that git does not ignore, less its own outputs." },
+            { "type": "array", "items": { "type": "string" }, "description": "Patterns; order matters." },
+        ] })
+    }
+}
+
+/// `unpack`: true, false or `"auto"`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum UnpackText {
+    /// Not unpacked.
+    No,
+    /// By the file's name: `true` and `"auto"` are the same.
+    Auto,
+}
+
+struct UnpackVisitor;
+
+impl Visitor<'_> for UnpackVisitor {
+    type Value = UnpackText;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("`true`, `false` or `\"auto\"`")
+    }
+
+    fn visit_bool<E: Error>(self, unpack: bool) -> Result<UnpackText, E> {
+        Ok(if unpack { UnpackText::Auto } else { UnpackText::No })
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<UnpackText, E> {
+        if text == "auto" { Ok(UnpackText::Auto) } else { Err(E::invalid_value(Unexpected::Str(text), &self)) }
+    }
+}
+
+impl<'de> Deserialize<'de> for UnpackText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(UnpackVisitor)
+    }
+}
+
+impl JsonSchema for UnpackText {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Unpack".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "oneOf": [{ "type": "boolean" }, { "const": "auto" }] })
+    }
+}
+
+fn elements<'de, A: SeqAccess<'de>>(mut seq: A) -> Result<Vec<At<String>>, A::Error> {
+    let mut all = Vec::new();
+    while let Some(element) = seq.next_element()? {
+        all.push(element);
+    }
+    Ok(all)
+}
