@@ -140,14 +140,7 @@ pub enum Exit {
     Cancelled,
 }
 
-/// What the command and everything it started used.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Usage {
-    /// User and system time, in milliseconds.
-    pub cpu_ms: u64,
-    /// Largest resident set of one process, in KiB.
-    pub max_rss_kib: u64,
-}
+pub use crate::process::usage::Usage;
 
 /// What came of it.
 #[derive(Debug)]
