@@ -62,6 +62,10 @@ pub fn main(job: Job) -> ! {
         let report = match start::start(built.command, stdout, stderr)? {
             Started::Running(main) => {
                 let status = watch(&tree, main, control.as_fd(), lifeline.as_fd());
+                if hangs_up(lifeline.as_fd()) {
+                    // The command was cut short by nobody's decision: silence makes it an error, not a result.
+                    kernel::exit_now(1)
+                }
                 Report::Ended { status, usage: usage::of_children() }
             }
             Started::Not { cause } => Report::CannotStart { cause },
@@ -78,6 +82,11 @@ pub fn main(job: Job) -> ! {
     // If the engine is gone there is nobody left to tell.
     drop(wire::send(&control, &report.encode(), &descriptors));
     kernel::exit_now(0)
+}
+
+fn hangs_up(descriptor: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(descriptor, PollFlags::IN)];
+    rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

@@ -60,6 +60,10 @@ pub fn execute(program: &CStr, argv: &[CString], env: &[CString]) -> io::Error {
     io::Error::last_os_error()
 }
 
+/// Highest signal number of Linux, and the bytes of a set of them.
+const SIGNAL_MAX: libc::c_int = 64;
+const SIGNAL_SET_BYTES: usize = 8;
+
 /// Ignores a signal.
 pub fn ignore(signal: libc::c_int) {
     // SAFETY: SIG_IGN runs no code of ours.
@@ -68,9 +72,21 @@ pub fn ignore(signal: libc::c_int) {
 
 /// Gives every signal its default disposition and unblocks all: neither is reset by `execve`.
 pub fn reset_signals() {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL runs no code of ours; numbers that cannot be set are refused and need no setting.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // Past glibc, which refuses the two signals it keeps for itself (32 and 33): they are inherited like any other.
+    // Zero is SIG_DFL with no flags, no restorer and an empty mask on every architecture.
+    let default = [0_u64; 4];
+    for signal in 1..=SIGNAL_MAX {
+        // SAFETY: the kernel reads one sigaction, at most 32 bytes long, and runs no code of ours; KILL and STOP are refused
+        // and need no setting.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                SIGNAL_SET_BYTES,
+            );
+        }
     }
     // SAFETY: the set is initialized by sigemptyset before it is read.
     unsafe {
