@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 
 use drystone::base::path::RelPath;
 use drystone::process::cancel::Cancel;
@@ -386,34 +389,72 @@ fn ten_megabytes_arrive_in_order_on_both_streams() {
     }
 }
 
-/// A daemon of the kind that escapes: forked twice, a session of its own, deaf to TERM, holding the output.
-const DAEMON: &str = "setsid sh -c 'trap \"\" TERM; (while :; do echo tick >> $MARK; sleep 0.02; done) & ' & ";
+/// A daemon of the kind that escapes: forked twice, a session of its own, deaf to TERM. It holds the output and the marks' pipe.
+const DAEMON: &str = "
+    setsid sh -c 'trap \"\" TERM; (exec 9> marks/pipe; echo up > marks/up; while :; do sleep 0.05; done) & ' &
+    until test -s marks/up; do sleep 0.01; done; echo ready; ";
 
-/// Runs with a writable directory for marks; checks that nothing marks any more once the run is over.
-fn nothing_lives_on(world: &World, mut spec: SandboxSpec, cancel: &Cancel, expect: Exit) -> Duration {
-    let marks = world.file("marks/start", "").parent().expect("in a directory").to_owned();
-    spec.mounts = vec![Mount { host: marks.clone(), inside: "/workspace/marks".into(), access: Access::ReadWrite }];
-    spec.env.insert("MARK".into(), "/workspace/marks/mark".into());
+/// A pipe that tells whether anything a command has started still lives.
+struct Marks {
+    dir: PathBuf,
+    pipe: std::os::fd::OwnedFd,
+}
+
+impl Marks {
+    fn new(world: &World) -> Self {
+        let dir = world.file("marks/start", "").parent().expect("in a directory").to_owned();
+        drop(fs::remove_file(dir.join("up")));
+        drop(fs::remove_file(dir.join("pipe")));
+        let mode = Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(CWD, dir.join("pipe"), FileType::Fifo, mode, 0).expect("a pipe");
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let pipe = rustix::fs::openat(CWD, dir.join("pipe"), flags, Mode::empty()).expect("it opens");
+        Self { dir, pipe }
+    }
+
+    fn mount(&self, mut spec: SandboxSpec) -> SandboxSpec {
+        let (host, inside) = (self.dir.clone(), "/workspace/marks".into());
+        spec.mounts = vec![Mount { host, inside, access: Access::ReadWrite }];
+        spec
+    }
+
+    /// Whether somebody lived and nobody does, right now: the pipe is at its end only when no writer is left.
+    fn all_gone(&self) -> bool {
+        assert!(self.dir.join("up").exists(), "the daemon never was");
+        matches!(rustix::io::read(&self.pipe, &mut [0; 8]), Ok(0))
+    }
+
+    /// Waits for that.
+    fn wait(&self, patience: Duration) -> bool {
+        let mut fds = [PollFd::new(&self.pipe, PollFlags::IN)];
+        let patience = Timespec::try_from(patience).expect("a short time");
+        poll(&mut fds, Some(&patience)).expect("poll works") == 1
+    }
+}
+
+/// Runs a script that starts the daemon, perhaps cancelling it then; checks that nothing lives on. Gives the time it took.
+fn nothing_lives_on(world: &World, script: &str, timeout: Option<Duration>, expect: Exit) -> Duration {
+    let marks = Marks::new(world);
     let stage = world.stage();
+    let cancel = Cancel::new().expect("an event");
+    let mut spec = marks.mount(sh(&format!("{DAEMON} {script}")));
+    spec.timeout = timeout;
     spec.stage = stage.path().to_owned();
     let started = Instant::now();
-    let finished = world.sandbox.run(&spec, cancel, &mut |_, _| {}).unwrap_or_else(|error| panic!("{error}"));
-    let took = started.elapsed();
-    assert_eq!(finished.exit, expect);
-    let size = || fs::metadata(marks.join("mark")).map_or(0, |meta| meta.len());
-    let before = size();
-    std::thread::sleep(Duration::from_millis(100));
-    assert_eq!(size(), before, "something still runs");
-    took
+    let finished = world.sandbox.run(&spec, &cancel, &mut |_, _| {
+        if expect == Exit::Cancelled {
+            cancel.cancel();
+        }
+    });
+    assert_eq!(finished.unwrap_or_else(|error| panic!("{error}")).exit, expect);
+    assert!(marks.all_gone(), "something still runs");
+    started.elapsed()
 }
 
 #[test]
 fn daemons_end_with_the_command_that_started_them() {
     for level in levels() {
-        let world = World::new(level);
-        let never = Cancel::new().expect("an event");
-        let script = format!("{DAEMON} until test -s $MARK; do sleep 0.01; done; exit 4");
-        let took = nothing_lives_on(&world, sh(&script), &never, Exit::Code(4));
+        let took = nothing_lives_on(&World::new(level), "exit 4", None, Exit::Code(4));
         assert!(took < Duration::from_secs(20), "{level:?}: waited {took:?} for a daemon");
     }
 }
@@ -421,11 +462,8 @@ fn daemons_end_with_the_command_that_started_them() {
 #[test]
 fn a_timeout_ends_the_whole_tree() {
     for level in levels() {
-        let world = World::new(level);
-        let never = Cancel::new().expect("an event");
-        let mut spec = sh(&format!("{DAEMON} trap '' TERM; sleep 600 & while :; do wait; done"));
-        spec.timeout = Some(Duration::from_millis(300));
-        let took = nothing_lives_on(&world, spec, &never, Exit::TimedOut);
+        let deaf = "trap '' TERM; sleep 600 & while :; do wait; done";
+        let took = nothing_lives_on(&World::new(level), deaf, Some(Duration::from_secs(2)), Exit::TimedOut);
         assert!(took < Duration::from_secs(20), "{level:?}: {took:?}");
     }
 }
@@ -436,9 +474,9 @@ fn a_cancelled_command_may_clean_up_and_is_gone() {
         let world = World::new(level);
         let cancel = Cancel::new().expect("an event");
         let stage = world.stage();
-        let mut spec = sh(
-            "trap 'echo cleaned up; exit 0' TERM; sleep 600 & until grep -q sleep /proc/$!/comm; do :; done; echo ready; wait",
-        );
+        // Ready means that `sleep` is past the instant in which a forked shell loses signals.
+        let mut spec = sh("trap 'echo cleaned up; exit 0' TERM; sleep 600 &
+            until grep -q sleep /proc/$!/comm; do :; done; echo ready; wait");
         spec.stage = stage.path().to_owned();
         let mut output = Vec::new();
         let started = Instant::now();
@@ -449,7 +487,49 @@ fn a_cancelled_command_may_clean_up_and_is_gone() {
         assert_eq!(finished.expect("it ran").exit, Exit::Cancelled, "{level:?}");
         assert_eq!(String::from_utf8_lossy(&output), "ready\ncleaned up\n", "{level:?}");
         assert!(started.elapsed() < Duration::from_millis(1900), "the grace is for those who need it");
-        nothing_lives_on(&world, sh(&format!("{DAEMON} wait")), &cancel, Exit::Cancelled);
+        nothing_lives_on(&world, "wait", None, Exit::Cancelled);
+        // Cancelled before it began, it does not begin.
+        spec.argv = vec!["no-such-program".into()];
+        let finished = world.sandbox.run(&spec, &cancel, &mut |_, _| {}).expect("nothing to fail");
+        assert_eq!(finished.exit, Exit::Cancelled);
+        assert!(fs::metadata(finished.workspace.path()).expect("it is there").is_dir());
+    }
+}
+
+#[test]
+fn nothing_outlives_an_engine_that_was_killed() {
+    const VARIABLE: &str = "DRYSTONE_TEST_ENGINE_MARKS";
+    if let Some(text) = std::env::var_os(VARIABLE) {
+        // This is the engine; it is killed while the command runs.
+        let text = text.into_string().expect("UTF-8");
+        let (level, dir) = text.split_once(' ').expect("a level and a directory");
+        let world = World::new(Level::parse(level).expect("a level"));
+        let mut spec = sh(&format!("{DAEMON} wait"));
+        let (host, inside) = (dir.into(), "/workspace/marks".into());
+        spec.mounts = vec![Mount { host, inside, access: Access::ReadWrite }];
+        spec.stage = Path::new(dir).join("stage");
+        fs::create_dir(&spec.stage).expect("a stage");
+        let never = Cancel::new().expect("an event");
+        drop(world.sandbox.run(&spec, &never, &mut |_, bytes| loudly(&String::from_utf8_lossy(bytes))));
+        return;
+    }
+    for level in levels() {
+        let world = World::new(level);
+        let marks = Marks::new(&world);
+        let mut engine = Command::new(std::env::current_exe().expect("this binary"))
+            .args(["--exact", "nothing_outlives_an_engine_that_was_killed"])
+            .env(VARIABLE, format!("{} {}", level.word(), marks.dir.display()))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let said = std::io::BufReader::new(engine.stderr.take().expect("it is piped"));
+        let ready = said.lines().map_while(Result::ok).find(|line| line.contains("ready"));
+        assert!(ready.is_some(), "{level:?}: the engine never got that far");
+        engine.kill().expect("it is ours");
+        engine.wait().expect("it ends");
+        // The engine said "ready", so there is a writer; its end is what wakes us.
+        assert!(marks.wait(Duration::from_secs(30)) && marks.all_gone(), "{level:?}: something still runs");
     }
 }
 

@@ -16,7 +16,7 @@ use crate::sandbox::init::GRACE;
 use crate::sandbox::launcher::ARGUMENT;
 use crate::sandbox::plain;
 use crate::sandbox::refusal::{Facts, explain};
-use crate::sandbox::spec::{Exit, Finished, Leftover, Level, SandboxError, SandboxSpec, Stream};
+use crate::sandbox::spec::{Exit, Finished, Leftover, Level, SandboxError, SandboxSpec, Stream, Usage};
 use crate::sandbox::wire::{self, Failure, Purpose, Report, Request, Status};
 
 /// Runs one command so that it sees what its spec says.
@@ -43,7 +43,7 @@ pub fn open(level: Level) -> Result<Box<dyn Sandbox>, SandboxError> {
     open_with(level, Path::new("/proc/self/exe"))
 }
 
-/// Opens a level with another program as launcher: one whose `main` calls [`crate::sandbox::launcher::main_if_asked`].
+/// Opens a level with another program as launcher: its absolute path; one whose `main` calls [`crate::sandbox::launcher::main_if_asked`].
 pub fn open_with(level: Level, launcher: &Path) -> Result<Box<dyn Sandbox>, SandboxError> {
     Ok(Box::new(Launched::new(level, launcher)?))
 }
@@ -166,13 +166,10 @@ impl Launched {
     }
 
     fn failed(&self, failure: &Failure) -> SandboxError {
-        let cause = match self.level {
-            // Only errors that can come from what the machine allows, not a file that vanished.
-            Level::Namespaces if matches!(failure.errno, libc::EPERM | libc::ENOSPC | libc::ENOSYS | libc::EINVAL) => {
-                let refusal = explain(failure, &Facts::gather());
-                format!("{}; {}; help: {}", failure.cause, refusal.reason, refusal.remedy)
-            }
-            _ => failure.cause.clone(),
+        let known = if self.level == Level::Namespaces { explain(failure, &Facts::gather()) } else { None };
+        let cause = match known {
+            Some(refusal) => format!("{}: {}; {}", failure.cause, refusal.reason, refusal.remedy),
+            None => failure.cause.clone(),
         };
         SandboxError::Setup { level: self.level, step: failure.step.clone(), cause }
     }
@@ -189,6 +186,10 @@ impl Sandbox for Launched {
         cancel: &Cancel,
         sink: &mut dyn FnMut(Stream, &[u8]),
     ) -> Result<Finished, SandboxError> {
+        if cancel.is_cancelled() {
+            let workspace = Leftover::on_disk(spec.stage.clone());
+            return Ok(Finished { exit: Exit::Cancelled, usage: Usage::default(), workspace });
+        }
         let (running, connection) = self.request(spec, Purpose::Run)?;
         let deadline = spec.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let (report, descriptor, stopped) =

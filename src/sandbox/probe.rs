@@ -74,7 +74,13 @@ fn namespaces(launcher: &Path) -> Result<(), Refusal> {
     };
     let report = Launched::new(Level::Namespaces, launcher).and_then(|sandbox| sandbox.probe(&spec));
     match report.map_err(unexpected)? {
-        Report::Failed(failure) => Err(explain(&failure, &Facts::gather())),
+        Report::Failed(failure) => {
+            let said = format!("{}: {}", failure.step, failure.cause);
+            Err(match explain(&failure, &Facts::gather()) {
+                Some(refusal) => Refusal { reason: format!("{} ({said})", refusal.reason), ..refusal },
+                None => Refusal { reason: said, remedy: "run where user namespaces are allowed".into() },
+            })
+        }
         Report::Ended { .. } | Report::CannotStart { .. } => Ok(()),
     }
 }

@@ -52,73 +52,62 @@ impl Facts {
     }
 }
 
-/// Explains why the `namespaces` level could not be built.
-pub fn explain(failure: &Failure, facts: &Facts) -> Refusal {
-    let said = format!("{}: {}", failure.step, failure.cause);
-    let refusal = |reason: String, remedy: String| Refusal { reason, remedy };
+/// Explains why the `namespaces` level could not be built; `None` if the failure looks like no setting of the machine.
+pub fn explain(failure: &Failure, facts: &Facts) -> Option<Refusal> {
     let denied = matches!(failure.errno, libc::EPERM | libc::EACCES);
-    if let Some(kind) = facts.forbidden_kinds.first()
-        && failure.step == NAMESPACES_STEP
-    {
-        let setting = format!("user.max_{kind}_namespaces");
-        let reason = format!("{kind} namespaces are switched off: /proc/sys/user/max_{kind}_namespaces is 0 ({said})");
-        return refusal(reason, format!("`sudo sysctl {setting}=10000`, and a line in /etc/sysctl.d to keep it"));
-    }
-    if failure.errno == libc::ENOSPC && failure.step == NAMESPACES_STEP {
-        return refusal(
-            format!("too many namespaces at once: a limit in /proc/sys/user/max_*_namespaces is reached ({said})"),
+    let creating = failure.step == NAMESPACES_STEP;
+    let (reason, remedy) = if let Some(kind) = facts.forbidden_kinds.first().filter(|_| creating) {
+        (
+            format!("{kind} namespaces are switched off: /proc/sys/user/max_{kind}_namespaces is 0"),
+            format!("`sudo sysctl user.max_{kind}_namespaces=10000`, and a line in /etc/sysctl.d to keep it"),
+        )
+    } else if creating && failure.errno == libc::ENOSPC {
+        (
+            "too many namespaces at once: a limit in /proc/sys/user/max_*_namespaces is reached".into(),
             "raise the limit with `sudo sysctl`, or run fewer jobs at once (`-j`)".into(),
-        );
-    }
-    if failure.errno == libc::EINVAL && failure.step == NAMESPACES_STEP {
-        return refusal(
-            format!("this kernel is built without one of the namespaces ({said})"),
-            "a kernel with CONFIG_USER_NS, CONFIG_PID_NS, CONFIG_NET_NS, CONFIG_IPC_NS and CONFIG_UTS_NS".into(),
-        );
-    }
-    if failure.errno == libc::ENOSYS {
-        return refusal(
-            format!("this kernel lacks a system call the sandbox needs ({said})"),
-            "Linux 5.12 or later, not emulated".into(),
-        );
-    }
-    if denied && facts.clone_switched_off {
-        return refusal(
-            format!("ordinary users may not create namespaces: kernel.unprivileged_userns_clone is 0 ({said})"),
+        )
+    } else if creating && failure.errno == libc::EINVAL {
+        (
+            "this kernel is built without one of the namespaces".into(),
+            "use a kernel with CONFIG_USER_NS, CONFIG_PID_NS, CONFIG_NET_NS, CONFIG_IPC_NS and CONFIG_UTS_NS".into(),
+        )
+    } else if failure.errno == libc::ENOSYS {
+        ("this kernel lacks a system call the sandbox needs".into(), "use Linux 5.12 or later, not emulated".into())
+    } else if denied && facts.clone_switched_off {
+        (
+            "ordinary users may not create namespaces: kernel.unprivileged_userns_clone is 0".into(),
             "`sudo sysctl kernel.unprivileged_userns_clone=1`, and a line in /etc/sysctl.d to keep it".into(),
-        );
-    }
-    if denied && facts.apparmor_restricts {
-        return refusal(
-            format!(
-                "AppArmor takes privileges away inside namespaces: \
-                 kernel.apparmor_restrict_unprivileged_userns is 1 ({said})"
-            ),
-            "an AppArmor profile with `userns,` for this program, or \
+        )
+    } else if denied && facts.apparmor_restricts {
+        (
+            "AppArmor takes privileges away inside namespaces: kernel.apparmor_restrict_unprivileged_userns is 1"
+                .into(),
+            "give this program an AppArmor profile with `userns,`, or \
              `sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0`"
                 .into(),
-        );
-    }
-    if denied && (facts.container.is_some() || facts.filtered) {
-        return in_container(failure, facts, &said);
-    }
-    refusal(said, "run where user namespaces are allowed, or choose a lower level with `--isolation`".into())
+        )
+    } else if failure.errno == libc::EPERM && (facts.container.is_some() || facts.filtered) {
+        in_container(failure, facts)
+    } else {
+        return None;
+    };
+    Some(Refusal { reason, remedy })
 }
 
-fn in_container(failure: &Failure, facts: &Facts, said: &str) -> Refusal {
+fn in_container(failure: &Failure, facts: &Facts) -> (String, String) {
     let engine = facts.container.unwrap_or("docker");
     if failure.step.starts_with("mounting proc") {
         let option = if engine == "podman" { "unmask=ALL" } else { "systempaths=unconfined" };
-        let reason = format!("the container hides parts of /proc, so no fresh one may be mounted ({said})");
-        return Refusal { reason, remedy: format!("`{engine} run --security-opt {option}`") };
+        let reason = "the container hides parts of /proc, so no fresh one may be mounted".into();
+        return (reason, format!("`{engine} run --security-opt {option}`"));
     }
     let reason = if facts.filtered {
-        format!("the container's system call filter (seccomp) or security module forbids it ({said})")
+        "the container's system call filter (seccomp) or security module forbids it"
     } else {
-        format!("the container's security module or a changed root (chroot) forbids it ({said})")
+        "the container's security module or a changed root (chroot) forbids it"
     };
     let options = "--security-opt seccomp=unconfined --security-opt apparmor=unconfined";
-    Refusal { reason, remedy: format!("`{engine} run {options}`, or a filter that allows clone, unshare and mount") }
+    (reason.into(), format!("`{engine} run {options}`, or a filter that allows clone and mount"))
 }
 
 #[cfg(test)]
@@ -132,7 +121,7 @@ mod tests {
     #[test]
     fn every_refusal_names_the_setting_and_the_way_out() {
         let check = |failure: Failure, facts: Facts, reason: &str, remedy: &str| {
-            let refusal = explain(&failure, &facts);
+            let refusal = explain(&failure, &facts).expect("a known setting");
             assert!(refusal.reason.contains(reason), "{refusal:?}");
             assert!(refusal.remedy.contains(remedy), "{refusal:?}");
         };
@@ -170,6 +159,7 @@ mod tests {
             "seccomp",
             "podman run --security-opt seccomp=unconfined",
         );
-        check(failure("mounting tmpfs on /tmp", libc::EPERM), plain(), "mounting tmpfs on /tmp", "--isolation");
+        assert_eq!(explain(&failure("mounting /gone at /workspace/a", libc::ENOENT), &plain()), None);
+        assert_eq!(explain(&failure("mounting tmpfs on /tmp", libc::EPERM), &plain()), None);
     }
 }
