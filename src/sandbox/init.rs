@@ -8,11 +8,10 @@ use rustix::process::Signal;
 
 use crate::process::usage;
 use crate::sandbox::kernel;
-use crate::sandbox::launcher::Owner;
 use crate::sandbox::spec::{Level, SandboxSpec};
-use crate::sandbox::start::{self, Command, Started};
+use crate::sandbox::start::{self, Started};
 use crate::sandbox::tree::{Left, Tree};
-use crate::sandbox::wire::{self, Failure, Purpose, Report, Request, Status};
+use crate::sandbox::wire::{self, Failure, Owner, Purpose, Report, Request, Status};
 use crate::sandbox::{namespaces, plain};
 
 /// How long a command may take to end by itself once asked to, before it is killed.
@@ -34,14 +33,6 @@ pub struct Job {
     pub lifeline: OwnedFd,
     /// Whom the user inside stands for.
     pub owner: Owner,
-}
-
-/// A view, ready to run in.
-pub struct Built {
-    /// What to run, as it must be said in this view.
-    pub command: Command,
-    /// The workspace as it will be left behind, where the engine cannot reach it by path.
-    pub workspace: Option<OwnedFd>,
 }
 
 /// Runs the job and ends the process. Never returns into the launcher's code.

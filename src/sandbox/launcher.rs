@@ -12,13 +12,10 @@ use crate::fs::ops;
 use crate::sandbox::init::{self, Job};
 use crate::sandbox::kernel::{self, Side};
 use crate::sandbox::spec::{Level, Network};
-use crate::sandbox::wire::{self, Failure, Report, Request};
+use crate::sandbox::wire::{self, Failure, NAMESPACES_STEP, Owner, Report, Request};
 
 /// The argument that makes a program the launcher.
 pub const ARGUMENT: &str = "__launcher";
-
-/// The step that fails where user namespaces are forbidden.
-pub const NAMESPACES_STEP: &str = "creating its namespaces";
 
 /// Becomes the launcher if this process was started as one, else returns. Must come before anything starts a thread.
 pub fn main_if_asked() {
@@ -36,15 +33,6 @@ pub fn launcher_main() -> ! {
         Err(_) => 1,
     };
     kernel::exit_now(code)
-}
-
-/// The user and group the launcher runs as; inits no longer see them once they are in a namespace.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Owner {
-    /// User id.
-    pub uid: u32,
-    /// Group id.
-    pub gid: u32,
 }
 
 struct Launcher {

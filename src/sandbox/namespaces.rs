@@ -15,12 +15,10 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, OpenTreeFlags, UnmountFlags};
 
 use crate::fs::ops;
-use crate::sandbox::init::Built;
 use crate::sandbox::kernel::{self, Attributes, Reach};
-use crate::sandbox::launcher::Owner;
 use crate::sandbox::spec::{Access, HOST_NAME, Mount, Network, SandboxSpec, View, WORKSPACE_DIR};
-use crate::sandbox::start::Command;
-use crate::sandbox::wire::Failure;
+use crate::sandbox::start::{Built, Command};
+use crate::sandbox::wire::{Failure, Owner};
 
 /// User and group id inside, for everybody.
 const ID: u32 = 1000;

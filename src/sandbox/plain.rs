@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::fs::ops::{self, FsError, Kind};
 use crate::fs::{link, walk};
-use crate::sandbox::init::Built;
 use crate::sandbox::spec::{HOME_DIR, SCRATCH_DIR, SandboxSpec, View, WORKSPACE_DIR};
-use crate::sandbox::start::Command;
+use crate::sandbox::start::{Built, Command};
 use crate::sandbox::wire::Failure;
 
 /// Where the workspace is copied to, below the stage.

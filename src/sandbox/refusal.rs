@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use crate::fs::ops;
-use crate::sandbox::launcher::NAMESPACES_STEP;
-use crate::sandbox::wire::Failure;
+use crate::sandbox::wire::{Failure, NAMESPACES_STEP};
 
 /// A level this machine does not give.
 #[derive(Clone, PartialEq, Eq, Debug)]

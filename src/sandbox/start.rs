@@ -23,6 +23,14 @@ pub struct Command {
     pub cwd: PathBuf,
 }
 
+/// A view, ready to run in.
+pub struct Built {
+    /// What to run, as it must be said in this view.
+    pub command: Command,
+    /// The workspace as it will be left behind, where the engine cannot reach it by path.
+    pub workspace: Option<OwnedFd>,
+}
+
 /// What came of starting it.
 pub enum Started {
     /// It runs.

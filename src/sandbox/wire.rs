@@ -26,6 +26,18 @@ const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// Longest text in a report, in bytes.
 const TEXT_BYTES_MAX: usize = 16 * 1024;
 
+/// The step that fails where user namespaces are forbidden.
+pub const NAMESPACES_STEP: &str = "creating its namespaces";
+
+/// The user and group the launcher runs as; inits no longer see them once they are in a namespace.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Owner {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
 /// What the init is to do once the view is built.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Purpose {
