@@ -114,7 +114,7 @@ pub struct SandboxSpec {
     pub network: Network,
     /// After this the whole tree of processes is ended.
     pub timeout: Option<Duration>,
-    /// A directory on disk the sandbox may use for this command alone; exists, empty; the caller removes it.
+    /// A directory on disk the sandbox may use for this command alone; absolute, exists, empty; the caller removes it.
     pub stage: PathBuf,
 }
 
@@ -140,14 +140,7 @@ pub enum Exit {
     Cancelled,
 }
 
-/// What the command and everything it started used.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Usage {
-    /// User and system time, in milliseconds.
-    pub cpu_ms: u64,
-    /// Largest resident set of one process, in KiB.
-    pub max_rss_kib: u64,
-}
+pub use crate::process::usage::Usage;
 
 /// What came of it.
 #[derive(Debug)]
@@ -158,7 +151,8 @@ pub struct Finished {
     pub usage: Usage,
     /// The workspace as the command left it: its own writes, and placeholders where inputs were.
     ///
-    /// Read it by path, following no link; entries at the paths of the view are not its writes (but see `View::Empty`).
+    /// Read it by path, following no link; entries at the paths of the view are not its writes (but see `View::Empty`):
+    /// at `namespaces` they are empty placeholders, at `none` the copies. Caches mounted inside are empty directories or links.
     /// All processes are gone, so nothing changes under the reader. Freed when dropped.
     pub workspace: Leftover,
 }
@@ -180,7 +174,9 @@ impl Leftover {
     /// A directory that lives only as long as this descriptor.
     pub fn behind(descriptor: std::os::fd::OwnedFd) -> Self {
         use std::os::fd::AsRawFd;
-        Self { path: PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd())), _keep: Some(descriptor) }
+        // The dot makes it the directory itself even for a call that follows no link.
+        let path = PathBuf::from(format!("/proc/self/fd/{}/.", descriptor.as_raw_fd()));
+        Self { path, _keep: Some(descriptor) }
     }
 
     /// Where to read it.

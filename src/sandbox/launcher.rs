@@ -1,0 +1,106 @@
+//! The process that forks an init for each command, and how a program becomes it. Builds no view, reads no job.
+//!
+//! It exists because a fork costs what the heap costs: the engine's may have gigabytes, this one has next to nothing. It is started
+//! by `posix_spawn`, has one thread, and ends when the engine is gone and its last init has finished.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::process::WaitOptions;
+
+use crate::fs::ops;
+use crate::sandbox::init::{self, Job};
+use crate::sandbox::kernel::{self, Side};
+use crate::sandbox::spec::{Level, Network};
+use crate::sandbox::wire::{self, Failure, NAMESPACES_STEP, Owner, Report, Request};
+
+/// The argument that makes a program the launcher.
+pub const ARGUMENT: &str = "__launcher";
+
+/// Becomes the launcher if this process was started as one, else returns. Must come before anything starts a thread.
+pub fn main_if_asked() {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == ARGUMENT) && arguments.next().is_none() {
+        launcher_main()
+    }
+}
+
+/// Serves requests that arrive on the socket at standard input until the engine is gone; never returns.
+pub fn launcher_main() -> ! {
+    let code = match Launcher::at_stdin().and_then(|launcher| launcher.serve()) {
+        Ok(()) => 0,
+        // Nobody reads what this process says; the engine sees that it is gone.
+        Err(_) => 1,
+    };
+    kernel::exit_now(code)
+}
+
+struct Launcher {
+    requests: OwnedFd,
+    /// Inits hold the reading end: it hangs up when this process is gone, whatever ended it.
+    alive: OwnedFd,
+    lifeline: OwnedFd,
+    owner: Owner,
+}
+
+impl Launcher {
+    fn at_stdin() -> io::Result<Self> {
+        let requests = std::io::stdin().as_fd().try_clone_to_owned()?;
+        let nothing = ops::open("/dev/null".as_ref()).map_err(|error| error.cause)?;
+        rustix::stdio::dup2_stdin(&nothing)?;
+        // Away from the terminal: Ctrl-C reaches the engine alone, which then stops what runs in order.
+        // Refused only to the leader of a group, which is away already.
+        let _ = rustix::process::setsid();
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGPIPE] {
+            kernel::ignore(signal);
+        }
+        // The kernel then buries the inits; what they have to say comes by their own sockets.
+        kernel::ignore(libc::SIGCHLD);
+        let (lifeline, alive) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let owner = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+        Ok(Self { requests, alive, lifeline, owner })
+    }
+
+    fn serve(self) -> io::Result<()> {
+        while let Some((bytes, descriptors)) = wire::receive(&self.requests)? {
+            let malformed = || io::Error::new(io::ErrorKind::InvalidData, "malformed request");
+            let request = Request::decode(&bytes).map_err(|_| malformed())?;
+            let descriptors: [OwnedFd; wire::DESCRIPTORS_MAX] = descriptors.try_into().map_err(|_| malformed())?;
+            let [spec, stdout, stderr, control] = descriptors;
+            match kernel::clone_into(namespaces(request)) {
+                Ok(Side::Parent(_)) => {}
+                Ok(Side::Child) => {
+                    let Self { requests, alive, lifeline, owner } = self;
+                    drop((requests, alive));
+                    init::main(Job { request, spec, stdout, stderr, control, lifeline, owner })
+                }
+                Err(error) => {
+                    let report = Report::Failed(Failure::new(NAMESPACES_STEP, error));
+                    // If the engine has gone meanwhile, the next receive says so.
+                    drop(wire::send(&control, &report.encode(), &[]));
+                }
+            }
+        }
+        // With SIGCHLD ignored this returns once the last init is gone: they see the engine's end themselves and stop
+        // their commands in order, which our own end would cut short.
+        while rustix::process::wait(WaitOptions::empty()).is_ok() {}
+        Ok(())
+    }
+}
+
+fn namespaces(request: Request) -> libc::c_int {
+    if request.level != Level::Namespaces {
+        return 0;
+    }
+    let network = match request.network {
+        Network::Loopback => libc::CLONE_NEWNET,
+        Network::Host => 0,
+    };
+    network
+        | libc::CLONE_NEWUSER
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWCGROUP
+}

@@ -1,0 +1,358 @@
+//! Builds the view of the `namespaces` level: a fresh root on tmpfs, in which nothing lies that was not asked for.
+//!
+//! Runs in the init, inside its new namespaces, before anything of the command does. Two rules keep the host's files safe while
+//! this process can still write to them: whatever is created is created before anything of the host is mounted around it, and
+//! never through a symbolic link; and all is sealed read-only before the command starts, what it may write being opened again by name.
+
+use std::collections::BTreeSet;
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, MountPropagationFlags, OpenTreeFlags, UnmountFlags};
+
+use crate::fs::ops;
+use crate::sandbox::kernel::{self, Attributes, Reach};
+use crate::sandbox::spec::{Access, HOST_NAME, Mount, Network, SandboxSpec, View, WORKSPACE_DIR};
+use crate::sandbox::start::{Built, Command};
+use crate::sandbox::wire::{Failure, Owner};
+
+/// User and group id inside, for everybody.
+const ID: u32 = 1000;
+
+/// The small files of `/etc`: the same on every machine.
+const ETC: [(&str, &str); 4] = [
+    ("etc/passwd", "drystone:x:1000:1000::/homeless:/bin/sh\nnobody:x:65534:65534::/homeless:/usr/sbin/nologin\n"),
+    ("etc/group", "drystone:x:1000:\nnogroup:x:65534:\n"),
+    ("etc/hosts", "127.0.0.1 localhost drystone\n::1 localhost\n"),
+    ("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
+];
+
+/// What of the host's `/etc` the host's programs need.
+const SYSTEM_ETC: [&str; 2] = ["etc/ld.so.cache", "etc/alternatives"];
+
+/// What of the host's `/etc` its network needs. Certificates only: the keys beside them stay out.
+const NETWORK_ETC: [&str; 4] = ["etc/resolv.conf", "etc/ssl/certs", "etc/pki/tls/certs", "etc/pki/ca-trust/extracted"];
+
+const DEVICES: [&str; 5] = ["dev/null", "dev/zero", "dev/full", "dev/random", "dev/urandom"];
+
+const DEVICE_LINKS: [(&str, &str); 5] = [
+    ("/proc/self/fd", "dev/fd"),
+    ("/proc/self/fd/0", "dev/stdin"),
+    ("/proc/self/fd/1", "dev/stdout"),
+    ("/proc/self/fd/2", "dev/stderr"),
+    ("pts/ptmx", "dev/ptmx"),
+];
+
+/// The mounts of our own that the command may write to, but for the pseudo-terminals and `/proc`.
+const WRITABLE: [&str; 3] = ["workspace", "tmp", "dev/shm"];
+
+/// Builds everything and enters it. The init's namespaces must be new and its own.
+pub fn build(spec: &SandboxSpec, owner: Owner) -> Result<Built, Failure> {
+    map_ids(owner)?;
+    name_host()?;
+    if spec.network == Network::Loopback {
+        kernel::loopback_up().map_err(|error| Failure::new("bringing up the loopback interface", error))?;
+    }
+    // Only paths below the new root are relative from here on.
+    enter_new_root(&spec.stage)?;
+    let workspace = lay_foundation()?;
+    if spec.system {
+        mount_system()?;
+    }
+    write_etc(spec)?;
+    let (outside, inside): (Vec<_>, Vec<_>) =
+        spec.mounts.iter().partition(|mount| !mount.inside.starts_with(WORKSPACE_DIR));
+    let writable = mount_outside(&outside, spec)?;
+    build_workspace(spec, &inside)?;
+    seal()?;
+    for mount in inside.iter().copied().chain(writable) {
+        bind_mount(mount)?;
+    }
+    mount_fs("proc", "proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)?;
+    leave_old_root()?;
+    rustix::thread::set_no_new_privs(true).map_err(|error| Failure::new("giving up privileges", error))?;
+    let cwd = Path::new(WORKSPACE_DIR).join(spec.cwd.as_str());
+    let command = Command { argv: spec.argv.clone(), env: spec.env.clone(), cwd };
+    Ok(Built { command, workspace: Some(workspace) })
+}
+
+/// Makes the caller user 1000 inside, whoever it is, so that the view is the same for everybody.
+fn map_ids(owner: Owner) -> Result<(), Failure> {
+    let maps = [
+        ("/proc/self/setgroups", "deny".to_owned()),
+        ("/proc/self/uid_map", format!("{ID} {} 1", owner.uid)),
+        ("/proc/self/gid_map", format!("{ID} {} 1", owner.gid)),
+    ];
+    for (file, text) in maps {
+        ops::write(Path::new(file), text.as_bytes())
+            .map_err(|error| Failure::new(format!("mapping its user through {file}"), error.cause))?;
+    }
+    Ok(())
+}
+
+fn name_host() -> Result<(), Failure> {
+    rustix::system::sethostname(HOST_NAME.as_bytes())
+        // What Linux itself starts with.
+        .and_then(|()| rustix::system::setdomainname(b"(none)"))
+        .map_err(|error| Failure::new("setting its host name", error))
+}
+
+/// Mounts the new root on the stage, which is empty, and makes it the current directory.
+fn enter_new_root(stage: &Path) -> Result<(), Failure> {
+    // Without this the host would see our mounts where its root is shared, as systemd has it.
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).map_err(|error| Failure::new("detaching its mounts", error))?;
+    tmpfs_at(stage, "mode=0755")?;
+    rustix::process::chdir(stage).map_err(|error| Failure::new("entering its root", error))
+}
+
+fn tmpfs_at(place: &Path, options: &str) -> Result<(), Failure> {
+    mount_fs("tmpfs", place, MountFlags::NOSUID | MountFlags::NODEV, Some(options))
+}
+
+fn mount_fs(kind: &str, place: impl AsRef<Path>, flags: MountFlags, options: Option<&str>) -> Result<(), Failure> {
+    let place = place.as_ref();
+    let options = options.map(|options| CString::new(options).expect("our own options hold no NUL"));
+    rustix::mount::mount(kind, place, kind, flags, options.as_deref())
+        .map_err(|error| Failure::new(format!("mounting {kind} on {}", shown(place)), error))
+}
+
+/// The path as the command knows it.
+fn shown(place: &Path) -> String {
+    if place.is_absolute() { place.display().to_string() } else { format!("/{}", place.display()) }
+}
+
+/// Makes what every view has: the workspace, scratch and devices. Returns the workspace as it will be left behind.
+fn lay_foundation() -> Result<OwnedFd, Failure> {
+    for dir in ["workspace", "tmp", "proc", "etc", "dev", "dev/shm", "dev/pts"] {
+        make_dir(Path::new(dir))?;
+    }
+    tmpfs_at(Path::new("workspace"), "mode=0755")?;
+    tmpfs_at(Path::new("tmp"), "mode=1777")?;
+    tmpfs_at(Path::new("dev/shm"), "mode=1777")?;
+    mount_fs("devpts", "dev/pts", MountFlags::NOSUID | MountFlags::NOEXEC, Some("newinstance,ptmxmode=0666,mode=620"))?;
+    for device in DEVICES {
+        bind_file(&Path::new("/").join(device), Path::new(device))?;
+    }
+    for (target, link) in DEVICE_LINKS {
+        make_link(target, Path::new(link))?;
+    }
+    // A second mount of the same tmpfs, without the inputs that will be mounted into the first: the engine reads only
+    // what the command wrote, and whether these namespaces are gone already makes no difference to it.
+    rustix::mount::open_tree(CWD, "workspace", OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
+        .map_err(|error| Failure::new("keeping hold of /workspace", error))
+}
+
+/// Shows the host's programs, read-only, less `/usr/local`.
+fn mount_system() -> Result<(), Failure> {
+    if ops::exists(Path::new("/usr")) {
+        make_dir(Path::new("usr"))?;
+        bind_dir(Path::new("/usr"), Path::new("usr"))?;
+        // A link leads out of `/usr`, to where nothing is in here.
+        if ops::symlink_metadata(Path::new("/usr/local")).is_ok_and(|meta| meta.is_dir()) {
+            tmpfs_at(Path::new("usr/local"), "mode=0755")?;
+        }
+    }
+    for name in ["bin", "sbin", "lib", "lib32", "lib64"] {
+        let host = Path::new("/").join(name);
+        match ops::read_link(&host) {
+            Ok(target) => make_link(target.as_os_str(), Path::new(name))?,
+            Err(_) if ops::exists(&host) => {
+                make_dir(Path::new(name))?;
+                bind_dir(&host, Path::new(name))?;
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn write_etc(spec: &SandboxSpec) -> Result<(), Failure> {
+    for (path, text) in ETC {
+        ops::write(Path::new(path), text.as_bytes())
+            .map_err(|error| Failure::new(format!("writing /{path}"), error.cause))?;
+    }
+    let system = SYSTEM_ETC.iter().filter(|_| spec.system);
+    let network = NETWORK_ETC.iter().filter(|_| spec.network == Network::Host);
+    for path in system.chain(network) {
+        let (host, inside) = (Path::new("/").join(path), Path::new(path));
+        match ops::metadata(&host) {
+            Ok(meta) if meta.is_dir() => {
+                make_dirs(inside)?;
+                bind_dir(&host, inside)?;
+            }
+            Ok(_) => bind_file(&host, inside)?,
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Mounts tool roots; returns the writable mounts, whose places are made but which must wait for the seal.
+fn mount_outside<'a>(mounts: &[&'a Mount], spec: &SandboxSpec) -> Result<Vec<&'a Mount>, Failure> {
+    let mut sorted = mounts.to_vec();
+    // Outer ones first, whatever order they came in.
+    sorted.sort_by(|one, other| one.inside.cmp(&other.inside));
+    let mut writable = Vec::new();
+    for mount in sorted {
+        let inside = relative(mount)?;
+        let in_system = spec.system && inside.starts_with("usr") && !inside.starts_with("usr/local");
+        if in_system && mount.host == mount.inside && mount.access == Access::ReadOnly {
+            // Visible there already.
+            continue;
+        }
+        make_place(mount, &inside)?;
+        match mount.access {
+            Access::ReadOnly => bind_mount(mount)?,
+            Access::ReadWrite => writable.push(mount),
+        }
+    }
+    Ok(writable)
+}
+
+/// Where a mount goes, from the new root.
+fn relative(mount: &Mount) -> Result<PathBuf, Failure> {
+    let relative = mount.inside.strip_prefix("/").ok().filter(|path| {
+        path.components().next().is_some() && path.components().all(|part| matches!(part, Component::Normal(_)))
+    });
+    relative.map(Path::to_owned).ok_or_else(|| {
+        let step = format!("mounting {} at {}", mount.host.display(), mount.inside.display());
+        Failure::said(step, "not an absolute path below the root without `..`")
+    })
+}
+
+fn make_place(mount: &Mount, inside: &Path) -> Result<(), Failure> {
+    match ops::metadata(&mount.host) {
+        Ok(meta) if meta.is_dir() => make_dirs(inside),
+        Ok(_) => {
+            make_dirs(inside.parent().unwrap_or(Path::new("")))?;
+            make_file(inside)
+        }
+        Err(error) => Err(Failure::new(format!("mounting {} at {}", mount.host.display(), shown(inside)), error.cause)),
+    }
+}
+
+fn bind_mount(mount: &Mount) -> Result<(), Failure> {
+    let inside = relative(mount)?;
+    match mount.access {
+        Access::ReadOnly => bind_dir(&mount.host, &inside),
+        Access::ReadWrite => bind_recursive(&mount.host, &inside),
+    }
+}
+
+/// Lays the declared view out below `/workspace`.
+fn build_workspace(spec: &SandboxSpec, mounts: &[&Mount]) -> Result<(), Failure> {
+    let workspace = Path::new("workspace");
+    let mut made = BTreeSet::new();
+    let mut later = Vec::new();
+    for (path, view) in &spec.view {
+        let place = workspace.join(path.as_str());
+        let dir = if matches!(view, View::Empty | View::Dir { .. }) { Some(place.as_path()) } else { place.parent() };
+        if let Some(dir) = dir
+            && !made.contains(dir)
+        {
+            make_dirs(dir)?;
+            made.insert(dir.to_owned());
+        }
+        match view {
+            View::File { host, .. } => bind_file(host, &place)?,
+            View::Dir { .. } | View::Link { .. } => later.push((place, view)),
+            View::Empty => {}
+        }
+    }
+    make_dirs(&workspace.join(spec.cwd.as_str()))?;
+    for mount in mounts {
+        make_place(mount, &relative(mount)?)?;
+    }
+    // From here on nothing is created beneath these.
+    for (place, view) in later {
+        match view {
+            View::Dir { host } => bind_dir(host, &place)?,
+            View::Link { target } => make_link(target, &place)?,
+            View::File { .. } | View::Empty => {}
+        }
+    }
+    Ok(())
+}
+
+/// Makes every mount read-only, then those writable again that are ours to give.
+fn seal() -> Result<(), Failure> {
+    kernel::change_mount(c".", Reach::Recursive, Attributes::READ_ONLY_NO_SETUID, Attributes::NONE)
+        .map_err(|error| Failure::new("making its root read-only", error))?;
+    for place in WRITABLE {
+        let name = CString::new(place).expect("our own paths hold no NUL");
+        kernel::change_mount(&name, Reach::One, Attributes::NONE, Attributes::READ_ONLY)
+            .map_err(|error| Failure::new(format!("making /{place} writable"), error))?;
+    }
+    Ok(())
+}
+
+/// Makes the current directory the root and lets go of the host's.
+fn leave_old_root() -> Result<(), Failure> {
+    // The old root ends up on top of the new one, where it can be let go without a directory for it
+    // (`pivot_root(2)`, "pivot_root(".", ".")").
+    rustix::process::pivot_root(".", ".")
+        .and_then(|()| rustix::mount::unmount(".", UnmountFlags::DETACH))
+        .and_then(|()| rustix::process::chdir("/"))
+        .map_err(|error| Failure::new("changing its root", error))
+}
+
+fn bind_dir(host: &Path, inside: &Path) -> Result<(), Failure> {
+    bind_recursive(host, inside)?;
+    let place = CString::new(inside.as_os_str().as_bytes()).expect("the mount before would have failed");
+    kernel::change_mount(&place, Reach::Recursive, Attributes::READ_ONLY, Attributes::NONE)
+        .map_err(|error| Failure::new(format!("making {} read-only", shown(inside)), error))
+}
+
+fn bind_recursive(host: &Path, inside: &Path) -> Result<(), Failure> {
+    rustix::mount::mount_bind_recursive(host, inside)
+        .map_err(|error| Failure::new(format!("mounting {} at {}", host.display(), shown(inside)), error))
+}
+
+/// Shows one file. Read-only only once sealed: one call for all of them is cheaper than one for each.
+fn bind_file(host: &Path, inside: &Path) -> Result<(), Failure> {
+    make_file(inside)?;
+    rustix::mount::mount_bind(host, inside)
+        .map_err(|error| Failure::new(format!("mounting {} at {}", host.display(), shown(inside)), error))
+}
+
+fn make_file(path: &Path) -> Result<(), Failure> {
+    rustix::fs::mknodat(CWD, path, FileType::RegularFile, Mode::from_raw_mode(0o644), 0)
+        .map_err(|error| Failure::new(format!("creating {}", shown(path)), error))
+}
+
+fn make_dir(path: &Path) -> Result<(), Failure> {
+    rustix::fs::mkdirat(CWD, path, Mode::from_raw_mode(0o755))
+        .map_err(|error| Failure::new(format!("creating {}", shown(path)), error))
+}
+
+fn make_link(target: impl AsRef<OsStr>, at: &Path) -> Result<(), Failure> {
+    rustix::fs::symlinkat(target.as_ref(), CWD, at)
+        .map_err(|error| Failure::new(format!("creating {}", shown(at)), error))
+}
+
+/// Creates a directory with its parents, component by component, never through a link: a link made by whoever wrote the view must
+/// not make us create anything on the host.
+fn make_dirs(path: &Path) -> Result<(), Failure> {
+    let failed = |error: Errno| match error {
+        Errno::ROFS => {
+            Failure::said(format!("creating {}", shown(path)), "it lies in a directory that is mounted whole")
+        }
+        error => Failure::new(format!("creating {}", shown(path)), error),
+    };
+    let mut dir: Option<OwnedFd> = None;
+    for part in path.components() {
+        let at = dir.as_ref().map_or(CWD, AsFd::as_fd);
+        match rustix::fs::mkdirat(at, part.as_os_str(), Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(failed(error)),
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        dir = Some(rustix::fs::openat(at, part.as_os_str(), flags, Mode::empty()).map_err(failed)?);
+    }
+    Ok(())
+}

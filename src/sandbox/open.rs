@@ -1,0 +1,334 @@
+//! The engine's side: asks the launcher for a command, carries its output, and stops it in time. Builds nothing itself.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::MemfdFlags;
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
+
+use crate::process::cancel::Cancel;
+use crate::sandbox::init::GRACE;
+use crate::sandbox::launcher::ARGUMENT;
+use crate::sandbox::plain;
+use crate::sandbox::refusal::{Facts, explain};
+use crate::sandbox::spec::{Exit, Finished, Leftover, Level, SandboxError, SandboxSpec, Stream, Usage};
+use crate::sandbox::wire::{self, Failure, Purpose, Report, Request, Status};
+
+/// Runs one command so that it sees what its spec says.
+pub trait Sandbox: Send + Sync {
+    /// What it enforces.
+    fn level(&self) -> Level;
+
+    /// Runs the command to its end, its timeout, or the request to stop; `sink` gets its output as it comes.
+    ///
+    /// Bytes of one stream arrive in order; between the two there is no order. When this returns, every process the command has
+    /// started is gone. Blocks the calling thread; any number of threads may run commands at once.
+    fn run(
+        &self,
+        spec: &SandboxSpec,
+        cancel: &Cancel,
+        sink: &mut dyn FnMut(Stream, &[u8]),
+    ) -> Result<Finished, SandboxError>;
+}
+
+/// Opens a level, with this very program as its launcher. Cheap: the launcher starts with the first command.
+///
+/// A program that calls this must call [`crate::sandbox::launcher::main_if_asked`] first thing in its `main`.
+pub fn open(level: Level) -> Result<Box<dyn Sandbox>, SandboxError> {
+    open_with(level, Path::new("/proc/self/exe"))
+}
+
+/// Opens a level with another program as launcher: its absolute path; one whose `main` calls [`crate::sandbox::launcher::main_if_asked`].
+pub fn open_with(level: Level, launcher: &Path) -> Result<Box<dyn Sandbox>, SandboxError> {
+    Ok(Box::new(Launched::new(level, launcher)?))
+}
+
+/// A level whose commands are started by a launcher.
+pub(super) struct Launched {
+    level: Level,
+    program: PathBuf,
+    connection: Mutex<Option<Arc<Connection>>>,
+}
+
+/// A launcher that runs.
+struct Connection {
+    requests: OwnedFd,
+    process: Mutex<Child>,
+}
+
+impl Connection {
+    fn start(program: &Path) -> io::Result<Self> {
+        let (ours, theirs) = socket_pair()?;
+        // No `pre_exec` and no user change: std then uses `posix_spawn`, which does not copy the engine's page tables.
+        let process = Command::new(program)
+            .arg(ARGUMENT)
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        Ok(Self { requests: ours, process: Mutex::new(process) })
+    }
+
+    /// How the launcher ended, if it has.
+    fn ended(&self) -> Option<String> {
+        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fds = [PollFd::new(&self.requests, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        rustix::event::poll(&mut fds, Some(&now)).ok().filter(|ready| *ready > 0)?;
+        // Its end of the socket closes while it exits, so this waits for no more than that.
+        process.wait().ok().map(|status| format!("{status}"))
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // Tells the launcher to end, which waits for its inits; nobody runs a command while nobody holds this.
+        let _ = rustix::net::shutdown(&self.requests, Shutdown::Both);
+        let process = self.process.get_mut().unwrap_or_else(PoisonError::into_inner);
+        drop(process.wait());
+    }
+}
+
+fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+}
+
+impl Launched {
+    pub(super) fn new(level: Level, program: &Path) -> Result<Self, SandboxError> {
+        if level == Level::Landlock {
+            let (step, cause) = ("choosing the level".into(), "it is not built yet".into());
+            return Err(SandboxError::Setup { level, step, cause });
+        }
+        Ok(Self { level, program: program.to_owned(), connection: Mutex::new(None) })
+    }
+
+    /// Builds the view and runs nothing in it.
+    pub(super) fn probe(&self, spec: &SandboxSpec) -> Result<Report, SandboxError> {
+        let never = Cancel::new().map_err(|error| self.setup("preparing to wait", &error))?;
+        let (running, connection) = self.request(spec, Purpose::Probe)?;
+        let (report, _, _) = running.follow(None, &never, &mut |_, _| {}).map_err(|end| self.gone(&connection, end))?;
+        Ok(report)
+    }
+
+    fn setup(&self, step: &str, error: &io::Error) -> SandboxError {
+        SandboxError::Setup { level: self.level, step: step.into(), cause: wire::plain(error) }
+    }
+
+    fn connect(&self) -> Result<Arc<Connection>, SandboxError> {
+        let mut held = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(connection) = held.as_ref() {
+            return Ok(Arc::clone(connection));
+        }
+        let started = Connection::start(&self.program).map_err(|error| SandboxError::LauncherGone {
+            cause: format!("it could not be started from {}: {}", self.program.display(), wire::plain(&error)),
+        })?;
+        Ok(Arc::clone(held.insert(Arc::new(started))))
+    }
+
+    /// The connection failed: says so once; the next command gets a new launcher.
+    fn gone(&self, connection: &Arc<Connection>, end: Gone) -> SandboxError {
+        let cause = match (end, connection.ended()) {
+            (_, Some(status)) => {
+                let mut held = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+                if held.as_ref().is_some_and(|held| Arc::ptr_eq(held, connection)) {
+                    *held = None;
+                }
+                status
+            }
+            (Gone::Silent, None) => {
+                "the first process of the sandbox was killed before it could report (out of memory?)".into()
+            }
+            (Gone::Stuck, None) => "the command could not be stopped in time".into(),
+            (Gone::System(error), None) => wire::plain(&error),
+        };
+        SandboxError::LauncherGone { cause }
+    }
+
+    fn request(&self, spec: &SandboxSpec, purpose: Purpose) -> Result<(Running, Arc<Connection>), SandboxError> {
+        let connection = self.connect()?;
+        let prepare = |error: io::Error| self.setup("preparing its descriptors", &error);
+        let (stdout, stdout_theirs) = output_pipe().map_err(prepare)?;
+        let (stderr, stderr_theirs) = output_pipe().map_err(prepare)?;
+        let (control, control_theirs) = socket_pair().map_err(prepare)?;
+        let job = anonymous_file(&wire::encode_spec(spec)).map_err(prepare)?;
+        let request = Request { level: self.level, network: spec.network, purpose };
+        let theirs = [job.as_fd(), stdout_theirs.as_fd(), stderr_theirs.as_fd(), control_theirs.as_fd()];
+        wire::send(&connection.requests, &request.encode(), &theirs)
+            .map_err(|error| self.gone(&connection, Gone::System(error)))?;
+        Ok((Running { control, streams: [Some(stdout), Some(stderr)] }, connection))
+    }
+
+    fn failed(&self, failure: &Failure) -> SandboxError {
+        let known = if self.level == Level::Namespaces { explain(failure, &Facts::gather()) } else { None };
+        let cause = match known {
+            Some(refusal) => format!("{}: {}; {}", failure.cause, refusal.reason, refusal.remedy),
+            None => failure.cause.clone(),
+        };
+        SandboxError::Setup { level: self.level, step: failure.step.clone(), cause }
+    }
+}
+
+impl Sandbox for Launched {
+    fn level(&self) -> Level {
+        self.level
+    }
+
+    fn run(
+        &self,
+        spec: &SandboxSpec,
+        cancel: &Cancel,
+        sink: &mut dyn FnMut(Stream, &[u8]),
+    ) -> Result<Finished, SandboxError> {
+        if cancel.is_cancelled() {
+            let workspace = Leftover::on_disk(spec.stage.clone());
+            return Ok(Finished { exit: Exit::Cancelled, usage: Usage::default(), workspace });
+        }
+        let (running, connection) = self.request(spec, Purpose::Run)?;
+        let deadline = spec.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let (report, descriptor, stopped) =
+            running.follow(deadline, cancel, sink).map_err(|end| self.gone(&connection, end))?;
+        let (status, usage) = match report {
+            Report::Ended { status, usage } => (status, usage),
+            Report::CannotStart { cause } => {
+                let program = spec.argv.first().cloned().unwrap_or_default();
+                return Err(SandboxError::CannotStart { program, cause });
+            }
+            Report::Failed(failure) => return Err(self.failed(&failure)),
+        };
+        let exit = stopped.unwrap_or(match status {
+            Status::Code(code) => Exit::Code(code),
+            Status::Signal(signal) => Exit::Signal(signal),
+        });
+        let workspace = match descriptor {
+            Some(descriptor) => Leftover::behind(descriptor),
+            None => Leftover::on_disk(spec.stage.join(plain::COPY_DIR)),
+        };
+        Ok(Finished { exit, usage, workspace })
+    }
+}
+
+/// A pipe whose reading end does not block; the command's end does, as programs expect.
+fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&reader, true)?;
+    Ok((reader, writer))
+}
+
+/// A file in memory that holds these bytes, to be read from its start.
+fn anonymous_file(bytes: &[u8]) -> io::Result<OwnedFd> {
+    let file = rustix::fs::memfd_create("job", MemfdFlags::CLOEXEC)?;
+    let mut written = 0;
+    while written < bytes.len() {
+        written += rustix::io::retry_on_intr(|| rustix::io::pwrite(&file, &bytes[written..], written as u64))?;
+    }
+    Ok(file)
+}
+
+/// Why no report came.
+enum Gone {
+    /// The init closed its socket without one.
+    Silent,
+    /// It did not close it in time.
+    Stuck,
+    /// The socket itself failed.
+    System(io::Error),
+}
+
+/// A command that was asked for.
+struct Running {
+    control: OwnedFd,
+    streams: [Option<OwnedFd>; 2],
+}
+
+/// Beyond the grace and the burial an init may take this long to be scheduled and to report.
+const REPORT_DELAY_MAX: Duration = Duration::from_secs(30);
+
+/// Bytes taken from a stream at once: a pipe's capacity.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+impl Running {
+    /// Carries output until the report comes. Gives the report, the workspace's descriptor, and why it was stopped.
+    fn follow(
+        mut self,
+        deadline: Option<Instant>,
+        cancel: &Cancel,
+        sink: &mut dyn FnMut(Stream, &[u8]),
+    ) -> Result<(Report, Option<OwnedFd>, Option<Exit>), Gone> {
+        let mut buffer = vec![0; CHUNK_BYTES];
+        let mut stopped: Option<Exit> = None;
+        let mut deadline = deadline;
+        loop {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let over = left == Some(Duration::ZERO);
+            if over && stopped.is_some() {
+                return Err(Gone::Stuck);
+            }
+            if stopped.is_none() && (over || cancel.is_cancelled()) {
+                stopped = Some(if over { Exit::TimedOut } else { Exit::Cancelled });
+                // The init sees this end of the socket close and stops the command; its report still comes.
+                rustix::net::shutdown(&self.control, Shutdown::Write).map_err(|error| Gone::System(error.into()))?;
+                deadline = Instant::now().checked_add(GRACE + REPORT_DELAY_MAX);
+                continue;
+            }
+            let mut fds = vec![PollFd::new(&self.control, PollFlags::IN)];
+            fds.extend(self.streams.iter().flatten().map(|stream| PollFd::new(stream, PollFlags::IN)));
+            if stopped.is_none() {
+                fds.push(PollFd::from_borrowed_fd(cancel.event(), PollFlags::IN));
+            }
+            let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+            match rustix::event::poll(&mut fds, timeout.as_ref()) {
+                Ok(_) => {}
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => return Err(Gone::System(error.into())),
+            }
+            let reported = !fds[0].revents().is_empty();
+            // Once the report is there everybody is gone, and what they have written waits in the pipes.
+            self.carry(&mut buffer, if reported { Pass::All } else { Pass::One }, sink);
+            if reported {
+                let (bytes, mut descriptors) =
+                    wire::receive(&self.control).map_err(Gone::System)?.ok_or(Gone::Silent)?;
+                let report = Report::decode(&bytes).map_err(|error| Gone::System(io::Error::other(error)))?;
+                return Ok((report, descriptors.pop(), stopped));
+            }
+        }
+    }
+
+    /// Hands on what the streams hold.
+    fn carry(&mut self, buffer: &mut [u8], pass: Pass, sink: &mut dyn FnMut(Stream, &[u8])) {
+        for (slot, stream) in self.streams.iter_mut().zip([Stream::Stdout, Stream::Stderr]) {
+            let passes = match pass {
+                Pass::One => 1,
+                Pass::All => DRAIN_PASSES_MAX,
+            };
+            for _ in 0..passes {
+                let Some(descriptor) = slot.as_ref() else { break };
+                match rustix::io::read(descriptor, &mut *buffer) {
+                    Ok(0) => *slot = None,
+                    Ok(length) => sink(stream, &buffer[..length]),
+                    Err(rustix::io::Errno::INTR) => {}
+                    Err(rustix::io::Errno::AGAIN) => break,
+                    Err(_) => *slot = None,
+                }
+            }
+        }
+    }
+}
+
+/// How much of the streams to take.
+#[derive(Clone, Copy)]
+enum Pass {
+    /// One chunk each, so that neither waits for the other.
+    One,
+    /// All there is.
+    All,
+}
+
+/// A pipe holds at most this many chunks unless somebody still writes, which only an escaped process could.
+const DRAIN_PASSES_MAX: usize = 64;

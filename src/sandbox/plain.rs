@@ -1,0 +1,190 @@
+//! Builds the view of the `none` level: a private copy on disk. Enforces nothing, so absolute paths of the host work as ever.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::fs::ops::{self, FsError, Kind};
+use crate::fs::{link, walk};
+use crate::sandbox::spec::{HOME_DIR, SCRATCH_DIR, SandboxSpec, View, WORKSPACE_DIR};
+use crate::sandbox::start::{Built, Command};
+use crate::sandbox::wire::Failure;
+
+/// Where the workspace is copied to, below the stage.
+pub const COPY_DIR: &str = "workspace";
+
+/// Copies the view below the stage and translates the command to it.
+pub fn build(spec: &SandboxSpec) -> Result<Built, Failure> {
+    // The copies must have the modes that are asked for, whatever the engine was started with.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let places = Places::below(&spec.stage, spec);
+    let copied = (|| -> Result<(), CopyError> {
+        ops::create_dir(&places.workspace)?;
+        ops::create_dir(&places.scratch)?;
+        for (path, view) in &spec.view {
+            place_view(&places.workspace.join(path.as_str()), view)?;
+        }
+        Ok(ops::create_dir_all(&places.workspace.join(spec.cwd.as_str()))?)
+    })();
+    copied.map_err(|error| match error {
+        CopyError::Fs(error) => {
+            Failure::new(format!("copying the view: {} {}", error.verb, error.path.display()), error.cause)
+        }
+        CopyError::Walk(error) => Failure::said("copying the view", error.to_string()),
+    })?;
+    link_mounts(spec, &places)?;
+    let mut argv = spec.argv.clone();
+    if let Some(program) = argv.first_mut() {
+        *program = places.translate_path(program);
+    }
+    let env = spec.env.iter().map(|(name, value)| (name.clone(), places.translate(name, value))).collect();
+    let cwd = places.workspace.join(spec.cwd.as_str());
+    Ok(Built { command: Command { argv, env, cwd }, workspace: None })
+}
+
+#[derive(Debug, thiserror::Error)]
+enum CopyError {
+    #[error(transparent)]
+    Fs(#[from] FsError),
+    #[error(transparent)]
+    Walk(#[from] walk::WalkError),
+}
+
+fn place_view(place: &Path, view: &View) -> Result<(), CopyError> {
+    if let Some(parent) = place.parent() {
+        ops::create_dir_all(parent)?;
+    }
+    match view {
+        View::File { host, executable } => link::copy_file(host, place, *executable)?,
+        View::Dir { host } => copy_dir(host, place)?,
+        View::Link { target } => ops::symlink(target, place)?,
+        View::Empty => ops::create_dir_all(place)?,
+    }
+    Ok(())
+}
+
+/// Copies a directory with everything beneath; links as they are, special files not at all.
+fn copy_dir(from: &Path, to: &Path) -> Result<(), CopyError> {
+    ops::create_dir_all(to)?;
+    for found in walk::walk_all(from)? {
+        let (source, place) = (from.join(found.path.as_str()), to.join(found.path.as_str()));
+        match found.kind {
+            Kind::Dir => ops::create_dir_all(&place)?,
+            Kind::File => {
+                let executable = ops::metadata(&source)?.permissions().mode() & 0o100 != 0;
+                link::copy_file(&source, &place, executable)?;
+            }
+            Kind::Link => ops::symlink(&ops::read_link(&source)?.to_string_lossy(), &place)?,
+            Kind::Special => {}
+        }
+    }
+    Ok(())
+}
+
+/// Caches become links into the copy; tool roots lie on the host where they should.
+fn link_mounts(spec: &SandboxSpec, places: &Places) -> Result<(), Failure> {
+    for mount in &spec.mounts {
+        let step = || format!("showing {} at {}", mount.host.display(), mount.inside.display());
+        match mount.inside.strip_prefix(WORKSPACE_DIR) {
+            Ok(inside) => {
+                let place = places.workspace.join(inside);
+                let target = mount.host.to_str().ok_or_else(|| Failure::said(step(), "the path is not UTF-8"))?;
+                place
+                    .parent()
+                    .map_or(Ok(()), ops::create_dir_all)
+                    .and_then(|()| ops::symlink(target, &place))
+                    .map_err(|error| Failure::new(step(), error.cause))?;
+            }
+            Err(_) if mount.inside == mount.host => {}
+            Err(_) => return Err(Failure::said(step(), "only the `namespaces` level can show a path as another")),
+        }
+    }
+    Ok(())
+}
+
+/// What the fixed directories of the other levels are on this one's disk.
+struct Places {
+    workspace: PathBuf,
+    scratch: PathBuf,
+    home: PathBuf,
+    /// Host paths that mean themselves even if they lie beneath one of the fixed directories.
+    fixed: Vec<PathBuf>,
+}
+
+impl Places {
+    fn below(stage: &Path, spec: &SandboxSpec) -> Self {
+        Self {
+            workspace: stage.join(COPY_DIR),
+            scratch: stage.join("tmp"),
+            // Never made: nothing is read from it or kept in it.
+            home: stage.join("homeless"),
+            fixed: spec
+                .mounts
+                .iter()
+                .filter(|mount| mount.inside == mount.host)
+                .map(|mount| mount.host.clone())
+                .collect(),
+        }
+    }
+
+    /// Translates a variable's value: each path of a `:`-separated list.
+    fn translate(&self, name: &str, value: &str) -> String {
+        // The scratch directory is `/tmp`, beneath which a machine keeps much else: in lists only the workspace is meant.
+        if name != "PATH" && !value.contains(':') {
+            return self.translate_path(value);
+        }
+        let parts = value.split(':').map(|part| match Path::new(part).starts_with(WORKSPACE_DIR) {
+            true => self.translate_path(part),
+            false => part.to_owned(),
+        });
+        parts.collect::<Vec<_>>().join(":")
+    }
+
+    /// Translates a text that is a path at or beneath one of the fixed directories; leaves any other as it is.
+    fn translate_path(&self, text: &str) -> String {
+        let path = Path::new(text);
+        if self.fixed.iter().any(|fixed| path.starts_with(fixed)) {
+            return text.to_owned();
+        }
+        let places = [(WORKSPACE_DIR, &self.workspace), (SCRATCH_DIR, &self.scratch), (HOME_DIR, &self.home)];
+        for (inside, place) in places {
+            if let Ok(below) = path.strip_prefix(inside) {
+                let place = if below.as_os_str().is_empty() { place.clone() } else { place.join(below) };
+                return place.to_string_lossy().into_owned();
+            }
+        }
+        text.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::base::path::RelPath;
+    use crate::sandbox::spec::{Access, Mount, Network};
+
+    #[test]
+    fn values_that_name_the_fixed_directories_follow_the_copy() {
+        let spec = SandboxSpec {
+            argv: Vec::new(),
+            env: BTreeMap::new(),
+            cwd: RelPath::root(),
+            view: BTreeMap::new(),
+            system: true,
+            mounts: vec![Mount { host: "/tmp/node".into(), inside: "/tmp/node".into(), access: Access::ReadOnly }],
+            network: Network::Loopback,
+            timeout: None,
+            stage: "/s".into(),
+        };
+        let places = Places::below(&spec.stage, &spec);
+        let check = |name: &str, value: &str, expect: &str| assert_eq!(places.translate(name, value), expect, "{name}");
+        check("TMPDIR", "/tmp", "/s/tmp");
+        check("HOME", "/homeless", "/s/homeless");
+        check("PYC", "/tmp/pyc", "/s/tmp/pyc");
+        check("NODE", "/tmp/node/bin", "/tmp/node/bin");
+        check("PATH", "/workspace/bin:/tmp/x:/usr/bin", "/s/workspace/bin:/tmp/x:/usr/bin");
+        check("OTHER", "/tmpfoo", "/tmpfoo");
+        check("TEXT", "see /tmp", "see /tmp");
+    }
+}

@@ -1,0 +1,245 @@
+//! Turns a fork of the init into the command, and says why when that cannot be done. Knows no namespaces and no view.
+
+use std::collections::BTreeMap;
+use std::ffi::{CString, NulError};
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Pid, Resource, Rlimit};
+
+use crate::fs::ops;
+use crate::sandbox::kernel::{self, Side};
+use crate::sandbox::wire::{Failure, plain};
+
+/// A command as it must be said inside the view.
+pub struct Command {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// The exact environment.
+    pub env: BTreeMap<String, String>,
+    /// Directory it starts in.
+    pub cwd: PathBuf,
+}
+
+/// A view, ready to run in.
+pub struct Built {
+    /// What to run, as it must be said in this view.
+    pub command: Command,
+    /// The workspace as it will be left behind, where the engine cannot reach it by path.
+    pub workspace: Option<OwnedFd>,
+}
+
+/// What came of starting it.
+pub enum Started {
+    /// It runs.
+    Running(Pid),
+    /// The program could not be executed.
+    Not {
+        /// Why.
+        cause: String,
+    },
+}
+
+/// Starts the command in a session of its own. The descriptors are the command's alone afterwards.
+pub fn start(command: Command, stdout: OwnedFd, stderr: OwnedFd) -> Result<Started, Failure> {
+    let step = "starting a process for the command";
+    let (reader, writer) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|error| Failure::new(step, error))?;
+    match kernel::fork().map_err(|error| Failure::new(step, error))? {
+        Side::Child => {
+            let cause = become_command(&command, &stdout, &stderr);
+            // Should the init be gone, nobody is left to tell.
+            drop(io::PipeWriter::from(writer).write_all(cause.as_bytes()));
+            kernel::exit_now(127)
+        }
+        Side::Parent(pid) => {
+            drop((writer, stdout, stderr));
+            let mut cause = Vec::new();
+            // A successful `execve` closes the pipe without a word.
+            io::PipeReader::from(reader).read_to_end(&mut cause).map_err(|error| Failure::new(step, error))?;
+            if cause.is_empty() {
+                return Ok(Started::Running(pid));
+            }
+            Ok(Started::Not { cause: String::from_utf8_lossy(&cause).into_owned() })
+        }
+    }
+}
+
+/// Sets up this process and executes the program; returns only the reason why not.
+fn become_command(command: &Command, stdout: &OwnedFd, stderr: &OwnedFd) -> String {
+    let prepared = (|| -> io::Result<()> {
+        rustix::process::setsid()?;
+        rustix::stdio::dup2_stdout(stdout)?;
+        rustix::stdio::dup2_stderr(stderr)?;
+        kernel::close_on_exec_from(3)?;
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+        rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+        kernel::reset_signals();
+        Ok(())
+    })();
+    if let Err(error) = prepared {
+        return format!("cannot prepare its process: {}", plain(&error));
+    }
+    if let Err(error) = rustix::process::chdir(&command.cwd) {
+        return format!("cannot enter its directory {}: {}", command.cwd.display(), plain(&error.into()));
+    }
+    match strings(command) {
+        Ok((argv, env)) => execute(command, &argv, &env),
+        Err(_) => "an argument or a variable holds a NUL byte".into(),
+    }
+}
+
+fn strings(command: &Command) -> Result<(Vec<CString>, Vec<CString>), NulError> {
+    let argv = command.argv.iter().map(|argument| CString::new(argument.as_bytes())).collect::<Result<_, _>>()?;
+    let env =
+        command.env.iter().map(|(name, value)| CString::new(format!("{name}={value}"))).collect::<Result<_, _>>()?;
+    Ok((argv, env))
+}
+
+/// Tries the program at each place it may be; the first that is there decides.
+fn execute(command: &Command, argv: &[CString], env: &[CString]) -> String {
+    let program = command.argv.first().map_or("", String::as_str);
+    if program.is_empty() {
+        return "the command is empty".into();
+    }
+    let path = command.env.get("PATH").map_or("", String::as_str);
+    let searched = !program.contains('/');
+    let places: Vec<PathBuf> = match searched {
+        // An empty entry means the current directory to `execvp`; here it means a mistake, and nothing.
+        true => path.split(':').filter(|dir| !dir.is_empty()).map(|dir| Path::new(dir).join(program)).collect(),
+        false => vec![PathBuf::from(program)],
+    };
+    let mut refused = None;
+    for place in &places {
+        let Ok(name) = CString::new(place.as_os_str().as_bytes()) else { continue };
+        let error = kernel::execute(&name, argv, env);
+        let absent =
+            matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) && ops::metadata(place).is_err();
+        let denied = error.raw_os_error() == Some(libc::EACCES);
+        if !absent && refused.is_none() {
+            refused = Some(explain(place, &error));
+        }
+        // As `execvp` has it: a file that may not be executed does not hide one further down the PATH.
+        if !absent && !denied {
+            break;
+        }
+    }
+    match (refused, searched) {
+        (Some(cause), _) => cause,
+        (None, true) if path.is_empty() => "it is looked up on PATH, and PATH is not set in the sandbox".into(),
+        (None, true) => format!("not in the sandbox PATH ({path})"),
+        (None, false) => dangling(Path::new(program)).unwrap_or_else(|| "no such file in the sandbox".into()),
+    }
+}
+
+fn dangling(program: &Path) -> Option<String> {
+    let target = ops::read_link(program).ok()?;
+    Some(format!("it is a link to {}, which is not in the sandbox", target.display()))
+}
+
+/// Why a file that is there cannot be executed.
+fn explain(program: &Path, error: &io::Error) -> String {
+    let at = program.display();
+    match error.raw_os_error() {
+        Some(libc::ENOENT) => match interpreter(&head(program)) {
+            Some(Interpreter::Script(name)) => {
+                format!("{at} begins with `#!{name}`, and `{name}` is not in the sandbox")
+            }
+            Some(Interpreter::Loader(name)) => {
+                format!("{at} needs the loader `{name}`, which is not in the sandbox")
+            }
+            None => format!("{at} needs an interpreter that is not in the sandbox"),
+        },
+        Some(libc::EACCES) => match ops::metadata(program) {
+            Ok(meta) if meta.is_dir() => format!("{at} is a directory"),
+            Ok(meta) if std::os::unix::fs::MetadataExt::mode(&meta) & 0o111 == 0 => {
+                format!("{at} is not executable")
+            }
+            _ => match interpreter(&head(program)) {
+                Some(Interpreter::Script(name)) => {
+                    format!("{at} begins with `#!{name}`, and `{name}` may not be executed")
+                }
+                _ => format!("{at}: {}", plain(error)),
+            },
+        },
+        Some(libc::ENOEXEC) => {
+            format!("{at} is neither a program for this machine nor a script that begins with `#!`")
+        }
+        Some(libc::E2BIG) => "its arguments and environment are longer than the system allows".into(),
+        _ => format!("{at}: {}", plain(error)),
+    }
+}
+
+/// Enough of a file to find its interpreter; empty if it cannot be read.
+fn head(program: &Path) -> Vec<u8> {
+    let mut head = Vec::new();
+    if let Ok(file) = ops::open(program) {
+        // A short read only shortens the explanation.
+        drop(file.take(4096).read_to_end(&mut head));
+    }
+    head
+}
+
+#[derive(PartialEq, Eq, Debug)]
+enum Interpreter {
+    Script(String),
+    Loader(String),
+}
+
+/// Finds the interpreter named at the start of a script or in the `PT_INTERP` segment of a 64-bit little-endian ELF file.
+fn interpreter(head: &[u8]) -> Option<Interpreter> {
+    if let Some(line) = head.strip_prefix(b"#!") {
+        let line = line.split(|byte| *byte == b'\n').next()?;
+        // A carriage return stays visible: it is the commonest reason why the interpreter is not found.
+        let name = String::from_utf8_lossy(line).trim_start_matches([' ', '\t']).to_owned();
+        let name = name.split([' ', '\t']).next()?.replace('\r', "\\r");
+        return Some(Interpreter::Script(name));
+    }
+    let number = |at: usize, length: usize| -> Option<usize> {
+        let bytes = head.get(at..at.checked_add(length)?)?;
+        let value =
+            bytes.iter().rev().try_fold(0_u64, |value, byte| value.checked_mul(256)?.checked_add((*byte).into()));
+        usize::try_from(value?).ok()
+    };
+    if !head.starts_with(b"\x7fELF\x02\x01") {
+        return None;
+    }
+    let (table, entry, count) = (number(32, 8)?, number(54, 2)?, number(56, 2)?);
+    for index in 0..count {
+        const PT_INTERP: usize = 3;
+        let at = table.checked_add(entry.checked_mul(index)?)?;
+        if number(at, 4)? == PT_INTERP {
+            let (from, length) = (number(at.checked_add(8)?, 8)?, number(at.checked_add(32)?, 8)?);
+            let name = head.get(from..from.checked_add(length)?)?.split(|byte| *byte == 0).next()?;
+            return Some(Interpreter::Loader(String::from_utf8_lossy(name).into_owned()));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interpreter_is_found_in_scripts_and_programs() {
+        let check = |head: &[u8], expect: Option<&str>| {
+            let found = interpreter(head).map(|found| match found {
+                Interpreter::Script(name) | Interpreter::Loader(name) => name,
+            });
+            assert_eq!(found.as_deref(), expect, "{:?}", String::from_utf8_lossy(head));
+        };
+        check(b"#!/bin/sh\necho", Some("/bin/sh"));
+        check(b"#! /usr/bin/env -S node\n", Some("/usr/bin/env"));
+        check(b"#!/bin/bash\r\n", Some("/bin/bash\\r"));
+        check(b"echo", None);
+        check(b"\x7fELF\x02\x01", None);
+        let own = head(Path::new("/proc/self/exe"));
+        match interpreter(&own) {
+            Some(Interpreter::Loader(name)) => assert!(name.contains("ld"), "{name}"),
+            other => assert_eq!(other, None, "a static test program has no loader"),
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! What engine, launcher and init say to each other, as bytes and descriptors. Knows nothing of what is done with it.
+//!
+//! The sockets keep message boundaries (`SOCK_SEQPACKET`). The job, which may be long, travels as an anonymous file.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+};
+
+use crate::base::encode::{DecodeError, Decoder, Encoder};
+use crate::base::path::RelPath;
+use crate::process::usage::Usage;
+use crate::sandbox::spec::{Access, Level, Mount, Network, SandboxSpec, View};
+
+/// Most descriptors in one message: job, standard output, standard error, control.
+pub const DESCRIPTORS_MAX: usize = 4;
+
+/// Longest message, in bytes; longer texts are cut.
+const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// Longest text in a report, in bytes.
+const TEXT_BYTES_MAX: usize = 16 * 1024;
+
+/// The step that fails where user namespaces are forbidden.
+pub const NAMESPACES_STEP: &str = "creating its namespaces";
+
+/// The user and group the launcher runs as; inits no longer see them once they are in a namespace.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Owner {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+/// What the init is to do once the view is built.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// Run the command.
+    Run,
+    /// Nothing: whether the view can be built was the question.
+    Probe,
+}
+
+/// What the launcher must know before it forks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Request {
+    /// Which sandbox.
+    pub level: Level,
+    /// Whether the network namespace is a new one.
+    pub network: Network,
+    /// Run or probe.
+    pub purpose: Purpose,
+}
+
+impl Request {
+    /// Three bytes.
+    pub fn encode(self) -> [u8; 3] {
+        let level = match self.level {
+            Level::None => 0,
+            Level::Landlock => 1,
+            Level::Namespaces => 2,
+        };
+        [level, u8::from(self.network == Network::Host), u8::from(self.purpose == Purpose::Probe)]
+    }
+
+    /// Reads them back.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut decoder = Decoder::new(bytes);
+        let level = match decoder.u8()? {
+            0 => Level::None,
+            1 => Level::Landlock,
+            2 => Level::Namespaces,
+            _ => return Err(DecodeError::Invalid { what: "level" }),
+        };
+        let network = if decoder.u8()? == 0 { Network::Loopback } else { Network::Host };
+        let purpose = if decoder.u8()? == 0 { Purpose::Run } else { Purpose::Probe };
+        decoder.finish()?;
+        Ok(Self { level, network, purpose })
+    }
+}
+
+/// How the command itself ended; why it was stopped is the engine's to know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Status {
+    /// It exited.
+    Code(i32),
+    /// A signal ended it.
+    Signal(i32),
+}
+
+/// A step of building the sandbox that failed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// What was being done, with the path: `mounting a tmpfs on …`.
+    pub step: String,
+    /// What the system said.
+    pub cause: String,
+    /// Its error number; 0 if it is not one.
+    pub errno: i32,
+}
+
+impl Failure {
+    /// From a system error.
+    pub fn new(step: impl Into<String>, error: impl Into<io::Error>) -> Self {
+        let error = error.into();
+        Self { step: step.into(), cause: plain(&error), errno: error.raw_os_error().unwrap_or(0) }
+    }
+
+    /// From something else than a system error.
+    pub fn said(step: impl Into<String>, cause: impl Into<String>) -> Self {
+        Self { step: step.into(), cause: cause.into(), errno: 0 }
+    }
+}
+
+/// The system's words without the error number.
+pub fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+}
+
+/// The last thing an init says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Report {
+    /// The command ended and everything it started is gone. In a namespace the workspace's descriptor comes along.
+    Ended {
+        /// How.
+        status: Status,
+        /// What all of it used.
+        usage: Usage,
+    },
+    /// The program could not be executed.
+    CannotStart {
+        /// Why, and where it was looked for.
+        cause: String,
+    },
+    /// The view could not be built.
+    Failed(Failure),
+}
+
+impl Report {
+    /// As one message.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut encoder = Encoder::new();
+        match self {
+            Report::Ended { status, usage } => {
+                let (kind, number) = match *status {
+                    Status::Code(code) => (0, code),
+                    Status::Signal(signal) => (1, signal),
+                };
+                encoder.u8(0).u8(kind).u64(u64::from(number.cast_unsigned())).u64(usage.cpu_ms).u64(usage.max_rss_kib);
+            }
+            Report::CannotStart { cause } => {
+                encoder.u8(1).bytes(cut(cause).as_bytes());
+            }
+            Report::Failed(Failure { step, cause, errno }) => {
+                let errno = u64::from(errno.cast_unsigned());
+                encoder.u8(2).bytes(cut(step).as_bytes()).bytes(cut(cause).as_bytes()).u64(errno);
+            }
+        }
+        encoder.into_vec()
+    }
+
+    /// Reads it back.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        fn number(decoder: &mut Decoder<'_>) -> Result<i32, DecodeError> {
+            let number = u32::try_from(decoder.u64()?).map_err(|_| DecodeError::Invalid { what: "number" })?;
+            Ok(number.cast_signed())
+        }
+        let mut decoder = Decoder::new(bytes);
+        let report = match decoder.u8()? {
+            0 => {
+                let signalled = decoder.u8()? == 1;
+                let number = number(&mut decoder)?;
+                let status = if signalled { Status::Signal(number) } else { Status::Code(number) };
+                let usage = Usage { cpu_ms: decoder.u64()?, max_rss_kib: decoder.u64()? };
+                Report::Ended { status, usage }
+            }
+            1 => Report::CannotStart { cause: decoder.text("cause")?.to_owned() },
+            2 => {
+                let step = decoder.text("step")?.to_owned();
+                let cause = decoder.text("cause")?.to_owned();
+                Report::Failed(Failure { step, cause, errno: number(&mut decoder)? })
+            }
+            _ => return Err(DecodeError::Invalid { what: "report" }),
+        };
+        decoder.finish()?;
+        Ok(report)
+    }
+}
+
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
+}
+
+/// Writes a job; the timeout stays with the engine.
+pub fn encode_spec(spec: &SandboxSpec) -> Vec<u8> {
+    fn path(encoder: &mut Encoder, path: &Path) {
+        encoder.bytes(path.as_os_str().as_bytes());
+    }
+    let mut encoder = Encoder::new();
+    encoder.u64(spec.argv.len() as u64);
+    for argument in &spec.argv {
+        encoder.bytes(argument.as_bytes());
+    }
+    encoder.u64(spec.env.len() as u64);
+    for (name, value) in &spec.env {
+        encoder.bytes(name.as_bytes()).bytes(value.as_bytes());
+    }
+    encoder.bytes(spec.cwd.as_str().as_bytes());
+    encoder.u64(spec.view.len() as u64);
+    for (inside, view) in &spec.view {
+        encoder.bytes(inside.as_str().as_bytes());
+        match view {
+            View::File { host, executable } => path(encoder.u8(if *executable { 1 } else { 0 }), host),
+            View::Dir { host } => path(encoder.u8(2), host),
+            View::Link { target } => path(encoder.u8(3), Path::new(target)),
+            View::Empty => path(encoder.u8(4), Path::new("")),
+        }
+    }
+    encoder.u8(u8::from(spec.system));
+    encoder.u64(spec.mounts.len() as u64);
+    for mount in &spec.mounts {
+        path(&mut encoder, &mount.host);
+        path(&mut encoder, &mount.inside);
+        encoder.u8(u8::from(mount.access == Access::ReadWrite));
+    }
+    encoder.u8(u8::from(spec.network == Network::Host));
+    path(&mut encoder, &spec.stage);
+    encoder.into_vec()
+}
+
+/// Reads a job back.
+pub fn decode_spec(bytes: &[u8]) -> Result<SandboxSpec, DecodeError> {
+    fn path(decoder: &mut Decoder<'_>) -> Result<PathBuf, DecodeError> {
+        Ok(PathBuf::from(std::ffi::OsString::from_vec(decoder.bytes()?.to_vec())))
+    }
+    fn inside(decoder: &mut Decoder<'_>) -> Result<RelPath, DecodeError> {
+        RelPath::parse(decoder.text("path")?).map_err(|_| DecodeError::Invalid { what: "path" })
+    }
+    let mut decoder = Decoder::new(bytes);
+    let argv = (0..decoder.u64()?).map(|_| Ok(decoder.text("argument")?.to_owned())).collect::<Result<_, _>>()?;
+    let env = (0..decoder.u64()?)
+        .map(|_| Ok((decoder.text("variable")?.to_owned(), decoder.text("value")?.to_owned())))
+        .collect::<Result<_, _>>()?;
+    let cwd = inside(&mut decoder)?;
+    let view = (0..decoder.u64()?)
+        .map(|_| {
+            let inside = inside(&mut decoder)?;
+            let kind = decoder.u8()?;
+            let host = path(&mut decoder)?;
+            let view = match kind {
+                0 | 1 => View::File { host, executable: kind == 1 },
+                2 => View::Dir { host },
+                3 => {
+                    let target = host.into_os_string().into_string();
+                    View::Link { target: target.map_err(|_| DecodeError::Invalid { what: "link" })? }
+                }
+                4 => View::Empty,
+                _ => return Err(DecodeError::Invalid { what: "view" }),
+            };
+            Ok((inside, view))
+        })
+        .collect::<Result<_, _>>()?;
+    let system = decoder.u8()? == 1;
+    let mounts = (0..decoder.u64()?)
+        .map(|_| {
+            let (host, inside) = (path(&mut decoder)?, path(&mut decoder)?);
+            let access = if decoder.u8()? == 1 { Access::ReadWrite } else { Access::ReadOnly };
+            Ok(Mount { host, inside, access })
+        })
+        .collect::<Result<_, _>>()?;
+    let network = if decoder.u8()? == 1 { Network::Host } else { Network::Loopback };
+    let stage = path(&mut decoder)?;
+    decoder.finish()?;
+    Ok(SandboxSpec { argv, env, cwd, view, system, mounts, network, timeout: None, stage })
+}
+
+/// Sends one message with its descriptors. The receiver being gone is an error, not a signal.
+pub fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    assert!(
+        descriptors.is_empty() || ancillary.push(SendAncillaryMessage::ScmRights(descriptors)),
+        "BUG: {} descriptors in a message made for {DESCRIPTORS_MAX}",
+        descriptors.len()
+    );
+    let parts = [IoSlice::new(bytes)];
+    rustix::io::retry_on_intr(|| rustix::net::sendmsg(&socket, &parts, &mut ancillary, SendFlags::NOSIGNAL))?;
+    Ok(())
+}
+
+/// Receives one message with its descriptors, waiting for it; `None` when the other side is gone.
+pub fn receive(socket: impl AsFd) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+    let mut buffer = vec![0; MESSAGE_BYTES_MAX];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received = rustix::io::retry_on_intr(|| {
+        let mut parts = [IoSliceMut::new(&mut buffer)];
+        rustix::net::recvmsg(&socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+    });
+    let length = match received {
+        Ok(message) => message.bytes,
+        // Unread bytes of ours were dropped with the other side; it is gone all the same.
+        Err(rustix::io::Errno::CONNRESET) => 0,
+        Err(error) => return Err(error.into()),
+    };
+    if length == 0 {
+        return Ok(None);
+    }
+    let descriptors = ancillary
+        .drain()
+        .flat_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(rights) => rights.collect::<Vec<_>>(),
+            _ => Vec::new(),
+        })
+        .collect();
+    buffer.truncate(length);
+    Ok(Some((buffer, descriptors)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn rel(text: &str) -> RelPath {
+        RelPath::parse(text).expect("a good path")
+    }
+
+    fn spec() -> SandboxSpec {
+        SandboxSpec {
+            argv: vec!["sh".into(), "-c".into(), String::new()],
+            env: BTreeMap::from([("A".into(), "1".into()), ("LANG".into(), "ü".into())]),
+            cwd: rel("apps/web"),
+            view: BTreeMap::from([
+                (rel("a"), View::File { host: "/h/a".into(), executable: false }),
+                (rel("b"), View::File { host: "/h/b".into(), executable: true }),
+                (rel("c"), View::Dir { host: "/h/c".into() }),
+                (rel("d"), View::Link { target: "../x".into() }),
+                (rel("e"), View::Empty),
+            ]),
+            system: true,
+            mounts: vec![Mount { host: "/t".into(), inside: "/t".into(), access: Access::ReadWrite }],
+            network: Network::Host,
+            timeout: None,
+            stage: std::ffi::OsString::from_vec(vec![b'/', 0xff]).into(),
+        }
+    }
+
+    #[test]
+    fn a_job_arrives_as_it_was_sent() {
+        let bytes = encode_spec(&spec());
+        let back = decode_spec(&bytes).expect("it reads back");
+        assert_eq!(format!("{back:?}"), format!("{:?}", spec()));
+        for end in 0..bytes.len() {
+            assert!(decode_spec(&bytes[..end]).is_err(), "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn requests_and_reports_arrive_as_they_were_sent() {
+        for level in [Level::None, Level::Landlock, Level::Namespaces] {
+            for network in [Network::Loopback, Network::Host] {
+                for purpose in [Purpose::Run, Purpose::Probe] {
+                    let request = Request { level, network, purpose };
+                    assert_eq!(Request::decode(&request.encode()), Ok(request));
+                }
+            }
+        }
+        let usage = Usage { cpu_ms: 7, max_rss_kib: 8 };
+        let reports = [
+            Report::Ended { status: Status::Code(-1), usage },
+            Report::Ended { status: Status::Signal(9), usage },
+            Report::CannotStart { cause: "no".into() },
+            Report::Failed(Failure { step: "mounting".into(), cause: "no".into(), errno: 1 }),
+        ];
+        for report in reports {
+            assert_eq!(Report::decode(&report.encode()), Ok(report));
+        }
+    }
+
+    #[test]
+    fn a_text_too_long_for_a_message_is_cut_at_a_letter() {
+        let report = Report::CannotStart { cause: "ü".repeat(TEXT_BYTES_MAX) };
+        let Ok(Report::CannotStart { cause }) = Report::decode(&report.encode()) else { panic!("it reads back") };
+        assert_eq!(cause.len(), TEXT_BYTES_MAX);
+    }
+}
