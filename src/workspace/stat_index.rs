@@ -138,7 +138,7 @@ impl StatIndex {
     ///
     /// Links are not followed: their content is their target. Directories are [`Entry::Dir`].
     pub fn digest(&self, root: &Path, paths: &[RelPath]) -> Vec<Result<Leaf, LeafError>> {
-        let chunks: Vec<Vec<(Result<Leaf, LeafError>, Option<Record>)>> = paths
+        let chunks: Vec<Vec<Looked>> = paths
             .par_chunks(CHUNK)
             .map(|chunk| {
                 // The lock is never held while files are read: a rayon thread that waits may take up another batch.
@@ -186,8 +186,11 @@ impl StatIndex {
     }
 }
 
-/// What lies at a path; with a record if it had to be digested.
-fn leaf(root: &Path, path: &RelPath, known: Option<Record>) -> (Result<Leaf, LeafError>, Option<Record>) {
+/// A leaf, or why there is none, and a record if the file had to be digested.
+type Looked = (Result<Leaf, LeafError>, Option<Record>);
+
+/// What lies at a path.
+fn leaf(root: &Path, path: &RelPath, known: Option<Record>) -> Looked {
     let on_disk = root.join(path.as_str());
     let looked = || -> Result<(Leaf, Option<Record>), LeafError> {
         let seen_ns = now_ns();
