@@ -24,7 +24,7 @@ pub const MANIFEST: &str = "drystone.toml";
 /// Files that make a directory a package for globs: our manifest and those of the known ecosystems.
 const MARKERS: [&str; 5] = [MANIFEST, "Cargo.toml", "package.json", "pyproject.toml", "go.mod"];
 
-/// The nearest directory from `start` upwards whose `drystone.toml` has a `[workspace]`.
+/// The nearest directory from `start`, an absolute path, upwards whose `drystone.toml` has a `[workspace]`.
 ///
 /// A manifest that cannot be read counts as the root, so that loading it says what is wrong.
 pub fn find_root(start: &Path) -> Option<PathBuf> {

@@ -75,7 +75,7 @@ impl Loader<'_> {
         let found =
             discover::discover(self.root, config.packages.as_deref(), root_file.applies(), &mut self.diagnostics);
         let mut files = self.read_all(&found);
-        self.refuse_nested_workspaces(&files);
+        self.refuse_nested_workspaces(&mut files);
         files.insert(root_dir, Read { source, file: Some(root_file) });
         Some(self.assemble(config, &found, &files))
     }
@@ -112,11 +112,12 @@ impl Loader<'_> {
         by_dir
     }
 
-    fn refuse_nested_workspaces(&mut self, files: &BTreeMap<RelPath, Read>) {
+    /// Their tasks are left out: they were written for another root, and would only add confusing problems.
+    fn refuse_nested_workspaces(&mut self, files: &mut BTreeMap<RelPath, Read>) {
         for (dir, read) in files {
-            let Some(file) = read.file.as_ref().filter(|file| file.is_root()) else { continue };
+            let Some(file) = read.file.take_if(|file| file.is_root()) else { continue };
             // Only the place is wanted here; what else may be wrong in that table does not matter.
-            let place = lower::lower_workspace(file, &mut Vec::new())
+            let place = lower::lower_workspace(&file, &mut Vec::new())
                 .map_or_else(|| Place::new(read.source, 0..0), |config| config.place);
             self.diagnostics.push(
                 Diagnostic::error(format!("`{}` has a second `[workspace]`", dir.child(MANIFEST)))
@@ -220,7 +221,7 @@ impl Loader<'_> {
         for (from, package) in workspace.packages.iter() {
             let Some(file) = files.get(&package.dir).and_then(|read| read.file.as_ref()) else { continue };
             for written in file.package_depends() {
-                match named_package(workspace, &package.dir, &written.value) {
+                match named_package(workspace, &written.value) {
                     Some(to) => edges.push(edges::Dependency { from, to, reach: edges::For::Use }),
                     None => self.diagnostics.push(unknown_package(workspace, written)),
                 }
@@ -230,14 +231,10 @@ impl Loader<'_> {
     }
 }
 
-/// The package that `//libs/ui`, or a path relative to `from`, names.
-fn named_package(workspace: &Workspace, from: &RelPath, text: &str) -> Option<PackageId> {
-    let dir = match text.strip_prefix("//") {
-        Some(rest) => RelPath::parse(rest),
-        None if from.is_root() => RelPath::parse(text),
-        None => RelPath::parse(&format!("{}/{text}", from.as_str())),
-    };
-    dir.ok().and_then(|dir| workspace.package_at(&dir))
+/// The package that `//libs/ui` names.
+fn named_package(workspace: &Workspace, text: &str) -> Option<PackageId> {
+    let dir = RelPath::parse(text.strip_prefix("//")?).ok()?;
+    workspace.package_at(&dir)
 }
 
 fn unknown_package(workspace: &Workspace, written: &Placed<String>) -> Diagnostic {
@@ -270,3 +267,6 @@ fn read_manifest(root: &Path, dir: &RelPath) -> Result<String, Diagnostic> {
         Diagnostic::error(format!("`{name}` is not UTF-8 in line {line}")).help("TOML files are UTF-8")
     })
 }
+
+#[cfg(test)]
+mod tests;
