@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::base::ids::{IdMap, PackageId, TaskId};
 use crate::base::path::RelPath;
+use crate::manifest::model::{Inputs, TaskKind};
 use crate::workspace::discover::MANIFEST;
 use crate::workspace::inputs;
 use crate::workspace::model::Workspace;
@@ -38,7 +39,8 @@ pub fn directly(workspace: &Workspace, changed: &[RelPath], outputs: &OutputInde
         if let Some(path) = manifest_of[workspace.package_of(task)].or(root) {
             touch(task, path);
         }
-        if let Some(path) = changed.iter().find(|path| inputs::covers(workspace, task, path, outputs)) {
+        let near = candidates(workspace, task, &changed);
+        if let Some(path) = near.into_iter().filter(|path| inputs::covers(workspace, task, path, outputs)).min() {
             touch(task, path);
         }
     }
@@ -50,6 +52,29 @@ pub fn directly(workspace: &Workspace, changed: &[RelPath], outputs: &OutputInde
         }
     }
     touched
+}
+
+/// The changed files, of a sorted list, that lie where inputs of a task can lie: tasks are many and most look in one place.
+fn candidates<'a>(workspace: &Workspace, task: TaskId, changed: &[&'a RelPath]) -> Vec<&'a RelPath> {
+    let within = |dir: &RelPath| {
+        let start = changed.partition_point(|path| *path < dir);
+        let run = changed[start..].iter().take_while({
+            let dir = dir.clone();
+            move |path| path.as_str().starts_with(dir.as_str())
+        });
+        run.copied().collect::<Vec<&RelPath>>()
+    };
+    let task = &workspace.tasks[task];
+    match &task.kind {
+        TaskKind::Fetch(_) => Vec::new(),
+        TaskKind::Run(run) => match &run.inputs {
+            Inputs::Package => within(&task.label.package),
+            Inputs::Patterns(list) => {
+                let included = list.items.iter().filter(|item| !item.exclude);
+                included.flat_map(|item| within(&item.pattern.prefix)).collect()
+            }
+        },
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::base::ids::PackageId;
 use crate::base::path::RelPath;
+use crate::fs::ops::Kind;
 use crate::fs::walk::{self, Found, Ignore, Survey, Trouble, WalkError};
 use crate::workspace::model::Workspace;
 
@@ -57,6 +58,20 @@ impl Region {
         self.survey.troubles.iter().filter(move |trouble| {
             let above = matches!(trouble, Trouble::Unreadable { .. }) && dir.starts_with(trouble.path());
             above || trouble.path().starts_with(&dir)
+        })
+    }
+
+    /// What is found outside some directories, given in byte order; the directories themselves are left out too.
+    pub fn without(&self, dirs: &[&RelPath]) -> impl Iterator<Item = &Found> {
+        let hidden: Vec<Range<usize>> = dirs.iter().map(|dir| beneath(self, dir)).collect();
+        let mut next = hidden.into_iter().filter(|range| !range.is_empty()).collect::<Vec<_>>();
+        next.sort_by_key(|range| range.start);
+        let mut next = next.into_iter().peekable();
+        self.iter().enumerate().filter_map(move |(at, found)| {
+            while next.next_if(|range| range.end <= at).is_some() {}
+            let inside = next.peek().is_some_and(|range| range.contains(&at));
+            let itself = found.kind == Kind::Dir && dirs.binary_search(&&found.path).is_ok();
+            (!inside && !itself).then_some(found)
         })
     }
 
@@ -131,7 +146,7 @@ impl<'w> SourceFiles<'w> {
     /// Everything of a package that git does not ignore, less the packages nested in it; the caller judges the troubles.
     ///
     /// The region may still contain the nested packages' files when a larger listing was at hand:
-    /// [`Workspace::owner`] tells them apart.
+    /// [`Region::without`] leaves them out.
     pub fn look_package(&self, package: PackageId) -> Region {
         let dir = &self.workspace.packages[package].dir;
         let mut above = Some(dir.clone());

@@ -100,6 +100,12 @@ impl Fixture {
         self
     }
 
+    pub(crate) fn reports(mut self, pattern: &str) -> Self {
+        let item = self.item(&RelPath::root(), pattern);
+        self.last_run().reports.items.push(item);
+        self
+    }
+
     pub(crate) fn interface(mut self, pattern: &str) -> Self {
         let item = self.item(&RelPath::root(), pattern);
         self.last_run().interface.items.push(item);
@@ -199,6 +205,7 @@ pub(crate) fn run_task() -> RunTask {
         interface: PatternList::default(),
         committed: Vec::new(),
         on_failure: PatternList::default(),
+        reports: PatternList::default(),
         fix: None,
         salt: None,
     }

@@ -137,7 +137,6 @@ impl Selection<'_> {
         let dir = &self.workspace.packages[package].dir;
         let region = self.sources.look_package(package);
         let nested: Vec<&RelPath> = self.workspace.nested(package).collect();
-        let inner = |path: &RelPath| nested.iter().any(|dir| path.starts_with(dir));
         for trouble in region.troubles(&self.workspace.root) {
             let inside = nested.iter().any(|dir| trouble.path().starts_with(self.on_disk(dir)));
             if !inside {
@@ -146,9 +145,8 @@ impl Selection<'_> {
         }
         let manifest = dir.child(MANIFEST);
         let mut picked = Picked::new();
-        for found in region.iter() {
-            let empty = found.kind != Kind::Dir || self.is_empty_dir(&region, &found.path)?;
-            if empty && found.path != manifest && !inner(&found.path) {
+        for found in region.without(&nested).filter(|found| found.path != manifest) {
+            if found.kind != Kind::Dir || self.is_empty_dir(&region, &found.path)? {
                 picked.insert(found.path.clone(), found.kind);
             }
         }

@@ -73,7 +73,23 @@ pub fn claims_of(id: TaskId, task: &Task) -> Vec<Claim> {
     }
 }
 
-/// All declared outputs, found by path.
+/// The files a task reports into, as claims: they land beside the sources like outputs, and are none of them.
+///
+/// Two tasks may report into one file, so these are not held against each other.
+fn reports_of(id: TaskId, task: &Task) -> Vec<Claim> {
+    let TaskKind::Run(run) = &task.kind else { return Vec::new() };
+    let included = run.reports.items.iter().filter(|item| !item.exclude);
+    included
+        .map(|item| Claim {
+            task: id,
+            pattern: item.pattern.below(&task.label.package),
+            committed: Committed::No,
+            place: item.place.clone(),
+        })
+        .collect()
+}
+
+/// All declared outputs, reports included, found by path.
 pub struct OutputIndex<'w> {
     workspace: &'w Workspace,
     /// By the prefix of the pattern: a path is only compared with claims along its own ancestors.
@@ -82,13 +98,13 @@ pub struct OutputIndex<'w> {
 }
 
 impl<'w> OutputIndex<'w> {
-    /// Indexes the outputs of every task.
+    /// Indexes the outputs and reports of every task.
     pub fn new(workspace: &'w Workspace) -> Self {
         let mut by_prefix: HashMap<String, Vec<(Claim, PackageId)>> = HashMap::new();
         let mut prefixes = BTreeSet::new();
         for (id, task) in workspace.tasks.iter() {
             let package = workspace.package_of(id);
-            for claim in claims_of(id, task) {
+            for claim in claims_of(id, task).into_iter().chain(reports_of(id, task)) {
                 prefixes.insert(claim.pattern.prefix.clone());
                 by_prefix.entry(claim.pattern.prefix.as_str().to_owned()).or_default().push((claim, package));
             }
@@ -123,12 +139,9 @@ impl<'w> OutputIndex<'w> {
 
     /// Whether outputs are declared in the directory or deeper.
     pub fn any_beneath(&self, dir: &RelPath) -> bool {
-        // `a-b` sorts between `a` and `a/c`; with the slash the run begins at once.
-        let first = RelPath::parse(&format!("{}/", dir.as_str())).unwrap_or_default();
-        self.prefixes
-            .range(first..)
-            .take_while(|prefix| prefix.as_str().starts_with(dir.as_str()))
-            .any(|prefix| prefix.starts_with(dir))
+        let run = self.prefixes.range(dir..).take_while(|prefix| prefix.as_str().starts_with(dir.as_str()));
+        // `a-b` lies in the same run as `a` and `a/c`.
+        run.into_iter().any(|prefix| prefix.starts_with(dir))
     }
 }
 
@@ -146,6 +159,7 @@ mod tests {
             .task("api")
             .outputs(&["src/api.ts", "src/client.ts"])
             .committed(&["src/api.ts"])
+            .reports("junit.xml")
             .package("a/in")
             .build();
         let index = OutputIndex::new(&workspace);
@@ -164,6 +178,7 @@ mod tests {
         check("a/in/y.gen", &[]);
         check("a/src/api.ts", &[("api", Committed::Yes)]);
         check("a/src/client.ts", &[("api", Committed::No)]);
+        check("a/junit.xml", &[("api", Committed::No)]);
         check("b.gen", &[]);
         let api = TaskId(0);
         assert!(index.hides(&path("a/src/api.ts"), api) && !index.hides(&path("a/src/api.ts"), TaskId(1)));

@@ -165,6 +165,8 @@ impl StatIndex {
     }
 
     /// Records the digest of a file that was written just now and then `stat`ed.
+    ///
+    /// Being that new it is racy: the next run reads it once more, and believes it from then on.
     pub fn set(&self, path: RelPath, stat: StatKey, digest: Digest) {
         let record = Record { stat, digest, seen_ns: now_ns() };
         self.changes.write().unwrap_or_else(PoisonError::into_inner).insert(path, Some(record));

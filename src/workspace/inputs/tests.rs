@@ -22,7 +22,15 @@ fn tree(files: &[&str]) -> tempfile::TempDir {
 
 fn select(workspace: &Workspace, label: &str) -> Result<InputFiles, InputError> {
     let (id, _) = workspace.tasks.iter().find(|(_, task)| task.label.to_string() == label).expect("a task");
-    input_files(workspace, &SourceFiles::new(workspace), id, &OutputIndex::new(workspace))
+    let outputs = OutputIndex::new(workspace);
+    let alone = input_files(workspace, &SourceFiles::new(workspace), id, &outputs);
+    // What is at hand already must not matter.
+    let listed = SourceFiles::new(workspace);
+    listed.look(&RelPath::root());
+    let again = input_files(workspace, &listed, id, &outputs);
+    let text = |input: &Result<InputFiles, InputError>| input.as_ref().map(shown).map_err(ToString::to_string);
+    assert_eq!(text(&alone), text(&again));
+    alone
 }
 
 /// Files, then empty directories with a trailing `/`.
