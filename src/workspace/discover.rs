@@ -291,7 +291,7 @@ mod tests {
     fn by_default_every_unignored_directory_with_a_manifest_is_a_package() {
         let dir = tree(&["a/drystone.toml", "a/b/drystone.toml", "c/package.json", "gen/x/drystone.toml"]);
         write(dir.path(), ".gitignore", "gen/\n");
-        std::os::unix::fs::symlink("a", dir.path().join("link")).expect("a link");
+        ops::symlink("a", &dir.path().join("link")).expect("a link");
         assert_eq!(found(dir.path(), None, &[]), (vec![".".into(), "a".into(), "a/b".into()], vec![]));
     }
 
@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn a_literal_does_not_lead_through_a_symbolic_link() {
         let dir = tree(&["real/x"]);
-        std::os::unix::fs::symlink("real", dir.path().join("link")).expect("a link");
+        ops::symlink("real", &dir.path().join("link")).expect("a link");
         assert_eq!(found(dir.path(), Some(&["link"]), &[&["real"]]).0, [".", "real?+0"]);
     }
 
@@ -350,7 +350,7 @@ mod tests {
         assert_eq!(find_root(&dir.path().join("a/b")), root);
         write(dir.path(), MANIFEST, "[workspace]\nname = \"broken");
         assert_eq!(find_root(&dir.path().join("a")), root);
-        std::os::unix::fs::symlink("drystone.toml", dir.path().join("a/b/drystone.toml")).expect("a link");
+        ops::symlink("drystone.toml", &dir.path().join("a/b/drystone.toml")).expect("a link");
         assert_eq!(find_root(&dir.path().join("a/b")), Some(dir.path().join("a/b")));
     }
 }

@@ -96,7 +96,7 @@ impl<'w> Members<'w> {
             return None;
         }
         match ops::read_text(&path) {
-            Ok(text) => Some(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned)),
+            Ok(text) => Some(text.trim_start_matches('\u{feff}').to_owned()),
             Err(error) => {
                 warnings.push(left_out(dir, name, &error.to_string()));
                 None
