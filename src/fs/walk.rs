@@ -47,6 +47,50 @@ pub enum WalkError {
     Fs(#[from] FsError),
 }
 
+/// Something in a walk that could not be looked at. The walk goes on without it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Trouble {
+    /// A name on disk is not UTF-8.
+    NotUtf8 {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A directory cannot be read.
+    Unreadable {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        cause: String,
+    },
+}
+
+impl Trouble {
+    /// Where, as the disk has it.
+    pub fn path(&self) -> &Path {
+        match self {
+            Trouble::NotUtf8 { path } | Trouble::Unreadable { path, .. } => path,
+        }
+    }
+}
+
+impl From<Trouble> for WalkError {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::NotUtf8 { path } => WalkError::NotUtf8 { path },
+            Trouble::Unreadable { path, cause } => WalkError::Unreadable { path, cause },
+        }
+    }
+}
+
+/// What a walk found, and what it had to leave out.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Survey {
+    /// In byte order of the paths; directories included.
+    pub found: Vec<Found>,
+    /// In the order met.
+    pub troubles: Vec<Trouble>,
+}
+
 /// Lists everything beneath `root.join(dir)`, in byte order of the paths; directories included.
 ///
 /// Paths are relative to `root`. `.git` directories are left out. `skip` may prune a directory by its path.
@@ -57,6 +101,20 @@ pub fn walk(
     ignore: Ignore,
     skip: impl Fn(&RelPath) -> bool + Send + Sync + 'static,
 ) -> Result<Vec<Found>, WalkError> {
+    let survey = survey(root, dir, ignore, skip);
+    match survey.troubles.into_iter().next() {
+        Some(trouble) => Err(trouble.into()),
+        None => Ok(survey.found),
+    }
+}
+
+/// Like [`walk`], but goes on past what it cannot look at: the caller knows whether that matters.
+pub fn survey(
+    root: &Path,
+    dir: &RelPath,
+    ignore: Ignore,
+    skip: impl Fn(&RelPath) -> bool + Send + Sync + 'static,
+) -> Survey {
     let start = root.join(dir.as_str());
     let respect = ignore == Ignore::Respect;
     let owned_root = root.to_owned();
@@ -84,12 +142,16 @@ pub fn walk(
                 .and_then(|path| RelPath::parse_bytes(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())).ok())
                 .is_none_or(|path| !skip(&path))
         });
-    let mut found = Vec::new();
+    let mut survey = Survey::default();
     for entry in builder.build() {
-        let entry = entry.map_err(|error| unreadable(&start, &error))?;
-        if entry.depth() == 0 {
-            continue;
-        }
+        let entry = match entry {
+            Ok(entry) if entry.depth() == 0 => continue,
+            Ok(entry) => entry,
+            Err(error) => {
+                survey.troubles.push(unreadable(&start, &error));
+                continue;
+            }
+        };
         let kind = match entry.file_type() {
             Some(kind) if kind.is_symlink() => Kind::Link,
             Some(kind) if kind.is_dir() => Kind::Dir,
@@ -97,15 +159,16 @@ pub fn walk(
             _ => Kind::Special,
         };
         let path = entry.path().strip_prefix(root).unwrap_or(entry.path());
-        let bytes = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
-        let path = RelPath::parse_bytes(bytes).map_err(|_| WalkError::NotUtf8 { path: entry.path().to_owned() })?;
-        found.push(Found { path, kind });
+        match RelPath::parse_bytes(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())) {
+            Ok(path) => survey.found.push(Found { path, kind }),
+            Err(_) => survey.troubles.push(Trouble::NotUtf8 { path: entry.path().to_owned() }),
+        }
     }
-    found.sort_by(|one, other| one.path.cmp(&other.path));
-    Ok(found)
+    survey.found.sort_by(|one, other| one.path.cmp(&other.path));
+    survey
 }
 
-fn unreadable(start: &Path, error: &ignore::Error) -> WalkError {
+fn unreadable(start: &Path, error: &ignore::Error) -> Trouble {
     fn parts(error: &ignore::Error, path: &mut PathBuf) -> String {
         match error {
             ignore::Error::WithPath { path: place, err } => {
@@ -122,7 +185,7 @@ fn unreadable(start: &Path, error: &ignore::Error) -> WalkError {
     }
     let mut path = start.to_owned();
     let cause = parts(error, &mut path);
-    WalkError::Unreadable { path, cause }
+    Trouble::Unreadable { path, cause }
 }
 
 /// Lists everything beneath `dir` with plain directory reads: for output trees, where nothing is ignored.

@@ -1,1 +1,9 @@
-//! graph.
+//! Layer 2: tasks and what they need. Reads the loaded workspace; knows nothing of the store, of actions or of running.
+
+pub mod build;
+pub mod cycle;
+pub mod export;
+pub mod query;
+pub mod select;
+
+pub use build::{Edge, TaskGraph, build};

@@ -1,1 +1,20 @@
-//! workspace.
+//! Layer 2: the workspace as it lies on disk: packages, their dependencies, source files and what is known of them.
+//! Knows nothing of the store, of actions or of running anything.
+
+pub mod affected;
+pub mod claims;
+pub mod discover;
+pub mod files;
+#[cfg(test)]
+pub(crate) mod fixture;
+pub mod git;
+pub mod inputs;
+pub mod load;
+pub mod model;
+pub mod outputs;
+pub mod package_graph;
+pub mod stat_index;
+
+pub use discover::find_root;
+pub use load::{LoadError, load};
+pub use model::{Package, Workspace};

@@ -1,0 +1,450 @@
+//! Resolves what tasks need into a graph without circles. Reads no files.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
+
+use petgraph::Direction;
+use petgraph::graph::{DiGraph, NodeIndex};
+use petgraph::visit::EdgeRef;
+
+use crate::base::diagnostic::{Diagnostic, nearest};
+use crate::base::ids::{Id, IdMap, PackageId, TaskId};
+use crate::base::path::RelPath;
+use crate::base::span::Place;
+use crate::graph::cycle;
+use crate::manifest::model::{Need, Reach, TaskKind, Which};
+use crate::workspace::model::Workspace;
+
+/// Unknown names for which a near one is looked up; beyond that the message has to do.
+const SUGGESTIONS_MAX: usize = 100;
+
+/// One task needs another.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Edge {
+    /// Whether only the dependency's `interface` outputs are seen.
+    pub interface_only: bool,
+    /// Where the need is written.
+    pub place: Place,
+}
+
+/// All tasks, with an edge from each to every task it needs, and no circle.
+#[derive(Clone, Debug)]
+pub struct TaskGraph {
+    graph: DiGraph<TaskId, Edge>,
+    order: Vec<TaskId>,
+    rank: IdMap<TaskId, usize>,
+}
+
+/// Resolves all needs of a workspace.
+///
+/// # Errors
+/// Needs that name nothing, `#interface` of a task without one, and circles; all of them together.
+pub fn build(workspace: &Workspace) -> Result<TaskGraph, Vec<Diagnostic>> {
+    let mut resolver = Resolver::new(workspace);
+    let mut graph: DiGraph<TaskId, Edge> = DiGraph::with_capacity(workspace.tasks.len(), 0);
+    for id in workspace.tasks.ids() {
+        let node = graph.add_node(id);
+        assert_eq!(node, node_of(id), "BUG: nodes and tasks are numbered differently");
+    }
+    for id in workspace.tasks.ids() {
+        // petgraph lists the edge added last first.
+        for (to, edge) in resolver.edges(id).into_iter().rev() {
+            graph.add_edge(node_of(id), node_of(to), edge);
+        }
+    }
+    let mut problems = resolver.problems;
+    let order = topological(&graph);
+    if order.len() < graph.node_count() {
+        problems.extend(cycle::circles(workspace, &graph));
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let mut rank = IdMap::filled(order.len(), 0);
+    for (position, id) in order.iter().enumerate() {
+        rank[*id] = position;
+    }
+    Ok(TaskGraph { graph, order, rank })
+}
+
+fn node_of(id: TaskId) -> NodeIndex {
+    NodeIndex::new(id.index())
+}
+
+/// Dependencies before dependants, among equals by id, which is by label (Kahn's algorithm). Tasks in or behind a circle
+/// are left out.
+fn topological(graph: &DiGraph<TaskId, Edge>) -> Vec<TaskId> {
+    let mut waiting: Vec<usize> = graph.node_indices().map(|node| graph.edges(node).count()).collect();
+    let ready = graph.node_indices().filter(|node| waiting[node.index()] == 0);
+    let mut ready: BinaryHeap<Reverse<TaskId>> = ready.map(|node| Reverse(graph[node])).collect();
+    let mut order = Vec::with_capacity(graph.node_count());
+    while let Some(Reverse(id)) = ready.pop() {
+        order.push(id);
+        for edge in graph.edges_directed(node_of(id), Direction::Incoming) {
+            let left = &mut waiting[edge.source().index()];
+            *left -= 1;
+            if *left == 0 {
+                ready.push(Reverse(graph[edge.source()]));
+            }
+        }
+    }
+    order
+}
+
+impl TaskGraph {
+    /// What a task needs, each once, in the order written.
+    pub fn dependencies(&self, id: TaskId) -> impl Iterator<Item = (TaskId, &Edge)> {
+        self.graph.edges(node_of(id)).map(|edge| (self.graph[edge.target()], edge.weight()))
+    }
+
+    /// The tasks that need a task, each once.
+    pub fn dependants(&self, id: TaskId) -> impl Iterator<Item = (TaskId, &Edge)> {
+        let edges = self.graph.edges_directed(node_of(id), Direction::Incoming);
+        edges.map(|edge| (self.graph[edge.source()], edge.weight()))
+    }
+
+    /// All tasks, dependencies before dependants, otherwise in the order of their labels.
+    pub fn topological(&self) -> &[TaskId] {
+        &self.order
+    }
+
+    /// The tasks and everything they need, in topological order.
+    pub fn closure(&self, tasks: &[TaskId]) -> Vec<TaskId> {
+        self.in_order(self.reach(tasks, Direction::Outgoing))
+    }
+
+    /// The tasks and everything that needs them, in topological order.
+    pub fn dependants_closure(&self, tasks: &[TaskId]) -> Vec<TaskId> {
+        self.in_order(self.reach(tasks, Direction::Incoming))
+    }
+
+    fn reach(&self, tasks: &[TaskId], direction: Direction) -> BTreeSet<TaskId> {
+        let mut seen: BTreeSet<TaskId> = tasks.iter().copied().collect();
+        let mut next: Vec<TaskId> = seen.iter().copied().collect();
+        while let Some(id) = next.pop() {
+            for node in self.graph.neighbors_directed(node_of(id), direction) {
+                if seen.insert(self.graph[node]) {
+                    next.push(self.graph[node]);
+                }
+            }
+        }
+        seen
+    }
+
+    fn in_order(&self, tasks: BTreeSet<TaskId>) -> Vec<TaskId> {
+        let mut tasks: Vec<TaskId> = tasks.into_iter().collect();
+        tasks.sort_unstable_by_key(|id| self.rank[*id]);
+        tasks
+    }
+}
+
+/// Tasks by package and name, and what was wrong so far.
+struct Resolver<'w> {
+    workspace: &'w Workspace,
+    by_name: HashMap<(PackageId, &'w str), Vec<TaskId>>,
+    names: BTreeSet<&'w str>,
+    /// All packages a package depends on, transitively; without itself.
+    transitive: HashMap<PackageId, Vec<PackageId>>,
+    problems: Vec<Diagnostic>,
+    /// A template's or a matrix's mistake is told once, not once for each task made of it.
+    told: HashSet<(String, Place)>,
+}
+
+impl<'w> Resolver<'w> {
+    fn new(workspace: &'w Workspace) -> Self {
+        let mut by_name: HashMap<(PackageId, &str), Vec<TaskId>> = HashMap::new();
+        let mut names = BTreeSet::new();
+        for (package, value) in workspace.packages.iter() {
+            for id in &value.tasks {
+                let name = workspace.tasks[*id].label.name.as_str();
+                by_name.entry((package, name)).or_default().push(*id);
+                names.insert(name);
+            }
+        }
+        let (transitive, problems, told) = (HashMap::new(), Vec::new(), HashSet::new());
+        Self { workspace, by_name, names, transitive, problems, told }
+    }
+
+    fn tell(&mut self, problem: Diagnostic) {
+        let place = problem.marks.first().map(|mark| mark.place.clone());
+        if place.is_none_or(|place| self.told.insert((problem.message.clone(), place))) {
+            self.problems.push(problem);
+        }
+    }
+
+    /// The edges of one task in the order written; two needs for one task are one edge, that of the wider need.
+    fn edges(&mut self, id: TaskId) -> Vec<(TaskId, Edge)> {
+        let workspace = self.workspace;
+        let mut edges: Vec<(TaskId, Edge)> = Vec::new();
+        let mut position: HashMap<TaskId, usize> = HashMap::new();
+        for need in &workspace.tasks[id].needs {
+            for to in self.resolve(id, need) {
+                if need.interface_only {
+                    self.check_interface(need, to);
+                }
+                let edge = Edge { interface_only: need.interface_only, place: need.place.clone() };
+                match position.get(&to) {
+                    None => {
+                        position.insert(to, edges.len());
+                        edges.push((to, edge));
+                    }
+                    Some(at) if edges[*at].1.interface_only && !edge.interface_only => edges[*at].1 = edge,
+                    Some(_) => {}
+                }
+            }
+        }
+        edges
+    }
+
+    fn resolve(&mut self, from: TaskId, need: &Need) -> Vec<TaskId> {
+        match &need.which {
+            Which::Upstream { task, reach } => self.upstream(from, need, task, *reach),
+            Which::Task { package, task, matrix } => self.named(need, package, task, matrix),
+        }
+    }
+
+    fn upstream(&mut self, from: TaskId, need: &Need, task: &str, reach: Reach) -> Vec<TaskId> {
+        if !self.names.contains(task) {
+            let sign = match reach {
+                Reach::Direct => "^",
+                Reach::Transitive => "^^",
+                Reach::Development => "^dev:",
+            };
+            let problem = Diagnostic::error(format!("no package has a task `{task}`, which `{sign}{task}` needs"))
+                .at(&need.place, "");
+            let near =
+                self.suggest(task, self.names.iter().copied()).map(|near| format!("did you mean `{sign}{near}`?"));
+            self.tell(near.into_iter().fold(problem, Diagnostic::help));
+            return Vec::new();
+        }
+        let package = self.workspace.package_of(from);
+        let value = &self.workspace.packages[package];
+        let packages: &[PackageId] = match reach {
+            Reach::Direct => &value.depends,
+            Reach::Development => &value.dev_depends,
+            Reach::Transitive => self.transitive.entry(package).or_insert_with(|| all_depends(self.workspace, package)),
+        };
+        let tasks = packages.iter().filter_map(|package| self.by_name.get(&(*package, task)));
+        tasks.flatten().copied().collect()
+    }
+
+    fn named(&mut self, need: &Need, dir: &RelPath, task: &str, matrix: &BTreeMap<String, String>) -> Vec<TaskId> {
+        let workspace = self.workspace;
+        let Some(package) = workspace.package_at(dir) else {
+            let shown = format!("//{}:{task}", dir.as_str());
+            let labels: BTreeSet<String> = if self.problems.len() < SUGGESTIONS_MAX {
+                workspace
+                    .tasks
+                    .values()
+                    .map(|task| format!("//{}:{}", task.label.package.as_str(), task.label.name))
+                    .collect()
+            } else {
+                BTreeSet::new()
+            };
+            let near = nearest(&shown, labels.iter().map(String::as_str)).map(|near| format!("did you mean `{near}`?"));
+            let problem = Diagnostic::error(format!("no package `//{}`", dir.as_str())).at(&need.place, "needed here");
+            self.tell(near.into_iter().fold(problem, Diagnostic::help));
+            return Vec::new();
+        };
+        let Some(all) = self.by_name.get(&(package, task)) else {
+            let own = workspace.packages[package].tasks.iter().map(|id| workspace.tasks[*id].label.name.as_str());
+            let near = self.suggest(task, own).map(|near| format!("did you mean `//{}:{near}`?", dir.as_str()));
+            let problem =
+                Diagnostic::error(format!("no task `//{}:{task}`", dir.as_str())).at(&need.place, "needed here");
+            self.tell(near.into_iter().fold(problem, Diagnostic::help));
+            return Vec::new();
+        };
+        let fits = |id: &&TaskId| {
+            let own = &workspace.tasks[**id].label.matrix;
+            matrix.iter().all(|(axis, value)| own.get(axis) == Some(value))
+        };
+        let fitting: Vec<TaskId> = all.iter().filter(fits).copied().collect();
+        if fitting.is_empty() {
+            let known: Vec<String> = all.iter().take(8).map(|id| format!("`{}`", workspace.tasks[*id].label)).collect();
+            let wanted: Vec<String> = matrix.iter().map(|(axis, value)| format!("{axis}={value}")).collect();
+            let message = format!("`//{}:{task}` is not made for [{}]", dir.as_str(), wanted.join(","));
+            self.tell(
+                Diagnostic::error(message)
+                    .at(&need.place, "needed here")
+                    .help(format!("there is {}", known.join(", "))),
+            );
+        }
+        fitting
+    }
+
+    fn suggest<'a>(&self, word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+        (self.problems.len() < SUGGESTIONS_MAX).then(|| nearest(word, known)).flatten()
+    }
+
+    fn check_interface(&mut self, need: &Need, to: TaskId) {
+        let task = &self.workspace.tasks[to];
+        let has = matches!(&task.kind, TaskKind::Run(run) if !run.interface.is_empty());
+        if !has {
+            self.tell(
+                Diagnostic::error(format!("`{}` has no `interface`", task.label))
+                    .at(&need.place, "only its interface is needed here")
+                    .at(&task.place, "declared here")
+                    .help("give it an `interface`, or need it without `#interface`"),
+            );
+        }
+    }
+}
+
+/// Everything a package depends on, not for development only, directly or not; without itself, in id order.
+fn all_depends(workspace: &Workspace, package: PackageId) -> Vec<PackageId> {
+    let mut seen = BTreeSet::from([package]);
+    let mut next = vec![package];
+    while let Some(here) = next.pop() {
+        next.extend(workspace.packages[here].depends.iter().filter(|to| seen.insert(**to)));
+    }
+    seen.remove(&package);
+    seen.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workspace::fixture::Fixture;
+
+    fn shown(workspace: &Workspace, tasks: impl IntoIterator<Item = TaskId>) -> Vec<String> {
+        tasks.into_iter().map(|id| workspace.tasks[id].label.to_string()).collect()
+    }
+
+    fn needs_of(workspace: &Workspace, label: &str) -> Vec<String> {
+        let graph = build(workspace).expect("a graph");
+        let id = workspace.tasks.ids().find(|id| workspace.tasks[*id].label.to_string() == label).expect("a task");
+        graph
+            .dependencies(id)
+            .map(|(to, edge)| format!("{}{}", workspace.tasks[to].label, if edge.interface_only { "#" } else { "" }))
+            .collect()
+    }
+
+    fn problems(fixture: Fixture) -> Vec<String> {
+        let workspace = fixture.build();
+        let problems = build(&workspace).expect_err("problems");
+        assert!(problems.iter().all(|one| one.is_error() && !one.marks.is_empty()));
+        problems.into_iter().map(|one| format!("{} | {}", one.message, one.help.join(" | "))).collect()
+    }
+
+    /// `app` uses `ui`, which uses `core`; `app` is developed with `e2e`.
+    fn chain() -> Fixture {
+        Fixture::new()
+            .package("core")
+            .task("build")
+            .package("e2e")
+            .task("build")
+            .package("ui")
+            .depends(&["core"])
+            .task("build")
+            .interface("types/**")
+            .task("lint")
+            .package("app")
+            .depends(&["ui"])
+            .dev_depends(&["e2e"])
+    }
+
+    #[test]
+    fn carets_follow_the_package_graph() {
+        let check = |need: &str, expect: &[&str]| {
+            assert_eq!(needs_of(&chain().task("x").needs(&[need]).build(), "//app:x"), expect, "{need}");
+        };
+        check("^build", &["//ui:build"]);
+        check("^build#interface", &["//ui:build#"]);
+        check("^^build", &["//core:build", "//ui:build"]);
+        check("^dev:build", &["//e2e:build"]);
+        check("^dev:lint", &[]);
+        check("//core:build", &["//core:build"]);
+    }
+
+    #[test]
+    fn a_need_without_matrix_values_takes_all_and_some_values_take_those_that_fit() {
+        let matrix = |need: &str| {
+            let mut fixture = Fixture::new().package("a");
+            for node in ["20", "22"] {
+                for os in ["linux", "mac"] {
+                    fixture = fixture.task("t").matrix("node", node).matrix("os", os);
+                }
+            }
+            fixture.task("x").needs(&[need]).build()
+        };
+        assert_eq!(needs_of(&matrix(":t"), "//a:x").len(), 4);
+        assert_eq!(needs_of(&matrix("//a:t[node=20]"), "//a:x"), ["//a:t[node=20,os=linux]", "//a:t[node=20,os=mac]"]);
+        assert_eq!(needs_of(&matrix("//a:t[node=22,os=mac]"), "//a:x"), ["//a:t[node=22,os=mac]"]);
+        let problems = build(&matrix("//a:t[node=18]")).expect_err("no such value");
+        assert_eq!(problems[0].message, "`//a:t` is not made for [node=18]");
+    }
+
+    #[test]
+    fn needs_keep_their_order_and_the_wider_of_two_wins() {
+        let workspace =
+            chain().task("x").needs(&["//ui:lint", "^build#interface", "//core:build", ":y", "//ui:build"]).task("y");
+        assert_eq!(needs_of(&workspace.build(), "//app:x"), ["//ui:lint", "//ui:build", "//core:build", "//app:y"]);
+    }
+
+    #[test]
+    fn what_is_not_there_is_named_with_the_nearest_name() {
+        let check =
+            |need: &str, expect: &str| assert_eq!(problems(chain().task("x").needs(&[need])), [expect], "{need}");
+        check("//ui:biuld", "no task `//ui:biuld` | did you mean `//ui:build`?");
+        check("//uii:build", "no package `//uii` | did you mean `//ui:build`?");
+        check("^biuld", "no package has a task `biuld`, which `^biuld` needs | did you mean `^build`?");
+        check("^^zzz", "no package has a task `zzz`, which `^^zzz` needs | ");
+        check(
+            "//core:build#interface",
+            "`//core:build` has no `interface` | give it an `interface`, or need it without `#interface`",
+        );
+    }
+
+    #[test]
+    fn packages_may_depend_on_each_other_as_long_as_tasks_do_not() {
+        // The tests of `a` use the built `b`, and building `b` uses the built `a`.
+        let workspace = Fixture::new()
+            .package("a")
+            .dev_depends(&["b"])
+            .task("build")
+            .needs(&["^build"])
+            .task("test")
+            .needs(&[":build", "^dev:build"])
+            .package("b")
+            .depends(&["a"])
+            .task("build")
+            .needs(&["^build"])
+            .build();
+        let graph = build(&workspace).expect("no circle between tasks");
+        assert_eq!(shown(&workspace, graph.topological().iter().copied()), ["//a:build", "//b:build", "//a:test"]);
+    }
+
+    #[test]
+    fn packages_in_a_circle_are_not_upstream_of_themselves() {
+        let workspace = Fixture::new()
+            .package("a")
+            .depends(&["b"])
+            .task("lint")
+            .needs(&["^^gen"])
+            .task("gen")
+            .package("b")
+            .depends(&["a"])
+            .task("gen")
+            .build();
+        assert_eq!(needs_of(&workspace, "//a:lint"), ["//b:gen"]);
+    }
+
+    #[test]
+    fn order_is_dependencies_first_and_then_by_label() {
+        let workspace = Fixture::new()
+            .task("a")
+            .needs(&[":z"])
+            .task("b")
+            .task("m")
+            .needs(&[":a", ":b"])
+            .task("z")
+            .task("c")
+            .build();
+        let graph = build(&workspace).expect("a graph");
+        assert_eq!(shown(&workspace, graph.topological().iter().copied()), ["//:b", "//:c", "//:z", "//:a", "//:m"]);
+        assert_eq!(shown(&workspace, graph.closure(&[TaskId(0)])), ["//:z", "//:a"]);
+        assert_eq!(shown(&workspace, graph.dependants_closure(&[TaskId(4)])), ["//:z", "//:a", "//:m"]);
+        assert_eq!(shown(&workspace, graph.dependants(TaskId(4)).map(|(id, _)| id)), ["//:a"]);
+        assert_eq!(graph.closure(&[]), Vec::<TaskId>::new());
+    }
+}

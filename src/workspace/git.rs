@@ -1,0 +1,125 @@
+//! What to ask git, and how to read its answers. Starts nothing: whoever may start processes runs these.
+//!
+//! Every command is to be run in the workspace root, which may lie below the root of the repository; paths come back
+//! relative to it. The user's configuration cannot change what they print.
+
+use crate::base::path::RelPath;
+
+/// A revision that cannot be passed to git.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{revision}` is not a revision: it is empty, starts with `-` or has a control character")]
+pub struct RevisionError {
+    /// As it was given.
+    pub revision: String,
+}
+
+/// Leading words of every command: no lock files, so that a run never gets in the way of the user's own git.
+const GIT: [&str; 2] = ["git", "--no-optional-locks"];
+
+fn command(words: &[&str]) -> Vec<String> {
+    GIT.iter().chain(words).map(|word| (*word).to_owned()).collect()
+}
+
+/// A text that may stand where git expects a revision: it cannot pass for an option.
+fn revision(text: &str) -> Result<&str, RevisionError> {
+    let bad = text.is_empty() || text.starts_with('-') || text.contains(|letter: char| letter.is_control());
+    if bad { Err(RevisionError { revision: text.to_owned() }) } else { Ok(text) }
+}
+
+/// Prints the commit a revision names; fails if there is none.
+pub fn resolve(rev: &str) -> Result<Vec<String>, RevisionError> {
+    Ok(command(&["rev-parse", "--verify", "--quiet", &format!("{}^{{commit}}", revision(rev)?)]))
+}
+
+/// Prints the commit at which `HEAD` left the history of a revision.
+pub fn merge_base(rev: &str) -> Result<Vec<String>, RevisionError> {
+    Ok(command(&["merge-base", revision(rev)?, "HEAD"]))
+}
+
+/// Prints what differs between a commit and the files on disk, staged or not, for [`parse_changed`].
+///
+/// Without rename detection: a renamed file is one that went and one that came, and both names matter.
+pub fn changed_since(commit: &str) -> Result<Vec<String>, RevisionError> {
+    let commit = revision(commit)?;
+    let words =
+        ["diff", "--name-only", "-z", "--no-renames", "--no-ext-diff", "--no-color", "--relative", commit, "--"];
+    Ok(command(&words))
+}
+
+/// Prints the files git neither tracks nor ignores, for [`parse_changed`].
+pub fn untracked() -> Vec<String> {
+    command(&["ls-files", "-z", "--others", "--exclude-standard"])
+}
+
+/// Prints which files beneath the given paths git tracks, for [`parse_changed`]. No path is a pattern.
+pub fn tracked(paths: &[RelPath]) -> Vec<String> {
+    let mut words = command(&["--literal-pathspecs", "ls-files", "-z", "--cached", "--"]);
+    words.extend(paths.iter().map(ToString::to_string));
+    words
+}
+
+/// Reads the answer of `git rev-parse` or `git merge-base`: one object name.
+pub fn parse_commit(answer: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(answer).ok()?.lines().next()?;
+    let hexadecimal = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (hexadecimal && (text.len() == 40 || text.len() == 64)).then(|| text.to_owned())
+}
+
+/// Reads NUL-separated paths, as `-z` makes git print them; sorted, each once.
+///
+/// Names that are not UTF-8 are left out: no task can have them as inputs.
+pub fn parse_changed(answer: &[u8]) -> Vec<RelPath> {
+    let names = answer.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    let mut paths: Vec<RelPath> =
+        names.filter_map(|name| RelPath::parse_bytes(name).ok()).filter(|path| !path.is_root()).collect();
+    paths.sort();
+    paths.dedup();
+    paths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn nul_separated_paths_are_read_whatever_they_contain() {
+        let check = |answer: &[u8], expect: &[&str]| {
+            let paths = parse_changed(answer);
+            assert_eq!(paths.iter().map(RelPath::as_str).collect::<Vec<_>>(), expect, "{answer:?}");
+        };
+        check(b"", &[]);
+        check(b"b\0a\0b\0", &["a", "b"]);
+        check(b"a b\n\"c\0x/y", &["a b\n\"c", "x/y"]);
+        check(b"\xff\0ok\0../out\0/abs\0", &["ok"]);
+    }
+
+    #[test]
+    fn a_revision_cannot_pass_for_an_option() {
+        for bad in ["", "-x", "--output=/etc/passwd", "a\nb", "a\0"] {
+            assert!(changed_since(bad).is_err() && merge_base(bad).is_err() && resolve(bad).is_err(), "{bad:?}");
+        }
+        for good in ["main", "HEAD~1", "v1^", "@{u}", "origin/main"] {
+            assert!(changed_since(good).is_ok(), "{good}");
+        }
+        let argv = changed_since("main").expect("a revision");
+        assert_eq!(argv.last().map(String::as_str), Some("--"));
+    }
+
+    #[test]
+    fn only_an_object_name_is_a_commit() {
+        let name = "0123456789abcdef0123456789abcdef01234567";
+        assert_eq!(parse_commit(format!("{name}\n").as_bytes()).as_deref(), Some(name));
+        for bad in ["", "main\n", "fatal: bad revision\n", "\u{e9}"] {
+            assert_eq!(parse_commit(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_makes_the_parser_panic(answer: Vec<u8>) {
+            parse_changed(&answer);
+            parse_commit(&answer);
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! The source files a task may see. Reads directories, never contents; outputs of dependencies are not its matter.
+//!
+//! - `"package"`: every file and link of the package that git does not ignore, and its empty directories, less nested
+//!   packages, less `drystone.toml` (the key has what it says; a change for another task must not rerun this one).
+//! - patterns: what git does not ignore and the last matching pattern includes. A pattern without wildcard that names a
+//!   file also finds it when git ignores it; one that names a directory takes what is not ignored beneath, and like
+//!   `dir/**` its empty directories too.
+//! - never: outputs of any task, unless `committed`, and then only for other tasks than the one that makes them.
+//!   So the inputs are the same whether or not anything was built before.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::base::diagnostic::Diagnostic;
+use crate::base::ids::TaskId;
+use crate::base::path::RelPath;
+use crate::fs::ops::{self, FsError, Kind};
+use crate::fs::walk::{Trouble, WalkError};
+use crate::manifest::glob::PatternItem;
+use crate::manifest::model::{Inputs, TaskKind, Which};
+use crate::workspace::discover::MANIFEST;
+use crate::workspace::files::{Region, SourceFiles};
+use crate::workspace::model::Workspace;
+use crate::workspace::outputs::OutputIndex;
+
+/// The source files of one task.
+#[derive(Clone, Debug, Default)]
+pub struct InputFiles {
+    /// Files and links, in byte order.
+    pub files: Vec<RelPath>,
+    /// Directories with nothing in them, in byte order.
+    pub empty_dirs: Vec<RelPath>,
+    /// Warnings: patterns that match nothing.
+    pub unmatched: Vec<Diagnostic>,
+}
+
+/// Why the source files of a task cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub enum InputError {
+    /// A directory cannot be listed, or a name is not UTF-8.
+    #[error("cannot tell the inputs of `{task}`: {cause}")]
+    Walk {
+        /// Label of the task.
+        task: String,
+        /// What is in the way.
+        cause: WalkError,
+    },
+    /// A file operation failed.
+    #[error("cannot tell the inputs of `{task}`: {cause}")]
+    Fs {
+        /// Label of the task.
+        task: String,
+        /// What failed.
+        cause: FsError,
+    },
+    /// A device, socket or pipe is among the inputs.
+    #[error("`{path}`, an input of `{task}`, is neither a file nor a link nor a directory; exclude it with `!{path}`")]
+    Special {
+        /// Label of the task.
+        task: String,
+        /// What.
+        path: RelPath,
+    },
+    /// A symbolic link that leads back to itself.
+    #[error("`{path}`, an input of `{task}`, is a symbolic link that leads back to itself")]
+    LinkLoop {
+        /// Label of the task.
+        task: String,
+        /// The link.
+        path: RelPath,
+    },
+    /// A pattern names something behind a symbolic link.
+    #[error("`{path}`, an input of `{task}`, lies behind the symbolic link `{link}`; name the real path")]
+    BehindLink {
+        /// Label of the task.
+        task: String,
+        /// What is named.
+        path: RelPath,
+        /// The link on the way.
+        link: RelPath,
+    },
+}
+
+/// The source files of a task; none for a task that runs no command.
+///
+/// # Errors
+/// See [`InputError`]; what no pattern of the task reaches is not an error.
+/// Cost: the directories beneath each pattern's literal part, each listed once per [`SourceFiles`].
+pub fn input_files(
+    workspace: &Workspace,
+    sources: &SourceFiles<'_>,
+    task: TaskId,
+    outputs: &OutputIndex<'_>,
+) -> Result<InputFiles, InputError> {
+    let TaskKind::Run(run) = &workspace.tasks[task].kind else { return Ok(InputFiles::default()) };
+    let selection = Selection { workspace, sources, outputs, task };
+    let (picked, unmatched) = match &run.inputs {
+        Inputs::Package => (selection.package()?, Vec::new()),
+        Inputs::Patterns(list) => selection.patterns(&list.items)?,
+    };
+    selection.finish(picked, unmatched)
+}
+
+/// Whether a change of the file at `path`, there or not, can change the source files of a task. Looks at no disk.
+///
+/// What git ignores counts as a source here: that is known only of what is there.
+pub fn covers(workspace: &Workspace, task: TaskId, path: &RelPath, outputs: &OutputIndex<'_>) -> bool {
+    let TaskKind::Run(run) = &workspace.tasks[task].kind else { return false };
+    let meant = match &run.inputs {
+        Inputs::Package => workspace.owner(path) == Some(workspace.package_of(task)) && path.file_name() != MANIFEST,
+        Inputs::Patterns(list) => list.matches(path),
+    };
+    meant && !outputs.hides(path, task)
+}
+
+struct Selection<'a> {
+    workspace: &'a Workspace,
+    sources: &'a SourceFiles<'a>,
+    outputs: &'a OutputIndex<'a>,
+    task: TaskId,
+}
+
+/// What was picked so far.
+type Picked = BTreeMap<RelPath, Kind>;
+
+impl Selection<'_> {
+    fn label(&self) -> String {
+        self.workspace.tasks[self.task].label.to_string()
+    }
+
+    fn on_disk(&self, path: &RelPath) -> PathBuf {
+        self.workspace.root.join(path.as_str())
+    }
+
+    fn package(&self) -> Result<Picked, InputError> {
+        let package = self.workspace.package_of(self.task);
+        let dir = &self.workspace.packages[package].dir;
+        let region = self.sources.look_package(package);
+        let nested: Vec<&RelPath> = self.workspace.nested(package).collect();
+        for trouble in region.troubles(&self.workspace.root) {
+            let inside = nested.iter().any(|dir| trouble.path().starts_with(self.on_disk(dir)));
+            if !inside {
+                return Err(self.walk_error(trouble));
+            }
+        }
+        let manifest = dir.child(MANIFEST);
+        let mut picked = Picked::new();
+        for found in region.without(&nested).filter(|found| found.path != manifest) {
+            if found.kind != Kind::Dir || self.is_empty_dir(&region, &found.path)? {
+                picked.insert(found.path.clone(), found.kind);
+            }
+        }
+        Ok(picked)
+    }
+
+    fn patterns(&self, items: &[PatternItem]) -> Result<(Picked, Vec<Diagnostic>), InputError> {
+        let last_match = |path: &RelPath| items.iter().rev().find(|item| item.pattern.matches(path));
+        let mut picked = Picked::new();
+        let mut unmatched = Vec::new();
+        for item in items.iter().filter(|item| !item.exclude) {
+            let mut any = false;
+            for (path, kind) in self.matches_of(item)? {
+                // Outputs do not count as matches, or the warning would come and go with what was built before.
+                if self.outputs.hides(&path, self.task) {
+                    continue;
+                }
+                any = true;
+                let by = last_match(&path);
+                // An empty directory is taken where a whole directory is, not where a wildcard happens to match its name.
+                let whole = |item: &PatternItem| item.pattern.literal || item.pattern.whole_dir().is_some();
+                if by.is_some_and(|item| !item.exclude && (kind != Kind::Dir || whole(item))) {
+                    picked.insert(path, kind);
+                }
+            }
+            if !any {
+                unmatched.extend(self.nothing_matches(item));
+            }
+        }
+        if items.iter().all(|item| item.exclude)
+            && let Some(first) = items.first()
+        {
+            unmatched.push(
+                Diagnostic::warning(format!(
+                    "`{}` has only inputs that take away: it sees no source file",
+                    self.label()
+                ))
+                .at(&first.place, "")
+                .help("begin the list with what to take, such as `**`"),
+            );
+        }
+        Ok((picked, unmatched))
+    }
+
+    /// Everything one pattern matches by itself.
+    fn matches_of(&self, item: &PatternItem) -> Result<Vec<(RelPath, Kind)>, InputError> {
+        let pattern = &item.pattern;
+        if pattern.literal {
+            match self.literal(&pattern.prefix)? {
+                None => return Ok(Vec::new()),
+                Some(Kind::Dir) => {}
+                Some(kind) => return Ok(vec![(pattern.prefix.clone(), kind)]),
+            }
+        }
+        let region = self.sources.look(&pattern.prefix);
+        for trouble in region.troubles(&self.workspace.root) {
+            let shown = trouble.path().strip_prefix(&self.workspace.root).unwrap_or(trouble.path());
+            // A name that no RelPath can hold matters only to the patterns that would match it.
+            let reached = match trouble {
+                Trouble::Unreadable { .. } => true,
+                Trouble::NotUtf8 { .. } => {
+                    RelPath::parse(&shown.to_string_lossy()).is_ok_and(|path| pattern.matches(&path))
+                }
+            };
+            if reached {
+                return Err(self.walk_error(trouble));
+            }
+        }
+        let whole = pattern.literal || pattern.whole_dir().is_some();
+        let mut matches = Vec::new();
+        for found in region.iter().filter(|found| pattern.matches(&found.path)) {
+            if found.kind != Kind::Dir || (whole && self.is_empty_dir(&region, &found.path)?) {
+                matches.push((found.path.clone(), found.kind));
+            }
+        }
+        let itself = &pattern.prefix;
+        if pattern.literal && !itself.is_root() && region.is_empty() && self.is_empty_dir(&region, itself)? {
+            matches.push((itself.clone(), Kind::Dir));
+        }
+        Ok(matches)
+    }
+
+    /// What lies at a path that a pattern names; an error if a symbolic link is on the way to it.
+    fn literal(&self, path: &RelPath) -> Result<Option<Kind>, InputError> {
+        let mut here = RelPath::root();
+        let mut kind = Kind::Dir;
+        for part in path.components() {
+            if kind == Kind::Link {
+                return Err(InputError::BehindLink { task: self.label(), path: path.clone(), link: here });
+            }
+            here = here.child(part);
+            kind = match ops::symlink_metadata(&self.on_disk(&here)) {
+                Ok(meta) if meta.is_symlink() => Kind::Link,
+                Ok(meta) if meta.is_dir() => Kind::Dir,
+                Ok(meta) if meta.is_file() => Kind::File,
+                Ok(_) => Kind::Special,
+                Err(error) if error.is_missing() || is_not_a_directory(&error) => return Ok(None),
+                Err(cause) => return Err(InputError::Fs { task: self.label(), cause }),
+            };
+        }
+        Ok(Some(kind))
+    }
+
+    /// Whether a directory has nothing in it at all.
+    ///
+    /// One with only ignored files in it (`__pycache__`) is not empty: git would not have it, and neither has the task.
+    fn is_empty_dir(&self, region: &Region, dir: &RelPath) -> Result<bool, InputError> {
+        if !region.is_bare(dir) || self.outputs.any_beneath(dir) {
+            return Ok(false);
+        }
+        let entries = ops::if_there(ops::read_dir(&self.on_disk(dir)))
+            .map_err(|cause| InputError::Fs { task: self.label(), cause })?;
+        Ok(entries.is_some_and(|entries| entries.is_empty()))
+    }
+
+    /// The warning for a pattern without matches; none if it names outputs of a task that is needed anyway.
+    fn nothing_matches(&self, item: &PatternItem) -> Option<Diagnostic> {
+        let text = &item.pattern.text;
+        let task = &self.workspace.tasks[self.task];
+        let warning =
+            Diagnostic::warning(format!("input `{text}` of `{}` matches nothing", task.label)).at(&item.place, "");
+        let Some((producer, _)) = self.outputs.producers(&item.pattern.prefix).into_iter().next() else {
+            let ignored = item.pattern.prefix != RelPath::root() && ops::exists(&self.on_disk(&item.pattern.prefix));
+            return Some(match ignored {
+                true => warning
+                    .help("files that git ignores are not taken, unless a pattern without wildcard names the file"),
+                false => warning
+                    .help("remove it, or correct the path: it is relative to the package, or to the root after `//`"),
+            });
+        };
+        let label = &self.workspace.tasks[producer].label;
+        let needed = producer == self.task
+            || task.needs.iter().any(|need| match &need.which {
+                Which::Upstream { task, .. } => *task == label.name,
+                Which::Task { package, task, .. } => *package == label.package && *task == label.name,
+            });
+        (!needed)
+            .then(|| warning.help(format!("it is an output of `{label}`: write `needs = [\"{label}\"]` to see it")))
+    }
+
+    /// Leaves out outputs, and looks at what is picked.
+    fn finish(&self, picked: Picked, unmatched: Vec<Diagnostic>) -> Result<InputFiles, InputError> {
+        let mut input = InputFiles { unmatched, ..InputFiles::default() };
+        for (path, kind) in picked {
+            if self.outputs.hides(&path, self.task) {
+                continue;
+            }
+            match kind {
+                Kind::Special => return Err(InputError::Special { task: self.label(), path }),
+                Kind::Link if leads_back(&self.on_disk(&path)) => {
+                    return Err(InputError::LinkLoop { task: self.label(), path });
+                }
+                Kind::Dir => input.empty_dirs.push(path),
+                Kind::Link | Kind::File => input.files.push(path),
+            }
+        }
+        Ok(input)
+    }
+
+    fn walk_error(&self, trouble: &Trouble) -> InputError {
+        InputError::Walk { task: self.label(), cause: trouble.clone().into() }
+    }
+}
+
+fn is_not_a_directory(error: &FsError) -> bool {
+    error.cause.raw_os_error() == Some(libc::ENOTDIR)
+}
+
+fn leads_back(link: &Path) -> bool {
+    ops::metadata(link).is_err_and(|error| error.cause.raw_os_error() == Some(libc::ELOOP))
+}
+
+#[cfg(test)]
+mod tests;

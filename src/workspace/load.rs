@@ -1,0 +1,272 @@
+//! Loads a workspace: root manifest, packages, all manifests, tasks, package graph, checks between tasks.
+//!
+//! Problems are collected, not stopped at: one run shows everything that is wrong in all manifests. Knows no task graph.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use crate::base::diagnostic::{Diagnostic, nearest};
+use crate::base::ids::{IdMap, PackageId, TaskId};
+use crate::base::label::Label;
+use crate::base::limits::MANIFEST_BYTES_MAX;
+use crate::base::path::RelPath;
+use crate::base::span::{Place, Placed, SourceId, Sources};
+use crate::base::time::human_bytes;
+use crate::fs::ops;
+use crate::manifest::lower::{self, PackageContext};
+use crate::manifest::model::{Task, WorkspaceConfig};
+use crate::manifest::read::{self, ManifestFile};
+use crate::workspace::claims;
+use crate::workspace::discover::{self, Discovered, MANIFEST};
+use crate::workspace::model::{Package, Workspace};
+use crate::workspace::package_graph::edges;
+
+/// Why a workspace could not be loaded.
+#[derive(Clone, Debug, Default)]
+pub struct LoadError {
+    /// Texts that places point into.
+    pub sources: Sources,
+    /// What is wrong; at least one of them is an error.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Loads the workspace whose root manifest lies in `root`.
+///
+/// # Errors
+/// Everything that is wrong in any manifest, together. Warnings alone are left in [`Workspace::diagnostics`].
+pub fn load(root: &Path) -> Result<Workspace, LoadError> {
+    let mut loader = Loader { root, sources: Sources::default(), diagnostics: Vec::new() };
+    let workspace = loader.load();
+    let Loader { sources, mut diagnostics, .. } = loader;
+    let wrong = diagnostics.iter().any(Diagnostic::is_error);
+    match workspace {
+        Some(workspace) if !wrong => Ok(Workspace { sources, diagnostics, ..workspace }),
+        _ => {
+            if !wrong {
+                let path = root.join(MANIFEST);
+                diagnostics.push(Diagnostic::error(format!("{} does not make a workspace", path.display())));
+            }
+            Err(LoadError { sources, diagnostics })
+        }
+    }
+}
+
+struct Loader<'a> {
+    root: &'a Path,
+    sources: Sources,
+    diagnostics: Vec<Diagnostic>,
+}
+
+/// The manifest of one package, as far as it could be read.
+struct Read {
+    source: SourceId,
+    file: Option<ManifestFile>,
+}
+
+impl Loader<'_> {
+    fn load(&mut self) -> Option<Workspace> {
+        let root_dir = RelPath::root();
+        let text = read_manifest(self.root, &root_dir).map_err(|problem| self.diagnostics.push(problem)).ok()?;
+        let source = self.sources.add(MANIFEST, text.as_str());
+        let root_file = read::read(source, &text, &mut self.diagnostics)?;
+        let config = lower::lower_workspace(&root_file, &mut self.diagnostics)?;
+        let found =
+            discover::discover(self.root, config.packages.as_deref(), root_file.applies(), &mut self.diagnostics);
+        let mut files = self.read_all(&found);
+        self.refuse_nested_workspaces(&mut files);
+        files.insert(root_dir, Read { source, file: Some(root_file) });
+        Some(self.assemble(config, &found, &files))
+    }
+
+    /// Reads the manifests of all packages but the root.
+    fn read_all(&mut self, found: &Discovered) -> BTreeMap<RelPath, Read> {
+        let dirs: Vec<&RelPath> = found
+            .packages
+            .iter()
+            .filter(|(dir, package)| package.manifest && !dir.is_root())
+            .map(|(dir, _)| dir)
+            .collect();
+        let texts: Vec<Result<String, Diagnostic>> = dirs.par_iter().map(|dir| read_manifest(self.root, dir)).collect();
+        let mut sources = Vec::new();
+        for (dir, text) in dirs.into_iter().zip(texts) {
+            match text {
+                Ok(text) => sources.push((dir, self.sources.add(dir.child(MANIFEST).as_str(), text.as_str()), text)),
+                Err(problem) => self.diagnostics.push(problem),
+            }
+        }
+        let files: Vec<_> = sources
+            .into_par_iter()
+            .map(|(dir, source, text)| {
+                let mut problems = Vec::new();
+                let file = read::read(source, &text, &mut problems);
+                (dir.clone(), Read { source, file }, problems)
+            })
+            .collect();
+        let mut by_dir = BTreeMap::new();
+        for (dir, read, problems) in files {
+            self.diagnostics.extend(problems);
+            by_dir.insert(dir, read);
+        }
+        by_dir
+    }
+
+    /// Their tasks are left out: they were written for another root, and would only add confusing problems.
+    fn refuse_nested_workspaces(&mut self, files: &mut BTreeMap<RelPath, Read>) {
+        for (dir, read) in files {
+            let Some(file) = read.file.take_if(|file| file.is_root()) else { continue };
+            // Only the place is wanted here; what else may be wrong in that table does not matter.
+            let place = lower::lower_workspace(&file, &mut Vec::new())
+                .map_or_else(|| Place::new(read.source, 0..0), |config| config.place);
+            self.diagnostics.push(
+                Diagnostic::error(format!("`{}` has a second `[workspace]`", dir.child(MANIFEST)))
+                    .at(&place, "a workspace cannot lie inside another")
+                    .help("remove `[workspace]` there to make it a package")
+                    .help("or keep it out of this workspace: name the package directories in `[workspace] packages`"),
+            );
+        }
+    }
+
+    fn assemble(&mut self, config: WorkspaceConfig, found: &Discovered, files: &BTreeMap<RelPath, Read>) -> Workspace {
+        let mut packages: IdMap<PackageId, Package> = IdMap::new();
+        for dir in found.packages.keys() {
+            let read = files.get(dir);
+            let own = read.and_then(|read| read.file.as_ref()).and_then(ManifestFile::package_name);
+            let name = own.unwrap_or(if dir.is_root() { &config.name } else { dir.file_name() }).to_owned();
+            let place = read.map(|read| Place::new(read.source, 0..0));
+            packages.push(Package {
+                dir: dir.clone(),
+                name,
+                depends: Vec::new(),
+                dev_depends: Vec::new(),
+                tasks: Vec::new(),
+                place,
+            });
+        }
+        let tasks = self.lower_all(&config, found, files, &packages);
+        let (root, sources) = (self.root.to_owned(), Sources::default());
+        let walked = found.walked.clone();
+        let mut workspace =
+            Workspace { root, config, packages, tasks: IdMap::new(), sources, diagnostics: Vec::new(), walked };
+        self.add_tasks(&mut workspace, tasks);
+        let declared = self.declared_depends(&workspace, files);
+        edges::connect(&mut workspace, declared, &mut self.diagnostics);
+        claims::check(&workspace, &mut self.diagnostics);
+        workspace
+    }
+
+    /// The tasks of every package, in package order.
+    fn lower_all(
+        &mut self,
+        config: &WorkspaceConfig,
+        found: &Discovered,
+        files: &BTreeMap<RelPath, Read>,
+        packages: &IdMap<PackageId, Package>,
+    ) -> Vec<Task> {
+        let root_file = files[&RelPath::root()].file.as_ref().expect("loading stops without a root manifest");
+        let templates = lower::templates(root_file);
+        let mut tasks = Vec::new();
+        for package in packages.values() {
+            let read = files.get(&package.dir);
+            if read.is_some_and(|read| read.file.is_none()) {
+                continue; // Its problems are told already; applied tasks alone would only add confusing ones.
+            }
+            let applied: Vec<(Placed<String>, Placed<String>)> = found.packages[&package.dir]
+                .applies
+                .iter()
+                .flat_map(|position| root_file.applies()[*position].tasks.iter().cloned())
+                .collect();
+            let context = PackageContext {
+                dir: &package.dir,
+                name: &package.name,
+                workspace_name: &config.name,
+                templates: &templates,
+                applied: &applied,
+            };
+            let file = read.and_then(|read| read.file.as_ref());
+            tasks.extend(lower::lower_package(file, &context, &mut self.diagnostics));
+        }
+        tasks
+    }
+
+    /// Gives the tasks their ids, in label order, and refuses labels that come twice.
+    fn add_tasks(&mut self, workspace: &mut Workspace, mut tasks: Vec<Task>) {
+        // A stable sort, so that of two equal labels the one written first is kept.
+        tasks.sort_by(|one, other| one.label.cmp(&other.label));
+        let mut last: Option<(TaskId, Label)> = None;
+        for task in tasks {
+            if let Some((id, label)) = &last
+                && *label == task.label
+            {
+                self.diagnostics.push(
+                    Diagnostic::error(format!("two tasks are called `{label}`"))
+                        .at(&task.place, "the second")
+                        .at(&workspace.tasks[*id].place, "the first")
+                        .help("rename one of them"),
+                );
+                continue;
+            }
+            let label = task.label.clone();
+            let package = workspace.package_at(&label.package).expect("tasks are lowered from packages");
+            let id = workspace.tasks.push(task);
+            workspace.packages[package].tasks.push(id);
+            last = Some((id, label));
+        }
+    }
+
+    /// Edges from `[package] depends`.
+    fn declared_depends(&mut self, workspace: &Workspace, files: &BTreeMap<RelPath, Read>) -> Vec<edges::Dependency> {
+        let mut edges = Vec::new();
+        for (from, package) in workspace.packages.iter() {
+            let Some(file) = files.get(&package.dir).and_then(|read| read.file.as_ref()) else { continue };
+            for written in file.package_depends() {
+                match named_package(workspace, &written.value) {
+                    Some(to) => edges.push(edges::Dependency { from, to, reach: edges::For::Use }),
+                    None => self.diagnostics.push(unknown_package(workspace, written)),
+                }
+            }
+        }
+        edges
+    }
+}
+
+/// The package that `//libs/ui` names.
+fn named_package(workspace: &Workspace, text: &str) -> Option<PackageId> {
+    let dir = RelPath::parse(text.strip_prefix("//")?).ok()?;
+    workspace.package_at(&dir)
+}
+
+fn unknown_package(workspace: &Workspace, written: &Placed<String>) -> Diagnostic {
+    let known: Vec<String> = workspace.packages.values().map(|package| format!("//{}", package.dir.as_str())).collect();
+    let problem = Diagnostic::error(format!("no package `{}`", written.value)).at(&written.place, "");
+    match nearest(&written.value, known.iter().map(String::as_str)) {
+        Some(near) => problem.help(format!("did you mean `{near}`?")),
+        None => problem.help("`drystone query //...` lists the tasks of all packages"),
+    }
+}
+
+/// The text of a package's manifest.
+fn read_manifest(root: &Path, dir: &RelPath) -> Result<String, Diagnostic> {
+    let name = dir.child(MANIFEST);
+    let path = root.join(name.as_str());
+    let failed = |error: ops::FsError| Diagnostic::error(error.to_string());
+    let meta = ops::metadata(&path).map_err(failed)?;
+    if !meta.is_file() {
+        return Err(Diagnostic::error(format!("`{name}` is not a regular file")).help("a manifest is a TOML file"));
+    }
+    if meta.len() > MANIFEST_BYTES_MAX {
+        let (size, max) = (human_bytes(meta.len()), human_bytes(MANIFEST_BYTES_MAX));
+        return Err(Diagnostic::error(format!("`{name}` is too large: {size}, at most {max} are read"))
+            .help("split it into packages"));
+    }
+    let bytes = ops::read(&path).map_err(failed)?;
+    String::from_utf8(bytes).map_err(|error| {
+        let line =
+            error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+        Diagnostic::error(format!("`{name}` is not UTF-8 in line {line}")).help("TOML files are UTF-8")
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+//! Which paths are outputs of which tasks, by what tasks declare. Looks at no disk.
+//!
+//! A package's outputs stop at the packages nested in it: a wildcard of the outer one claims nothing there.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::base::ids::{PackageId, TaskId};
+use crate::base::path::RelPath;
+use crate::base::span::Place;
+use crate::manifest::glob::Pattern;
+use crate::manifest::model::{Task, TaskKind};
+use crate::workspace::model::Workspace;
+
+/// Whether an output is also a source.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Committed {
+    /// It is also in git: a source file for every task but the one that makes it.
+    Yes,
+    /// It is an output only.
+    No,
+}
+
+/// An output that a task declares.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// The task.
+    pub task: TaskId,
+    /// Relative to the workspace.
+    pub pattern: Pattern,
+    /// Whether `committed` lists it.
+    pub committed: Committed,
+    /// Where it is declared.
+    pub place: Place,
+}
+
+impl Claim {
+    /// The path that is claimed with everything beneath: of a literal, or `dir/**`.
+    pub fn whole(&self) -> Option<&RelPath> {
+        if self.pattern.literal { Some(&self.pattern.prefix) } else { self.pattern.whole_dir() }
+    }
+
+    /// Whether the path is claimed.
+    pub fn covers(&self, path: &RelPath) -> bool {
+        match self.whole() {
+            Some(whole) => path.starts_with(whole),
+            None => self.pattern.matches(path),
+        }
+    }
+}
+
+/// Every output a task declares, in the order written; committed ones after the others.
+pub fn claims_of(id: TaskId, task: &Task) -> Vec<Claim> {
+    let dir = &task.label.package;
+    let claim = |pattern: &Pattern, place: &Place, committed| Claim {
+        task: id,
+        pattern: pattern.below(dir),
+        committed,
+        place: place.clone(),
+    };
+    match &task.kind {
+        TaskKind::Run(run) => {
+            let plain = run.outputs.iter().map(|output| claim(&output.value, &output.place, Committed::No));
+            let committed = run.committed.iter().map(|output| claim(&output.value, &output.place, Committed::Yes));
+            plain.chain(committed).collect()
+        }
+        TaskKind::Fetch(fetch) => {
+            let escaped = globset::escape(fetch.output.as_str());
+            let mut pattern = Pattern::parse(&escaped).expect("an escaped path is a pattern");
+            pattern.prefix = fetch.output.clone();
+            pattern.literal = true;
+            vec![claim(&pattern, &task.place, Committed::No)]
+        }
+    }
+}
+
+/// The files a task reports into, as claims: they land beside the sources like outputs, and are none of them.
+///
+/// Two tasks may report into one file, so these are not held against each other.
+fn reports_of(id: TaskId, task: &Task) -> Vec<Claim> {
+    let TaskKind::Run(run) = &task.kind else { return Vec::new() };
+    let included = run.reports.items.iter().filter(|item| !item.exclude);
+    included
+        .map(|item| Claim {
+            task: id,
+            pattern: item.pattern.below(&task.label.package),
+            committed: Committed::No,
+            place: item.place.clone(),
+        })
+        .collect()
+}
+
+/// All declared outputs, reports included, found by path.
+pub struct OutputIndex<'w> {
+    workspace: &'w Workspace,
+    /// By the prefix of the pattern: a path is only compared with claims along its own ancestors.
+    by_prefix: HashMap<String, Vec<(Claim, PackageId)>>,
+    prefixes: BTreeSet<RelPath>,
+}
+
+impl<'w> OutputIndex<'w> {
+    /// Indexes the outputs and reports of every task.
+    pub fn new(workspace: &'w Workspace) -> Self {
+        let mut by_prefix: HashMap<String, Vec<(Claim, PackageId)>> = HashMap::new();
+        let mut prefixes = BTreeSet::new();
+        for (id, task) in workspace.tasks.iter() {
+            let package = workspace.package_of(id);
+            for claim in claims_of(id, task).into_iter().chain(reports_of(id, task)) {
+                prefixes.insert(claim.pattern.prefix.clone());
+                by_prefix.entry(claim.pattern.prefix.as_str().to_owned()).or_default().push((claim, package));
+            }
+        }
+        Self { workspace, by_prefix, prefixes }
+    }
+
+    /// The tasks that declare the path as an output; two only where their patterns overlap beyond what loading can tell.
+    ///
+    /// A path that one task lists both as an output and as committed comes once, as committed.
+    pub fn producers(&self, path: &RelPath) -> Vec<(TaskId, Committed)> {
+        let mut found: Vec<(TaskId, Committed)> = Vec::new();
+        let mut owner = None;
+        let text = path.as_str();
+        let ends = text.match_indices('/').map(|(at, _)| at).chain([text.len()]);
+        for prefix in std::iter::once("").chain(ends.map(|end| &text[..end])) {
+            for (claim, package) in self.by_prefix.get(prefix).into_iter().flatten() {
+                if claim.covers(path) && *owner.get_or_insert_with(|| self.workspace.owner(path)) == Some(*package) {
+                    found.push((claim.task, claim.committed));
+                }
+            }
+        }
+        found.sort_unstable();
+        found.dedup_by_key(|(task, _)| *task);
+        found
+    }
+
+    /// Whether a task sees the path only if it needs a producer of it: it is an output and not a source, or its own output.
+    pub fn hides(&self, path: &RelPath, from: TaskId) -> bool {
+        self.producers(path).iter().any(|(task, committed)| *committed == Committed::No || *task == from)
+    }
+
+    /// Whether outputs are declared in the directory or deeper.
+    pub fn any_beneath(&self, dir: &RelPath) -> bool {
+        let run = self.prefixes.range(dir..).take_while(|prefix| prefix.as_str().starts_with(dir.as_str()));
+        // `a-b` lies in the same run as `a` and `a/c`.
+        run.into_iter().any(|prefix| prefix.starts_with(dir))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workspace::fixture::{Fixture, path};
+
+    #[test]
+    fn a_path_is_an_output_where_a_task_of_its_package_declares_it() {
+        let workspace = Fixture::new()
+            .package("a")
+            .task("build")
+            .outputs(&["dist/**", "**/*.gen"])
+            .task("api")
+            .outputs(&["src/api.ts", "src/client.ts"])
+            .committed(&["src/api.ts"])
+            .reports("junit.xml")
+            .package("a/in")
+            .build();
+        let index = OutputIndex::new(&workspace);
+        let check = |file: &str, expect: &[(&str, Committed)]| {
+            let found = index.producers(&path(file));
+            let found: Vec<_> = found
+                .iter()
+                .map(|(task, committed)| (workspace.tasks[*task].label.name.as_str(), *committed))
+                .collect();
+            assert_eq!(found, expect, "{file}");
+        };
+        check("a/dist/x", &[("build", Committed::No)]);
+        check("a/dist", &[("build", Committed::No)]);
+        check("a/distant", &[]);
+        check("a/x/y.gen", &[("build", Committed::No)]);
+        check("a/in/y.gen", &[]);
+        check("a/src/api.ts", &[("api", Committed::Yes)]);
+        check("a/src/client.ts", &[("api", Committed::No)]);
+        check("a/junit.xml", &[("api", Committed::No)]);
+        check("b.gen", &[]);
+        let api = TaskId(0);
+        assert!(index.hides(&path("a/src/api.ts"), api) && !index.hides(&path("a/src/api.ts"), TaskId(1)));
+        assert!(
+            index.any_beneath(&path("a/src")) && !index.any_beneath(&path("a/sr")) && !index.any_beneath(&path("b"))
+        );
+    }
+}

@@ -1,0 +1,478 @@
+//! Remembers the digests of files by their stat signatures, so that an unchanged file is not read again.
+//!
+//! An entry is believed if the signature is the same and neither the modification nor the change time is so near to the
+//! moment of digesting that a later change could have left both as they were: the kernel stamps files with a clock that
+//! ticks every few milliseconds, and some file systems keep whole seconds. Such racy entries are digested again. On a
+//! network file system the stamps are the server's, so the two clocks must agree within the margin.
+//!
+//! One file, read in one go and looked up where it lies in memory; a damaged file, or one of another version, is an
+//! empty index. Layout: magic (8 bytes), `u64` count, `u64` length of the names, then per entry in byte order of the
+//! paths a record of fixed size, then the names, then BLAKE3 over everything before. Integers are little-endian.
+//! Knows nothing of tasks and of the store.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::{PoisonError, RwLock};
+use std::time::SystemTime;
+
+use rayon::prelude::*;
+
+use crate::base::digest::{DIGEST_LEN, Digest};
+use crate::base::path::RelPath;
+use crate::base::tree::Entry;
+use crate::fs::atomic::{self, Durability};
+use crate::fs::digest::digest_file;
+use crate::fs::ops::{self, FsError};
+use crate::fs::stat::StatKey;
+
+const MAGIC: [u8; 8] = *b"dryst\0i1";
+const HEADER_LEN: usize = 24;
+const RECORD_LEN: usize = 4 + 4 + 5 * 8 + 4 + 8 + DIGEST_LEN;
+
+/// Two changes nearer than this may leave the same time stamp: twice the longest kernel tick, in nanoseconds.
+const TICK_NS: i64 = 20_000_000;
+
+/// The same for file systems that keep whole seconds, or every other one, in nanoseconds.
+const COARSE_NS: i64 = 2_000_000_000 + TICK_NS;
+
+/// Entries digested longer ago than this are dropped when the index is saved, so that names which are gone do not pile
+/// up, in nanoseconds. A file that is still there is digested again once in that time.
+const KEPT_NS: i64 = 90 * 24 * 3600 * 1_000_000_000;
+
+/// Paths looked up under one lock.
+const CHUNK: usize = 128;
+
+/// What lies at a path, and the signature it had before it was read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Leaf {
+    /// Content.
+    pub entry: Entry,
+    /// Signature.
+    pub stat: StatKey,
+}
+
+impl Leaf {
+    /// Whether the path still has the signature; of a directory only that it still is one.
+    pub fn is_still(&self, path: &Path) -> bool {
+        StatKey::at(path).is_ok_and(|now| match self.entry {
+            Entry::Dir => now.is_dir(),
+            _ => now == self.stat,
+        })
+    }
+}
+
+/// Why a path has no digest.
+#[derive(Debug, thiserror::Error)]
+pub enum LeafError {
+    /// A file operation failed; most often the path is gone.
+    #[error(transparent)]
+    Fs(#[from] FsError),
+    /// The target of a symbolic link is not UTF-8.
+    #[error("the target of the link `{path}` is not UTF-8")]
+    LinkNotUtf8 {
+        /// The link.
+        path: RelPath,
+    },
+    /// A device, socket or pipe.
+    #[error("`{path}` is neither a file nor a link nor a directory")]
+    Special {
+        /// What.
+        path: RelPath,
+    },
+}
+
+/// What is known of one file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Record {
+    stat: StatKey,
+    digest: Digest,
+    /// Wall clock just before it was digested, in nanoseconds since 1970.
+    seen_ns: i64,
+}
+
+impl Record {
+    fn holds_for(&self, stat: &StatKey) -> bool {
+        let whole_seconds = stat.mtime_ns % 1_000_000_000 == 0 && stat.ctime_ns % 1_000_000_000 == 0;
+        let margin = if whole_seconds { COARSE_NS } else { TICK_NS };
+        self.stat == *stat && stat.mtime_ns.max(stat.ctime_ns) < self.seen_ns.saturating_sub(margin)
+    }
+}
+
+/// The index. Shared between threads; one per workspace.
+#[derive(Debug, Default)]
+pub struct StatIndex {
+    saved: Saved,
+    /// What is known since; `None` for forgotten paths.
+    changes: RwLock<HashMap<RelPath, Option<Record>>>,
+}
+
+impl StatIndex {
+    /// Reads an index; whatever is wrong with the file makes an empty one.
+    pub fn load(file: &Path) -> Self {
+        let saved = ops::read(file).ok().and_then(Saved::check).unwrap_or_default();
+        Self { saved, changes: RwLock::default() }
+    }
+
+    /// Writes the index if it changed; readers see the old one or the new one.
+    ///
+    /// Cost: one pass over all entries.
+    pub fn save(&self, file: &Path) -> Result<(), FsError> {
+        let changes = self.changes.read().unwrap_or_else(PoisonError::into_inner);
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let oldest_ns = now_ns().saturating_sub(KEPT_NS);
+        let mut all: BTreeMap<&str, Record> = self.saved.iter().collect();
+        for (path, record) in changes.iter() {
+            match record {
+                Some(record) => all.insert(path.as_str(), *record),
+                None => all.remove(path.as_str()),
+            };
+        }
+        all.retain(|_, record| record.seen_ns >= oldest_ns);
+        // Not synced: after a power cut the checksum tells, and the files are digested again.
+        atomic::write(file, &encode(&all), Durability::Relaxed)
+    }
+
+    /// Digests each path below `root`, in the order given, on the current rayon pool; what is known is only `stat`ed.
+    ///
+    /// Links are not followed: their content is their target. Directories are [`Entry::Dir`].
+    pub fn digest(&self, root: &Path, paths: &[RelPath]) -> Vec<Result<Leaf, LeafError>> {
+        let chunks: Vec<Vec<Looked>> = paths
+            .par_chunks(CHUNK)
+            .map(|chunk| {
+                // The lock is never held while files are read: a rayon thread that waits may take up another batch.
+                let known: Vec<Option<Record>> = {
+                    let changes = self.changes.read().unwrap_or_else(PoisonError::into_inner);
+                    chunk.iter().map(|path| self.record(&changes, path)).collect()
+                };
+                chunk.iter().zip(known).map(|(path, known)| leaf(root, path, known)).collect()
+            })
+            .collect();
+        let mut leaves = Vec::with_capacity(paths.len());
+        let mut changes = self.changes.write().unwrap_or_else(PoisonError::into_inner);
+        for (path, (leaf, record)) in paths.iter().zip(chunks.into_iter().flatten()) {
+            if let Some(record) = record {
+                changes.insert(path.clone(), Some(record));
+            } else if matches!(&leaf, Err(LeafError::Fs(error)) if error.is_missing())
+                && self.record(&changes, path).is_some()
+            {
+                changes.insert(path.clone(), None);
+            }
+            leaves.push(leaf);
+        }
+        leaves
+    }
+
+    /// Records the digest of a file that was written just now and then `stat`ed.
+    ///
+    /// Being that new it is racy: the next run reads it once more, and believes it from then on.
+    pub fn set(&self, path: RelPath, stat: StatKey, digest: Digest) {
+        let record = Record { stat, digest, seen_ns: now_ns() };
+        self.changes.write().unwrap_or_else(PoisonError::into_inner).insert(path, Some(record));
+    }
+
+    /// Drops what is known of a path.
+    pub fn forget(&self, path: &RelPath) {
+        let mut changes = self.changes.write().unwrap_or_else(PoisonError::into_inner);
+        if self.record(&changes, path).is_some() {
+            changes.insert(path.clone(), None);
+        }
+    }
+
+    fn record(&self, changes: &HashMap<RelPath, Option<Record>>, path: &RelPath) -> Option<Record> {
+        match changes.get(path) {
+            Some(changed) => *changed,
+            None => self.saved.get(path.as_str()),
+        }
+    }
+}
+
+/// A leaf, or why there is none, and a record if the file had to be digested.
+type Looked = (Result<Leaf, LeafError>, Option<Record>);
+
+/// What lies at a path.
+fn leaf(root: &Path, path: &RelPath, known: Option<Record>) -> Looked {
+    let on_disk = root.join(path.as_str());
+    let looked = || -> Result<(Leaf, Option<Record>), LeafError> {
+        let seen_ns = now_ns();
+        let stat = StatKey::at(&on_disk)?;
+        if stat.is_link() {
+            let target = ops::read_link(&on_disk)?;
+            let target = target.to_str().ok_or_else(|| LeafError::LinkNotUtf8 { path: path.clone() })?.to_owned();
+            return Ok((Leaf { entry: Entry::Link { target }, stat }, None));
+        }
+        if stat.is_dir() {
+            return Ok((Leaf { entry: Entry::Dir, stat }, None));
+        }
+        if !stat.is_file() {
+            return Err(LeafError::Special { path: path.clone() });
+        }
+        let executable = stat.is_executable();
+        if let Some(record) = known.filter(|record| record.holds_for(&stat)) {
+            let entry = Entry::File { digest: record.digest, size: stat.size, executable };
+            return Ok((Leaf { entry, stat }, None));
+        }
+        let (digest, size) = digest_file(&on_disk)?;
+        let leaf = Leaf { entry: Entry::File { digest, size, executable }, stat };
+        Ok((leaf, Some(Record { stat, digest, seen_ns })))
+    };
+    match looked() {
+        Ok((leaf, record)) => (Ok(leaf), record),
+        Err(error) => (Err(error), None),
+    }
+}
+
+fn now_ns() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// A checked index file, read in place.
+#[derive(Debug, Default)]
+struct Saved {
+    bytes: Vec<u8>,
+    count: usize,
+}
+
+impl Saved {
+    /// The bytes as an index, if they are one from beginning to end.
+    fn check(bytes: Vec<u8>) -> Option<Self> {
+        let body_len = bytes.len().checked_sub(DIGEST_LEN).filter(|length| *length >= HEADER_LEN)?;
+        let (body, checksum) = bytes.split_at(body_len);
+        if body[..8] != MAGIC || Digest::of(body).as_bytes() != checksum {
+            return None;
+        }
+        let count = usize::try_from(word(body, 8)).ok()?;
+        let names_len = usize::try_from(word(body, 16)).ok()?;
+        let records_len = count.checked_mul(RECORD_LEN)?;
+        if HEADER_LEN.checked_add(records_len)?.checked_add(names_len)? != body_len {
+            return None;
+        }
+        Some(Self { bytes, count })
+    }
+
+    fn names(&self) -> &[u8] {
+        &self.bytes[HEADER_LEN + self.count * RECORD_LEN..self.bytes.len().saturating_sub(DIGEST_LEN)]
+    }
+
+    fn raw(&self, index: usize) -> &[u8] {
+        let start = HEADER_LEN + index * RECORD_LEN;
+        &self.bytes[start..start + RECORD_LEN]
+    }
+
+    /// The path of an entry; empty if the file, though intact, was written wrong.
+    fn path(&self, index: usize) -> &str {
+        let raw = self.raw(index);
+        let (start, length) = (half(raw, 0), half(raw, 4));
+        let name = self.names().get(start..start.saturating_add(length)).unwrap_or_default();
+        std::str::from_utf8(name).unwrap_or_default()
+    }
+
+    fn at(&self, index: usize) -> Record {
+        let raw = self.raw(index);
+        let stat = StatKey {
+            size: word(raw, 8),
+            mtime_ns: word(raw, 16).cast_signed(),
+            ctime_ns: word(raw, 24).cast_signed(),
+            inode: word(raw, 32),
+            device: word(raw, 40),
+            mode: u32::from_le_bytes(raw[48..52].try_into().expect("four bytes")),
+        };
+        let digest = Digest::from_slice(&raw[60..]).expect("a record ends with a digest");
+        Record { stat, digest, seen_ns: word(raw, 52).cast_signed() }
+    }
+
+    fn get(&self, path: &str) -> Option<Record> {
+        let (mut low, mut high) = (0, self.count);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.path(middle).cmp(path) {
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Equal => return Some(self.at(middle)),
+                std::cmp::Ordering::Greater => high = middle,
+            }
+        }
+        None
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&str, Record)> {
+        (0..self.count).map(|index| (self.path(index), self.at(index)))
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}
+
+fn half(bytes: &[u8], at: usize) -> usize {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes")) as usize
+}
+
+/// The bytes of an index file. Names beyond 4 GiB in all are left out.
+fn encode(all: &BTreeMap<&str, Record>) -> Vec<u8> {
+    let mut records: Vec<u8> = Vec::with_capacity(all.len() * RECORD_LEN);
+    let mut names: Vec<u8> = Vec::new();
+    let mut count: u64 = 0;
+    for (path, Record { stat, digest, seen_ns }) in all {
+        let (Ok(start), Ok(length)) = (u32::try_from(names.len()), u32::try_from(path.len())) else { continue };
+        names.extend_from_slice(path.as_bytes());
+        records.extend_from_slice(&start.to_le_bytes());
+        records.extend_from_slice(&length.to_le_bytes());
+        records.extend_from_slice(&stat.size.to_le_bytes());
+        records.extend_from_slice(&stat.mtime_ns.to_le_bytes());
+        records.extend_from_slice(&stat.ctime_ns.to_le_bytes());
+        records.extend_from_slice(&stat.inode.to_le_bytes());
+        records.extend_from_slice(&stat.device.to_le_bytes());
+        records.extend_from_slice(&stat.mode.to_le_bytes());
+        records.extend_from_slice(&seen_ns.to_le_bytes());
+        records.extend_from_slice(digest.as_bytes());
+        count += 1;
+    }
+    let mut bytes = Vec::with_capacity(HEADER_LEN + records.len() + names.len() + DIGEST_LEN);
+    bytes.extend_from_slice(&MAGIC);
+    bytes.extend_from_slice(&count.to_le_bytes());
+    bytes.extend_from_slice(&(names.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(&records);
+    bytes.extend_from_slice(&names);
+    let checksum = Digest::of(&bytes);
+    bytes.extend_from_slice(checksum.as_bytes());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workspace::fixture::path;
+
+    const SECOND_NS: i64 = 1_000_000_000;
+
+    fn stat(mtime_ns: i64, ctime_ns: i64) -> StatKey {
+        StatKey { size: 1, mtime_ns, ctime_ns, inode: 7, device: 1, mode: 0o100_644 }
+    }
+
+    /// An index that believes `digest` of the file as it lies there, as if it had been digested `later_ns` after its times.
+    fn believing(root: &Path, name: &str, digest: Digest, later_ns: i64) -> StatIndex {
+        let index = StatIndex::default();
+        let stat = StatKey::at(&root.join(name)).expect("there");
+        let seen_ns = stat.mtime_ns.max(stat.ctime_ns) + later_ns;
+        index.changes.write().expect("unpoisoned").insert(path(name), Some(Record { stat, digest, seen_ns }));
+        index
+    }
+
+    fn digest_of(index: &StatIndex, root: &Path, name: &str) -> Digest {
+        match index.digest(root, &[path(name)]).remove(0).expect("there").entry {
+            Entry::File { digest, .. } => digest,
+            other => panic!("a file, not {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_signature_too_near_to_the_moment_of_digesting_is_not_believed() {
+        let check = |stat: StatKey, seen_ns: i64, expect: bool| {
+            let record = Record { stat, digest: Digest::of(b""), seen_ns };
+            assert_eq!(record.holds_for(&stat), expect, "{stat:?} {seen_ns}");
+        };
+        let base = 1_000 * SECOND_NS + 1;
+        check(stat(base, base), base + TICK_NS + 1, true);
+        check(stat(base, base), base + TICK_NS, false);
+        check(stat(base, base), base, false);
+        check(stat(base - SECOND_NS, base), base + 1, false);
+        check(stat(base, base - SECOND_NS), base + 1, false);
+        check(stat(base + 5 * SECOND_NS, base), base + SECOND_NS, false);
+        let coarse = 1_000 * SECOND_NS;
+        check(stat(coarse, coarse), coarse + SECOND_NS, false);
+        check(stat(coarse, coarse), coarse + COARSE_NS + 1, true);
+        let other = Record { stat: stat(base, base), digest: Digest::of(b""), seen_ns: i64::MAX };
+        assert!(!other.holds_for(&stat(base, base + 1)));
+    }
+
+    #[test]
+    fn a_known_file_is_not_read_and_a_racy_one_is() {
+        let dir = tempfile::tempdir().expect("a directory");
+        ops::write(&dir.path().join("a"), b"content").expect("a file");
+        let claimed = Digest::of(b"what the index claims");
+        let known = believing(dir.path(), "a", claimed, SECOND_NS);
+        assert_eq!(digest_of(&known, dir.path(), "a"), claimed);
+        let racy = believing(dir.path(), "a", claimed, TICK_NS / 2);
+        assert_eq!(digest_of(&racy, dir.path(), "a"), Digest::of(b"content"));
+    }
+
+    #[test]
+    fn a_file_changed_within_one_tick_of_its_digest_is_seen() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("a");
+        let index = StatIndex::default();
+        for round in 0_u32..200 {
+            // Same length every time, so only the times could tell.
+            let text = format!("{round:08}");
+            ops::write(&file, text.as_bytes()).expect("a file");
+            assert_eq!(digest_of(&index, dir.path(), "a"), Digest::of(text.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded_and_damage_makes_it_empty() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("index");
+        let seen_ns = now_ns();
+        let index = StatIndex::default();
+        let record =
+            |number: u64| Record { stat: StatKey { inode: number, ..stat(5, 6) }, digest: Digest::of(b"x"), seen_ns };
+        for (number, name) in ["b", "a/c", "a-b", "\u{e9}"].iter().enumerate() {
+            index.changes.write().expect("unpoisoned").insert(path(name), Some(record(number as u64)));
+        }
+        index.save(&file).expect("saved");
+        let loaded = StatIndex::load(&file);
+        assert_eq!(loaded.saved.count, 4);
+        assert_eq!(loaded.saved.get("a/c"), Some(record(1)));
+        assert_eq!(loaded.saved.get("a"), None);
+        loaded.forget(&path("b"));
+        loaded.save(&file).expect("saved");
+        assert_eq!(StatIndex::load(&file).saved.count, 3);
+
+        let good = ops::read(&file).expect("there");
+        for (at, _) in good.iter().enumerate() {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            assert!(Saved::check(bad).is_none(), "byte {at}");
+            assert!(Saved::check(good[..at].to_vec()).is_none(), "cut at {at}");
+        }
+        ops::write(&file, b"something else").expect("a file");
+        assert_eq!(StatIndex::load(&file).saved.count, 0);
+        assert_eq!(StatIndex::load(&dir.path().join("none")).saved.count, 0);
+    }
+
+    #[test]
+    fn an_unchanged_index_is_not_written() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("index");
+        StatIndex::load(&file).save(&file).expect("nothing to do");
+        assert!(!ops::exists(&file));
+    }
+
+    #[test]
+    fn links_directories_and_absences_are_told() {
+        let dir = tempfile::tempdir().expect("a directory");
+        ops::symlink("some/where", &dir.path().join("link")).expect("a link");
+        ops::create_dir(&dir.path().join("dir")).expect("a directory");
+        let index = StatIndex::default();
+        let mut leaves = index.digest(dir.path(), &[path("link"), path("dir"), path("gone")]);
+        assert!(matches!(leaves.remove(2), Err(LeafError::Fs(error)) if error.is_missing()));
+        let entries: Vec<Entry> = leaves.into_iter().map(|leaf| leaf.expect("there").entry).collect();
+        assert_eq!(entries, [Entry::Link { target: "some/where".into() }, Entry::Dir]);
+    }
+
+    #[test]
+    fn a_leaf_knows_whether_it_is_still_there() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("a");
+        ops::write(&file, b"1").expect("a file");
+        let leaf = StatIndex::default().digest(dir.path(), &[path("a")]).remove(0).expect("there");
+        assert!(leaf.is_still(&file));
+        ops::write(&file, b"22").expect("a file");
+        assert!(!leaf.is_still(&file));
+        ops::remove_file(&file).expect("removable");
+        assert!(!leaf.is_still(&file));
+    }
+}
