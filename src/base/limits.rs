@@ -29,3 +29,15 @@ pub const FETCH_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 
 /// Earlier fingerprints kept per task for explanations.
 pub const FINGERPRINTS_PER_TASK: usize = 16;
+
+/// Most files, links and directories one flat listing may have: nested trees that share parts can name more than any disk holds.
+pub const LISTING_ENTRIES_MAX: usize = 4_000_000;
+
+/// Outputs remembered per action in the ledger of recordings.
+pub const LEDGER_ROWS_PER_ACTION: usize = 64;
+
+/// Days after which unused history, ledger rows and fingerprints without a result are forgotten.
+pub const MEMORY_DAYS: u32 = 90;
+
+/// Days for which a damaged database that was set aside is kept.
+pub const DAMAGED_DAYS: u32 = 7;
