@@ -41,3 +41,14 @@ pub const SYNTAX_ERRORS_MAX: usize = 10;
 
 /// Longest chain of templates that extend each other.
 pub const EXTENDS_DEPTH_MAX: usize = 32;
+/// Most files, links and directories one flat listing may have: nested trees that share parts can name more than any disk holds.
+pub const LISTING_ENTRIES_MAX: usize = 4_000_000;
+
+/// Outputs remembered per action in the ledger of recordings.
+pub const LEDGER_ROWS_PER_ACTION: usize = 64;
+
+/// Days after which unused history, ledger rows and fingerprints without a result are forgotten.
+pub const MEMORY_DAYS: u32 = 90;
+
+/// Days for which a damaged database that was set aside is kept.
+pub const DAMAGED_DAYS: u32 = 7;

@@ -1,7 +1,10 @@
 //! Copying files with their mode, by reflink where the file system can. Knows no store.
 
+use std::fs::File;
+use std::io::{Read, Seek, Write};
 use std::path::Path;
 
+use crate::base::digest::{Digest, Digester};
 use crate::fs::ops::{self, AtPath, FsError};
 
 /// Mode of a materialized file.
@@ -19,6 +22,49 @@ pub fn copy_file(from: &Path, to: &Path, executable: bool) -> Result<(), FsError
     std::io::copy(&mut source, &mut target).at("write", to)?;
     Ok(())
 }
+
+/// Copies a regular file to a path that must not exist, with these permission bits, and digests the bytes that arrived.
+///
+/// Reflinks where the file system can, and digests the clone: what is digested is what stays, even while another program
+/// writes to `from`. Also gives the length in bytes. On an error nothing stays at `to`.
+/// Cost: one read, and one write where there are no reflinks.
+pub fn copy_digesting(from: &Path, to: &Path, mode: u32) -> Result<(Digest, u64), FsError> {
+    let mut source = ops::open_no_follow(from)?;
+    let mut target = ops::create_new(to, mode)?;
+    let copied = copy_into(&mut source, from, &mut target, to);
+    if copied.is_err() {
+        // The first error is the one worth telling.
+        drop(ops::remove_file(to));
+    }
+    copied
+}
+
+fn copy_into(source: &mut File, from: &Path, target: &mut File, to: &Path) -> Result<(Digest, u64), FsError> {
+    let cloned = rustix::fs::ioctl_ficlone(&*target, &*source).is_ok();
+    if cloned {
+        target.rewind().at("read", to)?;
+    }
+    let mut digester = Digester::default();
+    let mut buffer = vec![0; COPY_BUFFER_BYTES];
+    let mut total = 0;
+    loop {
+        let count = if cloned {
+            target.read(&mut buffer).at("read", to)?
+        } else {
+            source.read(&mut buffer).at("read", from)?
+        };
+        if count == 0 {
+            return Ok((digester.finish(), total));
+        }
+        digester.update(&buffer[..count]);
+        if !cloned {
+            target.write_all(&buffer[..count]).at("write", to)?;
+        }
+        total += count as u64;
+    }
+}
+
+const COPY_BUFFER_BYTES: usize = 256 * 1024;
 
 /// Hard-links `from` at `to`; the two names are one file afterwards.
 pub fn hard_link(from: &Path, to: &Path) -> Result<(), FsError> {

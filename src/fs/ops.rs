@@ -238,6 +238,21 @@ pub fn read_dir(path: &Path) -> Result<Vec<DirEntry>, FsError> {
     Ok(entries)
 }
 
+/// Waits until the bytes of a file are on the disk.
+pub fn sync_file(path: &Path) -> Result<(), FsError> {
+    open_no_follow(path)?.sync_data().at("sync", path)
+}
+
+/// Waits until the names in a directory are on the disk.
+pub fn sync_dir(path: &Path) -> Result<(), FsError> {
+    open(path)?.sync_all().at("sync", path)
+}
+
+/// Waits until everything on the file system that holds `path` is on the disk: cheaper than syncing many files one by one.
+pub fn sync_fs(path: &Path) -> Result<(), FsError> {
+    rustix::fs::syncfs(open(path)?).map_err(io::Error::from).at("sync", path)
+}
+
 /// Free and total bytes of the file system that holds `path`.
 pub fn disk_space(path: &Path) -> Result<(u64, u64), FsError> {
     let stat = rustix::fs::statvfs(path).map_err(io::Error::from).at("look at", path)?;

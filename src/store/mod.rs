@@ -1,1 +1,50 @@
-//! store.
+//! Layer 2: the local content store. Blobs, trees, results, what explains them, and the memory of earlier runs.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `layout` | where things lie on the disk |
+//! | `locks` | leases, the gate between uses and collection, action locks |
+//! | `db`, `migrate`, `recover` | connections, versions, damage |
+//! | `pending`, `writer` | the queue of rows and the one thread that commits them |
+//! | `content`, `blobs`, `trees` | bytes by digest |
+//! | `results`, `history` | the action cache; durations, outcomes, fingerprints |
+//! | `gc`, `mark`, `verify`, `stat`, `archive` | keeping it small and sound, carrying it elsewhere |
+//!
+//! Laws: bytes are digested whenever they are read, and what does not match is absent; a row is committed after the bytes it
+//! names are on the disk; the first result of an action stays; nothing that a live session put or used is
+//! collected; a damaged database is set aside and costs cache misses. Knows nothing of manifests, graphs or sandboxes.
+
+mod archive;
+mod blobs;
+mod content;
+mod db;
+mod error;
+mod gc;
+mod history;
+mod layout;
+mod locks;
+mod mark;
+mod migrate;
+mod open;
+mod pending;
+mod recover;
+mod results;
+mod stage;
+mod stat;
+mod trees;
+mod verify;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use archive::{ExportReport, ImportReport};
+pub use error::StoreError;
+pub use gc::{GcMode, GcOptions, GcReport};
+pub use history::{History, TaskRun};
+pub use locks::ActionLock;
+pub use open::{OpenOptions, Store};
+pub use results::{ActionResult, LedgerEntry, Recorded};
+pub use stage::Stage;
+pub use stat::StoreStat;
+pub use verify::{VerifyMode, VerifyOptions, VerifyReport};

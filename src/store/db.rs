@@ -1,0 +1,415 @@
+//! Connections to the database: opening, the pool of readers, retries, and what happens on damage. Knows no table.
+//!
+//! A damaged database is set aside and rebuilt ([`crate::store::recover`]) wherever the damage is met; every query is a
+//! closure that can run again on the new one. Other processes notice by the inode ([`Database::follow`]).
+//!
+//! Nothing here opens `store.db` by itself, not even to look at its header: closing any descriptor of a file drops
+//! the POSIX locks that SQLite holds on it in the whole process (`sqlite.org/howtocorrupt.html`, section 2.2).
+
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::base::diagnostic::Diagnostic;
+use crate::fs::ops;
+use crate::store::error::{BUSY_WAIT_S, StoreError, Trouble, trouble};
+use crate::store::layout::Layout;
+use crate::store::locks::{hold, wait_exclusive};
+use crate::store::migrate::{self, Before, Refusal};
+use crate::store::recover;
+
+/// What this process may do to the store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Access {
+    /// Everything.
+    ReadWrite,
+    /// Look.
+    ReadOnly,
+}
+
+/// How often a statement that met another process's lock is tried, each time for [`BUSY_WAIT_S`].
+const BUSY_ATTEMPTS: usize = 6;
+/// How often a database is set aside within one operation before the disk itself is taken to be broken.
+const DAMAGE_ATTEMPTS: usize = 2;
+/// The write-ahead log is cut back to this size, in bytes.
+const JOURNAL_BYTES_MAX: i64 = 64 * 1024 * 1024;
+/// Idle readers kept.
+const IDLE_MAX: usize = 16;
+
+/// Messages for the person, each once.
+#[derive(Debug, Default)]
+pub(super) struct Notices {
+    all: Mutex<Vec<Diagnostic>>,
+}
+
+impl Notices {
+    /// Adds one unless it is there.
+    pub fn add(&self, notice: Diagnostic) {
+        let mut all = hold(&self.all);
+        if !all.contains(&notice) {
+            all.push(notice);
+        }
+    }
+
+    /// All so far, oldest first.
+    pub fn all(&self) -> Vec<Diagnostic> {
+        hold(&self.all).clone()
+    }
+}
+
+/// A connection and which incarnation of the database it is connected to.
+#[derive(Debug)]
+pub(super) struct Connected {
+    /// The connection.
+    pub connection: Connection,
+    /// Rises with every rebuilt database.
+    pub generation: u64,
+}
+
+/// The database of one open store.
+#[derive(Debug)]
+pub(super) struct Database {
+    layout: Layout,
+    path: PathBuf,
+    access: Access,
+    network: bool,
+    now_ms: fn() -> i64,
+    notices: Arc<Notices>,
+    state: Mutex<State>,
+    view: Mutex<View>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    generation: u64,
+    identity: Option<(u64, u64)>,
+    idle: Vec<Connection>,
+}
+
+/// How a store that may not be written is looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum View {
+    /// As SQLite does it: needs the shared memory of a live writer, or a rollback journal.
+    #[default]
+    Plain,
+    /// As a file that nobody writes to.
+    Immutable,
+    /// Not at all: an empty database in memory stands in.
+    StandIn,
+}
+
+impl Database {
+    /// Opens it, creating, migrating or rebuilding it as needed.
+    pub fn open(
+        layout: Layout,
+        access: Access,
+        now_ms: fn() -> i64,
+        notices: Arc<Notices>,
+    ) -> Result<Self, StoreError> {
+        let network = ops::is_network_fs(layout.dir());
+        let path = layout.database();
+        let (state, view) = (Mutex::default(), Mutex::default());
+        let database = Self { layout, path, access, network, now_ms, notices, state, view };
+        database.establish(&mut hold(&database.state), None)?;
+        Ok(database)
+    }
+
+    /// Runs a query on a pooled reader. `doing` completes "cannot … in store.db".
+    ///
+    /// The query may run more than once. Waits for other processes; sets a damaged database aside.
+    pub fn read<T>(
+        &self,
+        doing: &'static str,
+        query: impl Fn(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        self.attempt(doing, |connected| {
+            let connection = match connected {
+                Some(connection) => connection,
+                None => self.connect(Purpose::Read)?,
+            };
+            let value = query(&connection)?;
+            Ok((value, connection))
+        })
+    }
+
+    fn attempt<T>(
+        &self,
+        doing: &'static str,
+        run: impl Fn(Option<Connection>) -> rusqlite::Result<(T, Connection)>,
+    ) -> Result<T, StoreError> {
+        let (mut busy, mut damaged) = (0, 0);
+        loop {
+            let (pooled, generation) = {
+                let mut state = hold(&self.state);
+                (state.idle.pop(), state.generation)
+            };
+            let error = match run(pooled) {
+                Ok((value, connection)) => {
+                    self.give_back(connection, generation);
+                    return Ok(value);
+                }
+                Err(error) => error,
+            };
+            match trouble(&error) {
+                Trouble::Busy if busy < BUSY_ATTEMPTS => busy += 1,
+                Trouble::Damaged if damaged < DAMAGE_ATTEMPTS => {
+                    damaged += 1;
+                    self.replace(generation, &error.to_string())?;
+                }
+                _ => return Err(StoreError::database(&self.path, doing, error)),
+            }
+        }
+    }
+
+    fn give_back(&self, connection: Connection, generation: u64) {
+        let mut state = hold(&self.state);
+        if state.generation == generation && state.idle.len() < IDLE_MAX {
+            state.idle.push(connection);
+        }
+    }
+
+    /// A connection for writing, for the writer thread and for collection.
+    pub fn writer(&self) -> Result<Connected, StoreError> {
+        let mut damaged = 0;
+        loop {
+            let generation = hold(&self.state).generation;
+            match self.connect(Purpose::Write) {
+                Ok(connection) => return Ok(Connected { connection, generation }),
+                Err(error) if trouble(&error) == Trouble::Damaged && damaged < DAMAGE_ATTEMPTS => {
+                    damaged += 1;
+                    self.replace(generation, &error.to_string())?;
+                }
+                Err(error) => return Err(StoreError::database(&self.path, "connect", error)),
+            }
+        }
+    }
+
+    /// Runs something on a writing connection, which it replaces as needed; the something may run more than once.
+    pub fn write<T>(
+        &self,
+        doing: &'static str,
+        connected: &mut Option<Connected>,
+        run: impl Fn(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let (mut busy, mut damaged) = (0, 0);
+        loop {
+            self.follow()?;
+            if connected.as_ref().is_some_and(|held| held.generation != hold(&self.state).generation) {
+                *connected = None;
+            }
+            let held = match connected.take() {
+                Some(held) => held,
+                None => self.writer()?,
+            };
+            let error = match run(&held.connection) {
+                Ok(value) => {
+                    *connected = Some(held);
+                    return Ok(value);
+                }
+                Err(error) => error,
+            };
+            match trouble(&error) {
+                Trouble::Busy if busy < BUSY_ATTEMPTS => {
+                    busy += 1;
+                    *connected = Some(held);
+                }
+                // The lock files beside it could be written, so a database that says it cannot be has a broken header.
+                Trouble::Damaged | Trouble::ReadOnly if damaged < DAMAGE_ATTEMPTS => {
+                    damaged += 1;
+                    let generation = held.generation;
+                    drop(held);
+                    self.replace(generation, &error.to_string())?;
+                }
+                _ => return Err(StoreError::database(&self.path, doing, error)),
+            }
+        }
+    }
+
+    /// Sees whether another process set the database aside, and turns to the new one.
+    pub fn follow(&self) -> Result<(), StoreError> {
+        let mut state = hold(&self.state);
+        if self.access == Access::ReadWrite && state.identity != self.identity() {
+            self.layout.prepare()?;
+            state.generation += 1;
+            state.idle.clear();
+            self.establish(&mut state, None)?;
+        }
+        Ok(())
+    }
+
+    /// Sets the database aside because of `why`, unless someone else has done so since `generation`.
+    pub fn replace(&self, generation: u64, why: &str) -> Result<(), StoreError> {
+        let mut state = hold(&self.state);
+        if state.generation != generation {
+            return Ok(());
+        }
+        state.generation += 1;
+        state.idle.clear();
+        self.establish(&mut state, Some(why))
+    }
+
+    /// The current incarnation.
+    pub fn generation(&self) -> u64 {
+        hold(&self.state).generation
+    }
+
+    fn identity(&self) -> Option<(u64, u64)> {
+        ops::symlink_metadata(&self.path).ok().map(|meta| (meta.dev(), meta.ino()))
+    }
+
+    /// Makes sure that `store.db` is there and sound, one process at a time.
+    fn establish(&self, state: &mut State, damage: Option<&str>) -> Result<(), StoreError> {
+        if self.access == Access::ReadOnly {
+            self.establish_read_only(damage);
+            return Ok(());
+        }
+        let _open = wait_exclusive(&self.layout.lock("open"))?;
+        if let Some(why) = damage
+            && state.identity == self.identity()
+        {
+            self.set_aside(why)?;
+        }
+        let mut damaged = 0;
+        loop {
+            match self.try_establish() {
+                Ok(()) => {
+                    state.identity = self.identity();
+                    return Ok(());
+                }
+                Err(Refusal::Newer(found)) => {
+                    let path = self.layout.dir().to_owned();
+                    return Err(StoreError::Newer { path, found, known: migrate::VERSION });
+                }
+                Err(Refusal::Damaged(why)) if damaged < DAMAGE_ATTEMPTS => self.set_aside(&why)?,
+                Err(Refusal::Sql(error))
+                    if damaged < DAMAGE_ATTEMPTS && matches!(trouble(&error), Trouble::Damaged | Trouble::ReadOnly) =>
+                {
+                    self.set_aside(&error.to_string())?;
+                }
+                Err(Refusal::Sql(cause)) => return Err(StoreError::database(&self.path, "open the tables", cause)),
+                Err(Refusal::Damaged(why)) => {
+                    let cause = rusqlite::Error::InvalidParameterName(why);
+                    return Err(StoreError::database(&self.path, "open the tables", cause));
+                }
+            }
+            damaged += 1;
+        }
+    }
+
+    fn try_establish(&self) -> Result<(), Refusal> {
+        let connection = self.connect(Purpose::Write)?;
+        if migrate::migrate(&connection)? == Before::Nothing {
+            recover::rebuild(&connection, &self.layout, (self.now_ms)())?;
+        }
+        Ok(())
+    }
+
+    fn set_aside(&self, why: &str) -> Result<(), StoreError> {
+        let kept = recover::set_aside(&self.layout, (self.now_ms)())?;
+        tracing::warn!(why, "the database was set aside");
+        self.notices.add(
+            Diagnostic::warning(format!(
+                "the store's database was damaged ({why}); it was set aside as `{}` and rebuilt without its results",
+                kept.display()
+            ))
+            .help("nothing to do: what is missing runs again"),
+        );
+        Ok(())
+    }
+
+    fn establish_read_only(&self, damage: Option<&str>) {
+        for view in [View::Plain, View::Immutable] {
+            *hold(&self.view) = view;
+            // A log that was never played back holds what the file alone does not: half of the truth is none.
+            let whole = view == View::Plain || !self.has_log();
+            if damage.is_none() && whole && self.connect_read_only().is_ok_and(|connection| is_current(&connection)) {
+                return;
+            }
+        }
+        *hold(&self.view) = View::StandIn;
+        self.notices.add(Diagnostic::warning(format!(
+            "the read-only store {} has no database that can be read: nothing is found there",
+            self.layout.dir().display()
+        )));
+    }
+
+    fn has_log(&self) -> bool {
+        let log = self.layout.dir().join("store.db-wal");
+        ops::symlink_metadata(&log).is_ok_and(|meta| meta.len() > 0)
+    }
+
+    fn connect(&self, purpose: Purpose) -> rusqlite::Result<Connection> {
+        if self.access == Access::ReadOnly {
+            return self.connect_read_only();
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.path, flags)?;
+        connection.busy_timeout(Duration::from_secs(BUSY_WAIT_S))?;
+        if purpose == Purpose::Write {
+            // Before the first table, or it has no effect.
+            connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+        }
+        // WAL needs memory shared between all users of the file, which no network file system gives.
+        let (journal, synchronous) = if self.network { ("DELETE", "FULL") } else { ("WAL", "NORMAL") };
+        connection.pragma_update_and_check(None, "journal_mode", journal, |_| Ok(()))?;
+        connection.pragma_update(None, "synchronous", synchronous)?;
+        connection.pragma_update(None, "temp_store", "MEMORY")?;
+        connection.pragma_update_and_check(None, "journal_size_limit", JOURNAL_BYTES_MAX, |_| Ok(()))?;
+        // A damaged cell is then found as damage instead of being believed. No memory map: a truncated file would be a SIGBUS.
+        connection.pragma_update(None, "cell_size_check", true)?;
+        connection.set_prepared_statement_cache_capacity(64);
+        if purpose == Purpose::Read {
+            connection.pragma_update(None, "query_only", true)?;
+        }
+        Ok(connection)
+    }
+
+    fn connect_read_only(&self) -> rusqlite::Result<Connection> {
+        let view = *hold(&self.view);
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+        let connection = match view {
+            View::StandIn => {
+                let memory = Connection::open_in_memory()?;
+                return match migrate::migrate(&memory) {
+                    Ok(_) => Ok(memory),
+                    Err(Refusal::Sql(error)) => Err(error),
+                    Err(refusal) => unreachable!("BUG: an empty database is refused: {refusal:?}"),
+                };
+            }
+            View::Plain => Connection::open_with_flags(&self.path, flags - OpenFlags::SQLITE_OPEN_URI)?,
+            View::Immutable => Connection::open_with_flags(immutable_uri(&self.path), flags)?,
+        };
+        connection.busy_timeout(Duration::from_secs(BUSY_WAIT_S))?;
+        Ok(connection)
+    }
+}
+
+/// The path as a `file:` URI (sqlite.org/uri.html) that promises that nobody writes.
+fn immutable_uri(path: &Path) -> std::ffi::OsString {
+    let mut uri = b"file:".to_vec();
+    for &byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'%' | b'?' | b'#' => uri.extend_from_slice(format!("%{byte:02x}").as_bytes()),
+            byte => uri.push(byte),
+        }
+    }
+    uri.extend_from_slice(b"?immutable=1");
+    std::ffi::OsString::from_vec(uri)
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Purpose {
+    Read,
+    Write,
+}
+
+fn is_current(connection: &Connection) -> bool {
+    let version = connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
+    version.is_ok_and(|version| version == migrate::VERSION)
+        && connection.query_row("SELECT count(*) FROM usage", [], |row| row.get::<_, i64>(0)).is_ok()
+}

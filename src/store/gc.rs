@@ -1,0 +1,276 @@
+//! Collection: least recently used results first, then everything that no result names. Knows nothing of why.
+//!
+//! Order: the gate is closed ([`crate::store::locks`]), so that every use by every live process is in the database; the
+//! results are walked from the most recently used; what fits under the cap, and everything that was put or used since
+//! the oldest live lease began, stays; rows go in one transaction, files to `trash/`; the gate opens; the trash is
+//! unlinked. A crash in between leaves files without rows, which the next collection finds.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use crate::base::digest::Digest;
+use crate::base::limits::{DAMAGED_DAYS, MEMORY_DAYS};
+use crate::fs::ops::{self, FsError};
+use crate::store::content::{self, Key, Kind, Row, int};
+use crate::store::error::StoreError;
+use crate::store::history;
+use crate::store::locks::{oldest_lease, sweep_action_locks, wait_exclusive};
+use crate::store::mark::{Marked, Marking};
+use crate::store::open::{Session, Store};
+use crate::store::recover;
+use crate::store::results;
+
+/// Whether collection only tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GcMode {
+    /// Tell what would go.
+    DryRun,
+    /// Remove it.
+    Delete,
+}
+
+/// What to collect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GcOptions {
+    /// Whether to do it.
+    pub mode: GcMode,
+    /// Bytes that may stay; the store's own cap if not given.
+    pub bytes_max: Option<u64>,
+    /// Results not used for so many days go even if there is room.
+    pub keep_days: Option<u32>,
+}
+
+/// What was, or would be, collected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct GcReport {
+    /// Results removed.
+    pub results_removed: u64,
+    /// Results that stay.
+    pub results_kept: u64,
+    /// Blobs removed, inside the database and as files.
+    pub blobs_removed: u64,
+    /// Trees removed.
+    pub trees_removed: u64,
+    /// Files without a row that were removed.
+    pub orphans_removed: u64,
+    /// Bytes freed.
+    pub bytes_freed: u64,
+    /// Bytes that stay.
+    pub bytes_kept: u64,
+    /// Results and unnamed contents that would have gone, were they not put or used by a session that is still live.
+    pub protected: u64,
+}
+
+/// Share of the cap down to which automatic collection goes, so that the next run does not collect again, in percent.
+const LOW_WATER_PERCENT: u64 = 90;
+/// Files unlinked by one task of the CPU pool.
+const UNLINK_CHUNK: usize = 256;
+/// Free pages given back to the file system in one go.
+const VACUUM_PAGES: u32 = 100_000;
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+impl Store {
+    /// Collects. Waits for other collections and for everyone who is just storing something.
+    ///
+    /// Cost: one read of every tree, and of one row per content and result; stores by other processes wait meanwhile.
+    pub fn gc(&self, options: GcOptions) -> Result<GcReport, StoreError> {
+        let session = self.session()?;
+        let _alone = wait_exclusive(&self.layout.lock("gc"))?;
+        self.settle()?;
+        let closed = session.gate.close()?;
+        let plan = self.plan(&options)?;
+        if options.mode == GcMode::DryRun {
+            return Ok(plan.report);
+        }
+        self.remove_rows(&plan)?;
+        let trash = self.layout.scratch("trash").join(session.lease.scratch_name());
+        self.remove_files(&plan, &trash)?;
+        drop(closed);
+        self.tidy(session, &trash)?;
+        Ok(plan.report)
+    }
+
+    /// Collects if the store is over its cap, down to nine tenths of it. For the end of a run: what the run used is no
+    /// longer protected by its lease. Cost where there is room: one row.
+    pub fn maybe_gc(&self) -> Result<Option<GcReport>, StoreError> {
+        if self.writable().is_none() {
+            return Ok(None);
+        }
+        self.settle()?;
+        let used = self.database.read("read the usage", used_bytes)?;
+        if used <= self.bytes_max {
+            return Ok(None);
+        }
+        self.renew_lease()?;
+        let bytes_max = Some(self.bytes_max / 100 * LOW_WATER_PERCENT);
+        self.gc(GcOptions { mode: GcMode::Delete, bytes_max, keep_days: None }).map(Some)
+    }
+
+    fn plan(&self, options: &GcOptions) -> Result<Plan, StoreError> {
+        let horizon_ms = oldest_lease(&self.layout)?;
+        let days = |days: u32| self.now_ms().saturating_sub(i64::from(days).saturating_mul(DAY_MS));
+        let rows = self.database.read("list results", results::all)?;
+        let contents = self.database.read("list content", all_contents)?;
+        let fingerprints = self.database.read("count fingerprints", history::fingerprint_bytes)?;
+        let mut marking = Marking::new(self, &contents, fingerprints);
+        let marked = marking.results(
+            &rows,
+            options.bytes_max.unwrap_or(self.bytes_max),
+            options.keep_days.map_or(i64::MIN, days),
+            horizon_ms,
+        )?;
+        let Marked { doomed, protected } = marked;
+        let mut report = GcReport {
+            results_removed: doomed.len() as u64,
+            results_kept: (rows.len() - doomed.len()) as u64,
+            protected,
+            ..GcReport::default()
+        };
+        let mut unnamed = Vec::new();
+        for (key, row) in &contents {
+            let is_marked = marking.is_marked(key);
+            if is_marked || row.last_used_ms >= horizon_ms {
+                report.bytes_kept += row.stored;
+                report.protected += u64::from(!is_marked);
+                continue;
+            }
+            report.bytes_freed += row.stored;
+            match key.kind {
+                Kind::Blob => report.blobs_removed += 1,
+                Kind::Tree => report.trees_removed += 1,
+            }
+            unnamed.push((*key, *row));
+        }
+        let orphans = self.orphans(&contents)?;
+        report.orphans_removed = orphans.len() as u64;
+        report.bytes_freed += orphans.iter().map(|(_, size)| size).sum::<u64>();
+        let orphans = orphans.into_iter().map(|(key, _)| key).collect();
+        Ok(Plan { doomed, unnamed, orphans, forgotten_before_ms: days(MEMORY_DAYS), report })
+    }
+
+    /// Files whose row is missing. With the gate closed nobody is between writing a file and its row.
+    pub(super) fn orphans(&self, contents: &[(Key, Row)]) -> Result<Vec<(Key, u64)>, FsError> {
+        let known: BTreeSet<&Key> = contents.iter().filter(|(_, row)| row.is_file).map(|(key, _)| key).collect();
+        let mut orphans = Vec::new();
+        for kind in Kind::ALL {
+            orphans.extend(self.layout.scan(kind)?.into_iter().filter(|(key, _)| !known.contains(key)));
+        }
+        Ok(orphans)
+    }
+
+    fn remove_rows(&self, plan: &Plan) -> Result<(), StoreError> {
+        self.database.write("collect", &mut None, |connection| {
+            let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+            for action in &plan.doomed {
+                transaction.prepare_cached("DELETE FROM result WHERE action = ?1")?.execute([action.as_bytes()])?;
+            }
+            for (key, _) in &plan.unnamed {
+                content::remove(&transaction, key)?;
+            }
+            forget(&transaction, plan.forgotten_before_ms)?;
+            recount(&transaction)?;
+            transaction.commit()
+        })
+    }
+
+    fn remove_files(&self, plan: &Plan, trash: &std::path::Path) -> Result<(), FsError> {
+        ops::create_dir(trash)?;
+        let files = plan.unnamed.iter().filter(|(_, row)| row.is_file).map(|(key, _)| key);
+        for key in files.chain(&plan.orphans) {
+            let name = format!("{}-{}", key.kind.dir(), key.digest);
+            ops::if_there(ops::rename(&self.layout.content(key), &trash.join(name)))?;
+        }
+        Ok(())
+    }
+
+    /// What can be done with the gate open again.
+    fn tidy(&self, session: &Session, trash: &std::path::Path) -> Result<(), StoreError> {
+        let names: Vec<PathBuf> = ops::read_dir(trash)?.into_iter().map(|entry| trash.join(entry.name)).collect();
+        let chunks: Vec<&[PathBuf]> = names.chunks(UNLINK_CHUNK).collect();
+        chunks.into_par_iter().try_for_each(|chunk| chunk.iter().try_for_each(|path| ops::remove_file(path)))?;
+        ops::remove_all(trash)?;
+        recover::sweep_scratch(&self.layout)?;
+        sweep_action_locks(&self.layout)?;
+        self.sweep_workspaces(session)?;
+        for (at_ms, path) in self.layout.damaged()? {
+            if at_ms < self.now_ms().saturating_sub(i64::from(DAMAGED_DAYS) * DAY_MS) {
+                ops::remove_file(&path)?;
+            }
+        }
+        self.database.write("give pages back", &mut None, |connection| {
+            let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+            let mut rows = statement.query([])?;
+            while rows.next()?.is_some() {}
+            Ok(())
+        })
+    }
+
+    /// Removes what is kept for workspaces whose root is gone.
+    fn sweep_workspaces(&self, session: &Session) -> Result<(), FsError> {
+        use std::os::unix::ffi::OsStringExt;
+        for entry in ops::read_dir(&self.layout.workspaces())? {
+            let dir = self.layout.workspaces().join(entry.name);
+            let Some(root) = ops::if_there(ops::read(&dir.join("root")))? else { continue };
+            if !ops::exists(&PathBuf::from(std::ffi::OsString::from_vec(root))) {
+                // Renamed first: half a directory must not be found under its name.
+                let trash = self.layout.scratch("trash").join(session.lease.scratch_name());
+                ops::rename(&dir, &trash)?;
+                ops::remove_all(&trash)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Plan {
+    doomed: Vec<Digest>,
+    unnamed: Vec<(Key, Row)>,
+    orphans: Vec<Key>,
+    forgotten_before_ms: i64,
+    report: GcReport,
+}
+
+/// Every content row, blobs first, in order of the digests.
+pub(super) fn all_contents(connection: &Connection) -> rusqlite::Result<Vec<(Key, Row)>> {
+    let mut rows = content::all(connection, Kind::Blob)?;
+    rows.extend(content::all(connection, Kind::Tree)?);
+    Ok(rows)
+}
+
+/// The running total of bytes.
+pub(super) fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
+    connection.query_row("SELECT bytes FROM usage WHERE id = 0", [], |row| row.get(0)).map(content::uint)
+}
+
+/// Drops memory that nothing refers to any more.
+fn forget(connection: &Connection, before_ms: i64) -> rusqlite::Result<()> {
+    connection.execute("DELETE FROM recent WHERE at_ms < ?1", [before_ms])?;
+    connection.execute("DELETE FROM history WHERE at_ms < ?1", [before_ms])?;
+    connection.execute(
+        "DELETE FROM ledger WHERE at_ms < ?1 AND NOT EXISTS (SELECT 1 FROM result WHERE result.action = ledger.action)",
+        [before_ms],
+    )?;
+    let mut statement = connection.prepare(
+        "SELECT action FROM fingerprint WHERE NOT EXISTS (SELECT 1 FROM recent WHERE recent.action = fingerprint.action) \
+         AND NOT EXISTS (SELECT 1 FROM result WHERE result.action = fingerprint.action)",
+    )?;
+    let unused =
+        statement.query_map([], |row| content::digest_column(row, 0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+    for action in unused {
+        history::remove_fingerprint(connection, &action)?;
+    }
+    Ok(())
+}
+
+/// Counts the running total anew.
+pub(super) fn recount(connection: &Connection) -> rusqlite::Result<()> {
+    let content: i64 = connection.query_row("SELECT coalesce(sum(stored), 0) FROM content", [], |row| row.get(0))?;
+    let fingerprints = int(history::fingerprint_bytes(connection)?);
+    let results: i64 = connection.query_row("SELECT count(*) FROM result", [], |row| row.get(0))?;
+    let bytes = content + fingerprints + results * int(results::ROW_BYTES);
+    connection.execute("UPDATE usage SET bytes = ?1 WHERE id = 0", [bytes])?;
+    Ok(())
+}

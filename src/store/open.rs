@@ -1,0 +1,194 @@
+//! Opening and closing a store: sessions, read-only stores, notices. Knows no table.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::base::diagnostic::Diagnostic;
+use crate::base::digest::Digest;
+use crate::base::limits::STORE_BYTES_DEFAULT;
+use crate::fs::atomic::{self, Durability};
+use crate::fs::ops::{self, FsError};
+use crate::store::db::{Access, Database, Notices};
+use crate::store::error::StoreError;
+use crate::store::layout::Layout;
+use crate::store::locks::{ActionLock, Gate, Lease};
+use crate::store::writer::Queue;
+
+/// How to open a store.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// The store directory; made if it is not there.
+    pub dir: PathBuf,
+    /// Cap in bytes; a tenth of the disk but at most [`STORE_BYTES_DEFAULT`] if not given.
+    pub bytes_max: Option<u64>,
+    /// Milliseconds since 1970.
+    pub now_ms: fn() -> i64,
+}
+
+/// The local content store: blobs, trees, results, and what explains them. Share it behind an `Arc`.
+///
+/// Everything put or recorded is seen by this process at once and written by one background thread; [`Store::flush`] or
+/// dropping the store waits for that. Whatever is read is digested first: damaged content is absent content.
+#[derive(Debug)]
+pub struct Store {
+    pub(super) layout: Layout,
+    pub(super) database: Arc<Database>,
+    pub(super) notices: Arc<Notices>,
+    pub(super) bytes_max: u64,
+    clock: fn() -> i64,
+    session: Option<Session>,
+}
+
+/// What a store that may be written has in addition. Fields drop in order: the queue is written before the lease ends.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub queue: Queue,
+    pub gate: Arc<Gate>,
+    pub lease: Lease,
+}
+
+impl Store {
+    /// Opens a store, making or mending it where needed; [`Store::notices`] tells what was mended.
+    ///
+    /// A store that this process may not write is opened for looking: recording is then a notice, and putting an error.
+    ///
+    /// # Errors
+    /// [`StoreError::Newer`] and [`StoreError::Foreign`] for directories that are better left alone.
+    pub fn open(options: OpenOptions) -> Result<Store, StoreError> {
+        match Self::open_as(&options, Access::ReadWrite) {
+            Err(error) if refuses_writing(&error) && ops::exists(&options.dir.join("FORMAT")) => {
+                let store = Self::open_as(&options, Access::ReadOnly)?;
+                store.notices.add(
+                    Diagnostic::warning(format!("the store {} is read-only here", options.dir.display()))
+                        .help("set `DRYSTONE_STORE` to a directory that may be written"),
+                );
+                Ok(store)
+            }
+            opened => opened,
+        }
+    }
+
+    pub(super) fn open_as(options: &OpenOptions, access: Access) -> Result<Store, StoreError> {
+        let layout = Layout::new(options.dir.clone());
+        match access {
+            Access::ReadWrite => layout.prepare()?,
+            Access::ReadOnly => drop(layout.format()?),
+        }
+        // Absolute and without links: what is handed out must not depend on the current directory.
+        let layout = Layout::new(ops::canonical(&options.dir)?);
+        let notices = Arc::new(Notices::default());
+        let began = match access {
+            Access::ReadOnly => None,
+            Access::ReadWrite => {
+                let gate = Gate::new(&layout);
+                let pass = gate.enter()?;
+                let lease = Lease::begin(&layout, (options.now_ms)())?;
+                drop(pass);
+                Some((gate, lease))
+            }
+        };
+        let database = Arc::new(Database::open(layout.clone(), access, options.now_ms, Arc::clone(&notices))?);
+        let session = match began {
+            None => None,
+            Some((gate, lease)) => Some(Session { queue: Queue::start(&layout, &database, &notices)?, gate, lease }),
+        };
+        let bytes_max = match options.bytes_max {
+            Some(bytes) => bytes,
+            None => (ops::disk_space(layout.dir())?.1 / 10).min(STORE_BYTES_DEFAULT),
+        };
+        Ok(Store { layout, database, notices, bytes_max, clock: options.now_ms, session })
+    }
+
+    /// What a person should know about this store, oldest first.
+    pub fn notices(&self) -> Vec<Diagnostic> {
+        self.notices.all()
+    }
+
+    /// The store directory, absolute.
+    pub fn dir(&self) -> &Path {
+        self.layout.dir()
+    }
+
+    /// The cap in bytes.
+    pub fn bytes_max(&self) -> u64 {
+        self.bytes_max
+    }
+
+    /// A directory of its own for the workspace at `root`, kept until the workspace is gone; made if needed.
+    pub fn workspace_dir(&self, root: &Path) -> Result<PathBuf, StoreError> {
+        use std::os::unix::ffi::OsStrExt;
+        self.session()?;
+        let dir = self.layout.workspace(root);
+        let mark = dir.join("root");
+        let known = ops::if_there(ops::read(&mark))?.is_some_and(|named| named == root.as_os_str().as_bytes());
+        if !known {
+            ops::create_dir_all(&dir)?;
+            // Names the workspace, so that collection can see when it is gone.
+            atomic::write(&mark, root.as_os_str().as_bytes(), Durability::Relaxed)?;
+        }
+        Ok(dir)
+    }
+
+    /// Waits until everything put and recorded is on the disk.
+    ///
+    /// # Errors
+    /// Tells, once, what could not be written since the last call.
+    pub fn flush(&self) -> Result<(), StoreError> {
+        match &self.session {
+            Some(session) => session.queue.flush(),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until no other process and no other thread holds the action, then holds it.
+    pub fn lock_action(&self, action: &Digest) -> Result<ActionLock, StoreError> {
+        self.session()?;
+        Ok(ActionLock::wait(self.layout.action_lock(action))?)
+    }
+
+    /// Holds the action unless someone else does.
+    pub fn try_lock_action(&self, action: &Digest) -> Result<Option<ActionLock>, StoreError> {
+        self.session()?;
+        Ok(ActionLock::attempt(self.layout.action_lock(action))?)
+    }
+
+    /// Declares that nothing put or looked up so far is needed any more: for programs that stay, between two runs.
+    pub fn renew_lease(&self) -> Result<(), StoreError> {
+        let session = self.session()?;
+        let _pass = session.gate.enter()?;
+        Ok(session.lease.renew(self.now_ms())?)
+    }
+
+    pub(super) fn now_ms(&self) -> i64 {
+        (self.clock)()
+    }
+
+    /// The session, or why there is none.
+    pub(super) fn session(&self) -> Result<&Session, StoreError> {
+        self.session.as_ref().ok_or_else(|| StoreError::ReadOnly { path: self.layout.dir().to_owned() })
+    }
+
+    /// The session if the store may be written.
+    pub(super) fn writable(&self) -> Option<&Session> {
+        self.session.as_ref()
+    }
+
+    /// Waits for the writer where there is one, so that queries see everything; failures are told by [`Store::flush`].
+    pub(super) fn settle(&self) -> Result<(), StoreError> {
+        match &self.session {
+            Some(session) => session.queue.settle(),
+            None => Ok(()),
+        }
+    }
+}
+
+fn refuses_writing(error: &StoreError) -> bool {
+    use std::io::ErrorKind;
+    match error {
+        StoreError::Fs(FsError { cause, .. }) => {
+            matches!(cause.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
+        }
+        StoreError::ReadOnly { .. } => true,
+        _ => false,
+    }
+}

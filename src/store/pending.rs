@@ -1,0 +1,91 @@
+//! What is queued for the writer and not committed yet, so that this process sees it at once. Knows no SQL.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use crate::base::digest::Digest;
+use crate::store::content::{Body, Key};
+use crate::store::locks::hold;
+use crate::store::results::Recording;
+
+/// What is queued about one content.
+#[derive(Clone, Debug)]
+pub(super) enum QueuedContent {
+    /// It is being added.
+    Put {
+        /// Bytes of the content.
+        size: u64,
+        /// The content itself.
+        body: Arc<Body>,
+    },
+    /// It was found damaged and is being removed.
+    Drop,
+}
+
+/// What is queued about one action.
+#[derive(Clone, Debug)]
+pub(super) enum QueuedResult {
+    /// Its result is being added.
+    Record(Arc<Recording>),
+    /// Its result was found incomplete and is being removed.
+    Forget,
+}
+
+/// Everything queued, by name. Each entry carries the number of the job that put it there.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    last: u64,
+    contents: HashMap<Key, (u64, QueuedContent)>,
+    results: HashMap<Digest, (u64, QueuedResult)>,
+}
+
+impl Pending {
+    /// What is queued about a content.
+    pub fn content(&self, key: &Key) -> Option<QueuedContent> {
+        hold(&self.state).contents.get(key).map(|(_, queued)| queued.clone())
+    }
+
+    /// What is queued about an action.
+    pub fn result(&self, action: &Digest) -> Option<QueuedResult> {
+        hold(&self.state).results.get(action).map(|(_, queued)| queued.clone())
+    }
+
+    /// Notes a content; returns the number for [`Pending::settle_content`].
+    pub fn note_content(&self, key: Key, queued: QueuedContent) -> u64 {
+        let mut state = hold(&self.state);
+        state.last += 1;
+        let number = state.last;
+        state.contents.insert(key, (number, queued));
+        number
+    }
+
+    /// Notes an action; returns the number for [`Pending::settle_result`].
+    pub fn note_result(&self, action: Digest, queued: QueuedResult) -> u64 {
+        let mut state = hold(&self.state);
+        state.last += 1;
+        let number = state.last;
+        state.results.insert(action, (number, queued));
+        number
+    }
+
+    /// Forgets a committed content unless something newer is queued about it.
+    pub fn settle_content(&self, key: &Key, number: u64) {
+        let mut state = hold(&self.state);
+        if state.contents.get(key).is_some_and(|(held, _)| *held == number) {
+            state.contents.remove(key);
+        }
+    }
+
+    /// Forgets a committed action unless something newer is queued about it.
+    pub fn settle_result(&self, action: &Digest, number: u64) {
+        let mut state = hold(&self.state);
+        if state.results.get(action).is_some_and(|(held, _)| *held == number) {
+            state.results.remove(action);
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Checking a whole store: the database, every byte of every content, every reference. Repairs by dropping what is bad.
+
+use std::collections::BTreeSet;
+
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+use rusqlite::Connection;
+
+use crate::base::digest::Digest;
+use crate::base::tree::Tree;
+use crate::fs::digest::digest_file;
+use crate::fs::ops;
+use crate::store::blobs::OnDamage;
+use crate::store::content::{self, Key, Kind, Row};
+use crate::store::error::StoreError;
+use crate::store::gc;
+use crate::store::locks::{Closed, wait_exclusive};
+use crate::store::open::Store;
+use crate::store::results::{self, ActionResult};
+use crate::store::writer::Job;
+
+/// Whether verification only tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum VerifyMode {
+    /// Tell what is bad.
+    Report,
+    /// Drop it.
+    Repair,
+}
+
+/// How to verify.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VerifyOptions {
+    /// Whether to drop what is bad.
+    pub mode: VerifyMode,
+}
+
+/// What was found. Empty lists: the store is sound.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct VerifyReport {
+    /// Blobs and trees digested.
+    pub contents: u64,
+    /// Bytes digested.
+    pub bytes: u64,
+    /// Results followed.
+    pub results: u64,
+    /// What SQLite says of its file, one line each.
+    pub database: Vec<String>,
+    /// Blobs that are missing or not what their name says.
+    pub damaged_blobs: Vec<Digest>,
+    /// Trees that are missing, not what their name says, or not canonical.
+    pub damaged_trees: Vec<Digest>,
+    /// Actions whose results are damaged themselves or name something that is missing.
+    pub dangling: Vec<Digest>,
+    /// Files in `blobs/` and `trees/` that no row knows: left by crashes, harmless.
+    pub orphans: Vec<Digest>,
+    /// Whether all of this was dropped.
+    pub repaired: bool,
+}
+
+impl VerifyReport {
+    /// Whether nothing is wrong. Orphans are not wrong.
+    pub fn is_sound(&self) -> bool {
+        self.database.is_empty()
+            && self.damaged_blobs.is_empty()
+            && self.damaged_trees.is_empty()
+            && self.dangling.is_empty()
+    }
+}
+
+impl Store {
+    /// Reads and digests everything. Cost: one read of the whole store on the calling rayon pool.
+    ///
+    /// With [`VerifyMode::Repair`] what is bad is dropped, and a database that SQLite finds broken is rebuilt from the files.
+    pub fn verify(&self, options: VerifyOptions) -> Result<VerifyReport, StoreError> {
+        let _alone = match self.writable() {
+            Some(_) => Some(wait_exclusive(&self.layout.lock("gc"))?),
+            None => None,
+        };
+        self.settle()?;
+        let mut report = VerifyReport::default();
+        let generation = self.database.generation();
+        report.database = self.database.read("check the database", integrity)?;
+        if options.mode == VerifyMode::Repair && !report.database.is_empty() {
+            self.session()?;
+            self.database.replace(generation, &report.database[0])?;
+        }
+        let contents = self.database.read("list content", gc::all_contents)?;
+        let bad = self.digest_all(&contents, &mut report)?;
+        if options.mode == VerifyMode::Repair {
+            for key in &bad {
+                self.drop_if_still_bad(key)?;
+            }
+            self.settle()?;
+        }
+        self.follow_results(&bad, options.mode, &mut report)?;
+        let closed = self.close_gate()?;
+        let contents = self.database.read("list content", gc::all_contents)?;
+        for (key, _) in self.orphans(&contents)? {
+            report.orphans.push(key.digest);
+            if options.mode == VerifyMode::Repair {
+                ops::remove_file(&self.layout.content(&key))?;
+            }
+        }
+        drop(closed);
+        if options.mode == VerifyMode::Repair {
+            self.database.write("recount", &mut None, gc::recount)?;
+            report.repaired = true;
+        }
+        Ok(report)
+    }
+
+    fn close_gate(&self) -> Result<Option<Closed>, StoreError> {
+        match self.writable() {
+            Some(session) => Ok(Some(session.gate.close()?)),
+            None => Ok(None),
+        }
+    }
+
+    fn digest_all(&self, contents: &[(Key, Row)], report: &mut VerifyReport) -> Result<Vec<Key>, StoreError> {
+        report.contents = contents.len() as u64;
+        report.bytes = contents.iter().map(|(_, row)| row.size).sum();
+        let verdicts: Vec<Option<Key>> = contents
+            .par_iter()
+            .map(|(key, row)| Ok(if self.is_sound(key, row)? { None } else { Some(*key) }))
+            .collect::<Result<_, StoreError>>()?;
+        let bad: Vec<Key> = verdicts.into_iter().flatten().collect();
+        for key in &bad {
+            match key.kind {
+                Kind::Blob => report.damaged_blobs.push(key.digest),
+                Kind::Tree => report.damaged_trees.push(key.digest),
+            }
+        }
+        Ok(bad)
+    }
+
+    fn is_sound(&self, key: &Key, row: &Row) -> Result<bool, StoreError> {
+        if key.kind == Kind::Blob && row.is_file {
+            let file = ops::if_there(digest_file(&self.layout.content(key)))?;
+            return Ok(file == Some((key.digest, row.size)));
+        }
+        let bytes = if row.is_file {
+            ops::if_there(ops::read(&self.layout.content(key)))?
+        } else {
+            self.database.read("read content", |connection| content::inline_bytes(connection, key))?
+        };
+        Ok(bytes.is_some_and(|bytes| {
+            bytes.len() as u64 == row.size
+                && key.kind.digest(&bytes) == key.digest
+                && (key.kind == Kind::Blob || Tree::decode(&bytes).is_ok())
+        }))
+    }
+
+    /// Drops content unless another process has put it anew since it was found bad.
+    fn drop_if_still_bad(&self, key: &Key) -> Result<(), StoreError> {
+        let row = self.database.read("look for content", |connection| content::find(connection, key))?;
+        match row {
+            Some(row) if !self.is_sound(key, &row)? => self.drop_damaged(key),
+            _ => Ok(()),
+        }
+    }
+
+    fn follow_results(&self, bad: &[Key], mode: VerifyMode, report: &mut VerifyReport) -> Result<(), StoreError> {
+        let rows = self.database.read("list results", results::all)?;
+        report.results = rows.len() as u64;
+        let bad: BTreeSet<&Key> = bad.iter().collect();
+        for row in rows {
+            if row.is_sound && self.names_only_good(&row.result, &bad)? {
+                continue;
+            }
+            report.dangling.push(row.result.action);
+            if mode == VerifyMode::Repair {
+                let (action, outputs) = (row.result.action, row.result.outputs);
+                self.session()?.queue.push(Job::Forget { action, outputs }, None)?;
+            }
+        }
+        report.dangling.sort();
+        self.settle()
+    }
+
+    fn names_only_good(&self, result: &ActionResult, bad: &BTreeSet<&Key>) -> Result<bool, StoreError> {
+        let log = Key::blob(result.stdout_stderr);
+        let Some(closure) = self.closure(&result.outputs, OnDamage::Leave)? else { return Ok(false) };
+        let named = closure.blobs.keys().map(|digest| Key::blob(*digest));
+        Ok(self.present(&log)?.is_some()
+            && self.has_blobs(&closure)?
+            && named.chain([log]).all(|key| !bad.contains(&key)))
+    }
+}
+
+fn integrity(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection.prepare("PRAGMA integrity_check")?;
+    let lines = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+    Ok(lines.into_iter().filter(|line| line != "ok").collect())
+}

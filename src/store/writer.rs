@@ -1,0 +1,296 @@
+//! The one thread that writes rows: it blocks on its queue, takes whatever is there, and commits it as one group.
+//!
+//! New files and the directories that name them are synced before the transaction that refers to them, so that no row
+//! ever names bytes that a power loss can take away. Knows nothing of what callers are waiting for.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use crate::base::diagnostic::Diagnostic;
+use crate::base::digest::Digest;
+use crate::fs::ops::{self, FsError};
+use crate::store::content::{self, Body, Key};
+use crate::store::db::{Connected, Database, Notices};
+use crate::store::error::StoreError;
+use crate::store::history::{self, TaskRun};
+use crate::store::layout::Layout;
+use crate::store::locks::{Pass, hold};
+use crate::store::pending::{Pending, QueuedContent, QueuedResult};
+use crate::store::recover;
+use crate::store::results::{self, Recording};
+
+/// Jobs that wait before callers do.
+const QUEUE_JOBS_MAX: usize = 1024;
+/// Jobs in one transaction.
+const BATCH_JOBS_MAX: usize = 4096;
+/// New files above which the whole file system is synced at once instead of each of them.
+const SYNC_FILES_MAX: usize = 64;
+
+/// One change of rows.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// Adds content that is already in place.
+    Put { key: Key, size: u64, body: Arc<Body>, at_ms: i64 },
+    /// Marks content as used.
+    Touch { key: Key, at_ms: i64 },
+    /// Removes damaged content.
+    Drop { key: Key },
+    /// Adds a result; the first one of an action stays.
+    Record(Arc<Recording>),
+    /// Marks a result as used.
+    TouchResult { action: Digest, at_ms: i64 },
+    /// Removes a result whose outputs are not all there.
+    Forget { action: Digest, outputs: Digest },
+    /// Notes how a task ended.
+    Run(Box<TaskRun>),
+}
+
+#[derive(Debug)]
+struct Queued {
+    job: Job,
+    number: u64,
+    _pass: Option<Pass>,
+}
+
+#[derive(Debug)]
+enum Message {
+    Job(Queued),
+    Flush(SyncSender<()>),
+}
+
+/// What could not be written so far.
+#[derive(Clone, Debug)]
+struct Failure {
+    count: usize,
+    cause: String,
+    is_full: bool,
+}
+
+/// The queue's end in the hands of callers. Dropping it writes everything and waits for that.
+#[derive(Debug)]
+pub(super) struct Queue {
+    sender: Option<SyncSender<Message>>,
+    thread: Option<JoinHandle<()>>,
+    failure: Arc<Mutex<Option<Failure>>>,
+    dir: PathBuf,
+    /// What is queued.
+    pub pending: Arc<Pending>,
+}
+
+impl Queue {
+    /// Starts the writer.
+    pub fn start(layout: &Layout, database: &Arc<Database>, notices: &Arc<Notices>) -> Result<Self, StoreError> {
+        let (sender, receiver) = sync_channel(QUEUE_JOBS_MAX);
+        let pending = Arc::new(Pending::default());
+        let failure = Arc::new(Mutex::new(None));
+        let writer = Writer {
+            layout: layout.clone(),
+            database: Arc::clone(database),
+            notices: Arc::clone(notices),
+            pending: Arc::clone(&pending),
+            failure: Arc::clone(&failure),
+            connected: None,
+        };
+        let thread = std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || writer.run(&receiver))
+            .map_err(|cause| FsError::new("start the writer of", layout.dir(), cause))?;
+        let dir = layout.dir().to_owned();
+        Ok(Self { sender: Some(sender), thread: Some(thread), failure, dir, pending })
+    }
+
+    /// Queues a job; waits while the queue is full. `pass` is kept until the job is committed.
+    pub fn push(&self, job: Job, pass: Option<Pass>) -> Result<(), StoreError> {
+        // Noted before it is sent: from here on this process sees it.
+        let number = match &job {
+            Job::Put { key, size, body, .. } => {
+                self.pending.note_content(*key, QueuedContent::Put { size: *size, body: Arc::clone(body) })
+            }
+            Job::Drop { key } => self.pending.note_content(*key, QueuedContent::Drop),
+            Job::Forget { action, .. } => self.pending.note_result(*action, QueuedResult::Forget),
+            Job::Record(recording) if recording.is_new => {
+                self.pending.note_result(recording.result.action, QueuedResult::Record(Arc::clone(recording)))
+            }
+            Job::Record(_) | Job::Touch { .. } | Job::TouchResult { .. } | Job::Run(_) => 0,
+        };
+        self.send(Message::Job(Queued { job, number, _pass: pass }))
+    }
+
+    /// Waits until everything queued so far is committed or has failed.
+    pub fn settle(&self) -> Result<(), StoreError> {
+        let (done, wait) = sync_channel(1);
+        self.send(Message::Flush(done))?;
+        wait.recv().map_err(|_| self.stopped())
+    }
+
+    /// As [`Queue::settle`], and tells what failed since the last time it told.
+    pub fn flush(&self) -> Result<(), StoreError> {
+        self.settle()?;
+        match hold(&self.failure).take() {
+            None => Ok(()),
+            Some(failure) if failure.is_full => Err(StoreError::Full { path: self.dir.clone() }),
+            Some(Failure { count, cause, .. }) => Err(StoreError::Unwritten { path: self.dir.clone(), count, cause }),
+        }
+    }
+
+    fn send(&self, message: Message) -> Result<(), StoreError> {
+        let sender = self.sender.as_ref().ok_or_else(|| self.stopped())?;
+        sender.send(message).map_err(|_| self.stopped())
+    }
+
+    fn stopped(&self) -> StoreError {
+        StoreError::Unwritten { path: self.dir.clone(), count: 1, cause: "its writer has stopped".to_owned() }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        drop(self.sender.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the store's writer panicked");
+        }
+    }
+}
+
+struct Writer {
+    layout: Layout,
+    database: Arc<Database>,
+    notices: Arc<Notices>,
+    pending: Arc<Pending>,
+    failure: Arc<Mutex<Option<Failure>>>,
+    connected: Option<Connected>,
+}
+
+impl Writer {
+    fn run(mut self, receiver: &Receiver<Message>) {
+        if let Err(error) = recover::sweep_scratch(&self.layout) {
+            tracing::debug!(%error, "scratch of earlier sessions stays for now");
+        }
+        while let Ok(first) = receiver.recv() {
+            let mut jobs = Vec::new();
+            let mut waiting = Vec::new();
+            let mut next = Some(first);
+            while let Some(message) = next {
+                match message {
+                    Message::Job(job) => jobs.push(job),
+                    Message::Flush(done) => waiting.push(done),
+                }
+                next = if jobs.len() < BATCH_JOBS_MAX { receiver.try_recv().ok() } else { None };
+            }
+            self.commit(jobs);
+            for done in waiting {
+                // Whoever no longer waits needs no answer.
+                done.send(()).ok();
+            }
+        }
+        self.close();
+    }
+
+    fn commit(&mut self, jobs: Vec<Queued>) {
+        if jobs.is_empty() {
+            return;
+        }
+        let written = sync_files(&self.layout, &jobs).and_then(|()| {
+            self.database.write("write", &mut self.connected, |connection| {
+                let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+                apply(&transaction, &jobs)?;
+                transaction.commit()
+            })
+        });
+        match written {
+            Ok(()) => {
+                for queued in &jobs {
+                    self.settle(queued);
+                }
+            }
+            // What is queued stays visible to this process: the run goes on, and the next one misses.
+            Err(error) => self.fail(jobs.len(), &error),
+        }
+    }
+
+    fn settle(&self, queued: &Queued) {
+        match &queued.job {
+            Job::Put { key, .. } | Job::Drop { key } => self.pending.settle_content(key, queued.number),
+            Job::Forget { action, .. } => self.pending.settle_result(action, queued.number),
+            Job::Record(recording) => self.pending.settle_result(&recording.result.action, queued.number),
+            Job::Touch { .. } | Job::TouchResult { .. } | Job::Run(_) => {}
+        }
+    }
+
+    fn fail(&self, count: usize, error: &StoreError) {
+        self.notices.add(
+            Diagnostic::warning(format!("results were not stored: {error}"))
+                .help("the run goes on; what is missing runs again"),
+        );
+        let mut failure = hold(&self.failure);
+        match failure.as_mut() {
+            Some(earlier) => earlier.count += count,
+            None => *failure = Some(Failure { count, cause: error.to_string(), is_full: error.is_full() }),
+        }
+    }
+
+    fn close(self) {
+        if let Some(Connected { connection, .. }) = self.connected {
+            // Neither is needed for what was promised; the next opener does without.
+            drop(connection.execute_batch("PRAGMA optimize; PRAGMA wal_checkpoint(TRUNCATE)"));
+        }
+    }
+}
+
+fn sync_files(layout: &Layout, jobs: &[Queued]) -> Result<(), StoreError> {
+    let mut paths = Vec::new();
+    let mut dirs = BTreeSet::new();
+    for queued in jobs {
+        if let Job::Put { key, body, .. } = &queued.job
+            && **body == Body::File
+        {
+            let path = layout.content(key);
+            dirs.insert(layout.contents(key.kind));
+            dirs.extend(path.parent().map(PathBuf::from));
+            paths.push(path);
+        }
+    }
+    if paths.len() > SYNC_FILES_MAX {
+        return Ok(ops::sync_fs(layout.dir())?);
+    }
+    // A file that is gone again was found damaged: its row will lead nowhere and readers look at the file first.
+    paths.par_iter().try_for_each(|path| ops::if_there(ops::sync_file(path)).map(drop))?;
+    for dir in &dirs {
+        ops::if_there(ops::sync_dir(dir))?;
+    }
+    Ok(())
+}
+
+fn apply(connection: &Connection, jobs: &[Queued]) -> rusqlite::Result<()> {
+    let mut grown = 0;
+    let mut labels = BTreeSet::new();
+    for queued in jobs {
+        match &queued.job {
+            Job::Put { key, size, body, at_ms } => grown += content::insert(connection, key, *size, body, *at_ms)?,
+            Job::Touch { key, at_ms } => content::touch(connection, key, *at_ms)?,
+            Job::Drop { key } => grown += content::remove(connection, key)?,
+            Job::Record(recording) => {
+                grown += results::insert(connection, recording)?;
+                labels.insert(recording.result.label.as_str());
+            }
+            Job::TouchResult { action, at_ms } => results::touch(connection, action, *at_ms)?,
+            Job::Forget { action, outputs } => grown += results::forget(connection, action, outputs)?,
+            Job::Run(run) => {
+                history::note(connection, run)?;
+                labels.insert(run.label.as_str());
+            }
+        }
+    }
+    for label in labels {
+        grown += history::prune(connection, label)?;
+    }
+    content::add_usage(connection, grown)
+}
