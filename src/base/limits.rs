@@ -41,6 +41,7 @@ pub const SYNTAX_ERRORS_MAX: usize = 10;
 
 /// Longest chain of templates that extend each other.
 pub const EXTENDS_DEPTH_MAX: usize = 32;
+
 /// Most files, links and directories one flat listing may have: nested trees that share parts can name more than any disk holds.
 pub const LISTING_ENTRIES_MAX: usize = 4_000_000;
 

@@ -7,6 +7,7 @@ use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
 use crate::cli::table::json;
+use crate::cli::{opening, reach};
 use crate::report::ink::{Color, Ink, paint};
 
 /// Options of `affected`.
@@ -59,8 +60,16 @@ pub fn affected_text(rows: &[AffectedRow], format: AffectedFormat, color: Color)
 }
 
 /// Lists what a change reaches.
-pub fn run(_args: AffectedArgs, _context: &Context) -> Result<ExitKind, CliError> {
-    Err(CliError::bug("`affected` is not wired"))
+pub fn run(args: AffectedArgs, context: &Context) -> Result<ExitKind, CliError> {
+    let opened = opening::open(context)?;
+    let store = opening::open_store(context, opened.workspace.config.store_bytes_max)?;
+    let session = opened.session(context, store, opening::looking(), opening::never_cancelled()?)?;
+    let found = reach::affected_tasks(&session, args.revision.as_deref())?;
+    let mut rows: Vec<AffectedRow> =
+        found.into_iter().map(|(task, proof)| AffectedRow { task: session.label(task), proof }).collect();
+    rows.sort_by(|one, other| one.task.cmp(&other.task));
+    context.out.write(affected_text(&rows, args.format, context.stdout.color).as_bytes());
+    Ok(ExitKind::Done)
 }
 
 #[cfg(test)]

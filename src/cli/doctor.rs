@@ -11,6 +11,8 @@ use crate::cli::exit::ExitKind;
 use crate::cli::table::json;
 use crate::fs::ops;
 use crate::report::ink::{Color, Ink, paint};
+use crate::sandbox::probe::{Refusal, probe};
+use crate::sandbox::spec::Level;
 
 /// Free space under which a build is likely to fill the disk, in bytes.
 const FREE_BYTES_MIN: u64 = 1024 * 1024 * 1024;
@@ -131,6 +133,23 @@ fn store_checks(context: &Context) -> Vec<Check> {
     checks
 }
 
+/// Each level of isolation, tried for real.
+fn sandbox_checks() -> Vec<Check> {
+    let probe = probe();
+    let check = |(level, verdict): &(Level, Result<(), Refusal>)| {
+        let name = format!("isolation {}", level.word());
+        match verdict {
+            Ok(()) => Check::new(&name, Verdict::Good, "works"),
+            Err(refusal) => {
+                let needed = *level == Level::Namespaces;
+                let verdict = if needed { Verdict::Bad } else { Verdict::Limited };
+                Check::new(&name, verdict, refusal.reason.clone()).remedy(refusal.remedy.clone())
+            }
+        }
+    };
+    probe.verdicts().iter().map(check).collect()
+}
+
 /// Git, which tells what has changed: found on PATH or not.
 fn git_check(context: &Context) -> Check {
     let path = context.environment.get("PATH").unwrap_or("");
@@ -144,8 +163,8 @@ fn git_check(context: &Context) -> Check {
 
 /// Checks this machine.
 pub fn run(args: DoctorArgs, context: &Context) -> Result<ExitKind, CliError> {
-    // The sandbox levels (`sandbox::probe`) come first once wired.
-    let mut checks = store_checks(context);
+    let mut checks = sandbox_checks();
+    checks.extend(store_checks(context));
     checks.push(git_check(context));
     context.out.write(doctor_text(&checks, args.format, context.stdout.color).as_bytes());
     Ok(doctor_exit(&checks))

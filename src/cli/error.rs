@@ -7,6 +7,7 @@ use crate::fs::ops::FsError;
 use crate::report::ink::{Color, Ink, paint};
 use crate::report::out::Appearance;
 use crate::report::render::{render, render_all};
+use crate::store::StoreError;
 
 /// A command that could not be done. A task that failed is not an error but an [`ExitKind`].
 #[derive(Debug)]
@@ -76,6 +77,12 @@ impl CliError {
 impl From<FsError> for CliError {
     fn from(error: FsError) -> Self {
         CliError::infrastructure(error.to_string())
+    }
+}
+
+impl From<StoreError> for CliError {
+    fn from(error: StoreError) -> Self {
+        CliError::infrastructure(error.to_string()).help("`drystone doctor` and `drystone store verify` tell more")
     }
 }
 

@@ -5,14 +5,21 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
+use crate::base::digest::Digest;
 use crate::base::time::human_duration;
 use crate::cli::args::Format;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
-use crate::cli::plan::{Forecast, WireWhy, whys};
+use crate::cli::opening;
+use crate::cli::plan::{self, Forecast, WireWhy, whys};
 use crate::cli::table::json;
 use crate::engine::event::MissReason;
+use crate::engine::execute::now_ms;
+use crate::engine::explain as why;
+use crate::engine::session::Session;
+use crate::engine::{plan as engine_plan, preview};
+use crate::fingerprint::sink::{Content, Field, RecordSink};
 use crate::report::ink::{Color, Ink, paint};
 use crate::report::wire::milliseconds;
 
@@ -40,6 +47,8 @@ pub struct Explanation {
     pub action: Option<String>,
     /// The last time it ran, where that is known.
     pub last: Option<LastRun>,
+    /// Every field of its fingerprint now; only in JSON.
+    pub fingerprint: Option<serde_json::Value>,
 }
 
 /// The last time a task ran.
@@ -55,9 +64,9 @@ pub struct LastRun {
 
 /// The explanation for people.
 pub fn explain_text(explanation: &Explanation, color: Color) -> String {
-    let Explanation { task, forecast, why, action, last } = explanation;
+    let Explanation { task, forecast, why, action, last, fingerprint: _ } = explanation;
     let (verdict, because) = match forecast {
-        Forecast::Hit => ("would be a hit", "why it ran then"),
+        Forecast::Hit => ("is up to date", "why it ran then"),
         Forecast::Run => ("would run", "why"),
         Forecast::Perhaps => ("runs if what it needs comes out differently", "why"),
     };
@@ -82,8 +91,15 @@ pub fn explain_json(explanation: &Explanation) -> String {
         ago_ms: milliseconds(last.ago),
         duration_ms: milliseconds(last.duration),
     });
-    let Explanation { task, forecast, why, action, .. } = explanation;
-    json(&Wire { task, forecast: *forecast, why: whys(why), action: action.as_deref(), last })
+    let Explanation { task, forecast, why, action, fingerprint, .. } = explanation;
+    json(&Wire {
+        task,
+        forecast: *forecast,
+        why: whys(why),
+        action: action.as_deref(),
+        last,
+        fingerprint: fingerprint.as_ref(),
+    })
 }
 
 #[derive(Serialize)]
@@ -93,6 +109,7 @@ struct Wire<'e> {
     why: Vec<WireWhy<'e>>,
     action: Option<&'e str>,
     last: Option<WireLast<'e>>,
+    fingerprint: Option<&'e serde_json::Value>,
 }
 
 #[derive(Serialize)]
@@ -103,8 +120,69 @@ struct WireLast<'e> {
 }
 
 /// Explains a task.
-pub fn run(_args: ExplainArgs, _context: &Context) -> Result<ExitKind, CliError> {
-    Err(CliError::bug("`explain` is not wired"))
+pub fn run(args: ExplainArgs, context: &Context) -> Result<ExitKind, CliError> {
+    let opened = opening::open(context)?;
+    let task = opened.select_one(&args.target)?;
+    let store = opening::open_store(context, opened.workspace.config.store_bytes_max)?;
+    let session = opened.session(context, store, opening::looking(), opening::never_cancelled()?)?;
+    let plan = engine_plan::plan(&session, &[task]).map_err(|error| opened.plan_error(error))?;
+    let last = preview::preview_last(&session, &plan).map_err(|error| opened.preview_error(error))?;
+    let (forecast, record) = last.ok_or_else(|| CliError::bug("a plan of one task is empty"))?;
+    session.save_indexes();
+    let action = match &forecast {
+        preview::Forecast::Hit { action } | preview::Forecast::Run { action, .. } => Some(action.to_hex()),
+        preview::Forecast::Depends { .. } => None,
+    };
+    let last = last_run(&session, &forecast)?;
+    let mut row = plan::row(session.label(task), forecast);
+    if row.forecast == Forecast::Hit {
+        row.why = why::last(&session, task);
+    }
+    let explanation = Explanation {
+        task: row.task,
+        forecast: row.forecast,
+        why: row.why,
+        action,
+        last,
+        fingerprint: record.map(|record| fingerprint_json(&record)),
+    };
+    match args.format {
+        Format::Human => context.out.write(explain_text(&explanation, context.stdout.color).as_bytes()),
+        Format::Json => context.out.write(explain_json(&explanation).as_bytes()),
+    }
+    Ok(ExitKind::Done)
+}
+
+/// When the result that serves now was made, in any worktree.
+fn last_run(session: &Session<'_>, forecast: &preview::Forecast) -> Result<Option<LastRun>, CliError> {
+    let preview::Forecast::Hit { action } = forecast else { return Ok(None) };
+    Ok(session.store.lookup(action)?.map(|result| LastRun {
+        ago: Duration::from_millis(now_ms().saturating_sub(result.created_ms).unsigned_abs()),
+        duration: Duration::from_millis(result.duration_ms),
+        outcome: "ran".to_owned(),
+    }))
+}
+
+/// The fields of a fingerprint by name: texts as they are, digests in hexadecimal, absent ones as null.
+fn fingerprint_json(record: &RecordSink) -> serde_json::Value {
+    let text = |field: Field, bytes: &[u8]| match (field, Digest::from_slice(bytes)) {
+        (Field::Inputs | Field::Tools, Some(digest)) => serde_json::Value::from(digest.to_hex()),
+        _ => serde_json::Value::from(String::from_utf8_lossy(bytes).into_owned()),
+    };
+    let field = |(field, content): &(Field, Content)| {
+        let value = match content {
+            Content::Absent => serde_json::Value::Null,
+            Content::One(value) => text(*field, value),
+            Content::List(values) => values.iter().map(|value| text(*field, value)).collect(),
+            Content::Map(pairs) => pairs
+                .iter()
+                .map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), text(*field, value)))
+                .collect::<serde_json::Map<_, _>>()
+                .into(),
+        };
+        (field.word().to_owned(), value)
+    };
+    record.fields.iter().map(field).collect::<serde_json::Map<_, _>>().into()
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use clap::{Args, ValueEnum};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
+use crate::cli::opening;
+use crate::graph::export;
 
 /// Options of `graph`.
 #[derive(Args, Clone, Debug)]
@@ -29,6 +31,19 @@ pub enum GraphFormat {
 }
 
 /// Writes the graph.
-pub fn run(_args: GraphArgs, _context: &Context) -> Result<ExitKind, CliError> {
-    Err(CliError::bug("`graph` is not wired"))
+pub fn run(args: GraphArgs, context: &Context) -> Result<ExitKind, CliError> {
+    let opened = opening::open(context)?;
+    let (workspace, graph) = (&opened.workspace, &opened.graph);
+    let tasks = if args.targets.is_empty() {
+        graph.topological().to_vec()
+    } else {
+        graph.closure(&opened.select(&args.targets)?)
+    };
+    let text = match args.format {
+        GraphFormat::Dot => export::dot(workspace, graph, &tasks),
+        GraphFormat::Mermaid => export::mermaid(workspace, graph, &tasks),
+        GraphFormat::Json => export::json(workspace, graph, &tasks),
+    };
+    context.out.line(text.trim_end());
+    Ok(ExitKind::Done)
 }

@@ -3,11 +3,14 @@
 use clap::Args;
 use serde::Serialize;
 
+use crate::base::ids::TaskId;
 use crate::cli::args::Format;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
+use crate::cli::opening::{self, Opened};
 use crate::cli::table::{aligned, json};
+use crate::manifest::model::{Command, TaskKind};
 
 /// Columns of a command shown in a list before it is cut.
 const ABOUT_COLUMNS_MAX: usize = 60;
@@ -66,8 +69,24 @@ fn first_line(text: &str) -> String {
 }
 
 /// Lists tasks.
-pub fn run(_args: ListArgs, _context: &Context) -> Result<ExitKind, CliError> {
-    Err(CliError::bug("`list` is not wired"))
+pub fn run(args: ListArgs, context: &Context) -> Result<ExitKind, CliError> {
+    let opened = opening::open(context)?;
+    let mut rows: Vec<ListRow> = opened.select(&args.targets)?.into_iter().map(|task| row(&opened, task)).collect();
+    rows.sort_by(|one, other| one.task.cmp(&other.task));
+    context.out.write(list_text(&rows, args.format).as_bytes());
+    Ok(ExitKind::Done)
+}
+
+fn row(opened: &Opened, task: TaskId) -> ListRow {
+    let task = &opened.workspace.tasks[task];
+    let about = match &task.kind {
+        TaskKind::Run(run) => match &run.command {
+            Command::Shell(script) => script.clone(),
+            Command::Exec(words) => words.join(" "),
+        },
+        TaskKind::Fetch(fetch) => fetch.urls.first().cloned().unwrap_or_default(),
+    };
+    ListRow { task: task.label.to_string(), kind: task.kind.word(), about, tags: task.tags.clone() }
 }
 
 #[cfg(test)]

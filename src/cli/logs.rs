@@ -5,7 +5,9 @@ use clap::Args;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
+use crate::cli::opening;
 use crate::engine::event::Log;
+use crate::engine::log;
 use crate::report::out::Out;
 use crate::sandbox::spec::Stream;
 
@@ -28,8 +30,13 @@ pub fn replay(log: &Log, out: &Out, err: &Out) {
 }
 
 /// Replays a log.
-pub fn run(_args: LogsArgs, _context: &Context) -> Result<ExitKind, CliError> {
-    Err(CliError::bug("`logs` is not wired"))
+pub fn run(args: LogsArgs, context: &Context) -> Result<ExitKind, CliError> {
+    let opened = opening::open(context)?;
+    let (store, result) = opening::result_of(&opened, context, &args.target)?;
+    let log = store.read(&result.stdout_stderr)?.and_then(|bytes| log::decode(&bytes).ok());
+    let log = log.ok_or_else(|| CliError::infrastructure("the log is no longer in the store"))?;
+    replay(&log, &context.out, &context.err);
+    Ok(ExitKind::Done)
 }
 
 #[cfg(test)]

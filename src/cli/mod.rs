@@ -14,16 +14,19 @@ pub mod init;
 pub mod list;
 pub mod logs;
 pub mod man;
+pub mod opening;
 pub mod outputs;
 pub mod panic;
 pub mod plan;
 pub mod query;
+pub mod reach;
 pub mod reference;
 pub mod reports;
 pub mod run;
 pub mod schema;
 pub mod store;
 pub mod table;
+pub mod watch;
 
 #[cfg(test)]
 mod generated;

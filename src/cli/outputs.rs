@@ -3,11 +3,14 @@
 use clap::Args;
 use serde::Serialize;
 
+use crate::base::path::RelPath;
 use crate::base::time::human_bytes;
+use crate::base::tree::Entry;
 use crate::cli::args::Format;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
+use crate::cli::opening;
 use crate::cli::table::{aligned, json};
 
 /// Options of `outputs`.
@@ -54,8 +57,26 @@ pub fn outputs_text(rows: &[OutputRow], format: Format) -> String {
 }
 
 /// Lists outputs.
-pub fn run(_args: OutputsArgs, _context: &Context) -> Result<ExitKind, CliError> {
-    Err(CliError::bug("`outputs` is not wired"))
+pub fn run(args: OutputsArgs, context: &Context) -> Result<ExitKind, CliError> {
+    let opened = opening::open(context)?;
+    let package = opened.workspace.tasks[opened.select_one(&args.target)?].label.package.clone();
+    let (store, result) = opening::result_of(&opened, context, &args.target)?;
+    let listing = store.listing(&result.outputs)?;
+    let listing = listing.ok_or_else(|| CliError::infrastructure("the outputs are no longer in the store"))?;
+    let rows: Vec<OutputRow> = listing.iter().map(|(path, entry)| row(&package.join(path), entry)).collect();
+    context.out.write(outputs_text(&rows, args.format).as_bytes());
+    Ok(ExitKind::Done)
+}
+
+fn row(path: &RelPath, entry: &Entry) -> OutputRow {
+    let (kind, size, digest, link) = match entry {
+        Entry::File { digest, size, executable } => {
+            (if *executable { "executable" } else { "file" }, Some(*size), Some(digest.to_hex()), None)
+        }
+        Entry::Link { target } => ("link", None, None, Some(target.clone())),
+        Entry::Dir => ("dir", None, None, None),
+    };
+    OutputRow { path: path.to_string(), kind, size, digest, link }
 }
 
 #[cfg(test)]

@@ -8,9 +8,14 @@ use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
 use crate::cli::table::json;
+use crate::cli::{opening, reach};
 use crate::engine::event::MissReason;
+use crate::engine::plan as engine_plan;
+use crate::engine::preview;
+use crate::engine::session::Options;
 use crate::report::ink::{Color, Ink, paint};
 use crate::report::lines::{WhyShown, why_sentence};
+use crate::report::story::{FEW_TASKS, Verbosity};
 
 /// Options of `plan`.
 #[derive(Args, Clone, Debug)]
@@ -139,8 +144,60 @@ pub(crate) fn whys(why: &[MissReason]) -> Vec<WireWhy<'_>> {
 }
 
 /// Shows the plan.
-pub fn run(_args: PlanArgs, _context: &Context) -> Result<ExitKind, CliError> {
-    Err(CliError::bug("`plan` is not wired"))
+pub fn run(args: PlanArgs, context: &Context) -> Result<ExitKind, CliError> {
+    let why = if args.explain { WhyShown::All } else { WhyShown::First };
+    let wanted = Wanted { targets: &args.targets, affected: args.affected.as_ref(), why, format: args.format };
+    show(&wanted, opening::looking(), context)
+}
+
+/// Which plan, and how it is written.
+pub struct Wanted<'a> {
+    /// Words of the command line.
+    pub targets: &'a [String],
+    /// `--affected`.
+    pub affected: Option<&'a Option<String>>,
+    /// How much of the reasons.
+    pub why: WhyShown,
+    /// How it is written.
+    pub format: Format,
+}
+
+/// Writes what a run with these options would do.
+pub fn show(wanted: &Wanted<'_>, options: Options, context: &Context) -> Result<ExitKind, CliError> {
+    let opened = opening::open(context)?;
+    let store = opening::open_store(context, opened.workspace.config.store_bytes_max)?;
+    let session = opened.session(context, store, options, opening::never_cancelled()?)?;
+    let mut selected = opened.select(wanted.targets)?;
+    if let Some(revision) = wanted.affected {
+        let affected = reach::affected_tasks(&session, revision.as_deref())?;
+        selected.retain(|task| affected.contains_key(task));
+    }
+    let plan = engine_plan::plan(&session, &selected).map_err(|error| opened.plan_error(error))?;
+    let forecasts = preview::preview(&session, &plan).map_err(|error| opened.preview_error(error))?;
+    session.save_indexes();
+    let rows: Vec<PlanRow> =
+        plan.tasks.iter().zip(forecasts).map(|(task, forecast)| row(session.label(*task), forecast)).collect();
+    let text = match wanted.format {
+        Format::Json => plan_json(&rows),
+        Format::Human => {
+            let few = rows.len() <= FEW_TASKS || context.verbosity == Verbosity::Verbose;
+            let hits = if few { HitsShown::Each } else { HitsShown::Count };
+            plan_text(&rows, wanted.why, hits, context.stdout.color)
+        }
+    };
+    context.out.write(text.as_bytes());
+    Ok(ExitKind::Done)
+}
+
+pub(super) fn row(task: String, forecast: preview::Forecast) -> PlanRow {
+    match forecast {
+        preview::Forecast::Hit { .. } => PlanRow { task, forecast: Forecast::Hit, why: Vec::new() },
+        preview::Forecast::Run { why, .. } => PlanRow { task, forecast: Forecast::Run, why },
+        preview::Forecast::Depends { on } => {
+            let why = on.into_iter().map(|name| MissReason { field: "needs", name, change: "may change".into() });
+            PlanRow { task, forecast: Forecast::Perhaps, why: why.collect() }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,20 @@
 //! `drystone query`: labels that an expression selects, one a line.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 
+use crate::base::diagnostic::Diagnostic;
+use crate::base::ids::TaskId;
 use crate::cli::args::Format;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
+use crate::cli::opening::{self, Opened};
+use crate::cli::reach;
 use crate::cli::table::json;
+use crate::graph::query;
+use crate::report::out::Appearance;
 
 /// Options of `query`.
 #[derive(Args, Clone, Debug)]
@@ -29,8 +37,28 @@ pub fn labels_text(labels: &[String], format: Format) -> String {
 }
 
 /// Evaluates an expression.
-pub fn run(_args: QueryArgs, _context: &Context) -> Result<ExitKind, CliError> {
-    Err(CliError::bug("`query` is not wired"))
+pub fn run(args: QueryArgs, context: &Context) -> Result<ExitKind, CliError> {
+    let opened = opening::open(context)?;
+    let affected = |revision: &str| affected_in(&opened, context, revision);
+    let found = query::query(&opened.workspace, &opened.graph, &args.expression, &opened.here, &affected)
+        .map_err(CliError::Usage)?;
+    let labels: Vec<String> = found.iter().map(|task| opened.workspace.tasks[*task].label.to_string()).collect();
+    context.out.write(labels_text(&labels, args.format).as_bytes());
+    Ok(ExitKind::Done)
+}
+
+/// Tasks a change reaches, for `affected(rev)`; the store is only opened if an expression asks.
+fn affected_in(opened: &Opened, context: &Context, revision: &str) -> Result<BTreeSet<TaskId>, Diagnostic> {
+    let as_diagnostic = |error: CliError| match error {
+        CliError::Usage(problem) | CliError::Infrastructure(problem) => problem,
+        other => Diagnostic::error(other.text(Appearance::plain()).trim_end().to_owned()),
+    };
+    let tasks = || -> Result<BTreeSet<TaskId>, CliError> {
+        let store = opening::open_store(context, opened.workspace.config.store_bytes_max)?;
+        let session = opened.session(context, store, opening::looking(), opening::never_cancelled()?)?;
+        Ok(reach::affected_tasks(&session, Some(revision))?.into_keys().collect())
+    };
+    tasks().map_err(as_diagnostic)
 }
 
 #[cfg(test)]

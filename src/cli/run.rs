@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
@@ -9,8 +10,14 @@ use crate::cli::args::Format;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
-use crate::cli::reports::ReportRequest;
+use crate::cli::reports::{ReportRequest, Reports};
+use crate::cli::{opening, plan, reach, watch};
+use crate::engine::scheduler::OnFailure;
+use crate::engine::session::{Committed, Options, Reuse};
+use crate::engine::{drive, plan as engine_plan};
 use crate::manifest::model::IsolationRequest;
+use crate::process::cancel::Cancel;
+use crate::process::signals;
 use crate::report::lines::WhyShown;
 use crate::report::story::OutputShown;
 
@@ -36,6 +43,9 @@ pub struct RunArgs {
     /// Shows what would run and why, without running it.
     #[arg(long)]
     pub dry_run: bool,
+    /// Brings committed outputs in the tree up to date instead of failing where they differ. Refused in CI.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub fix: bool,
     /// Runs again whenever an input changes.
     #[arg(long, conflicts_with = "dry_run")]
     pub watch: bool,
@@ -122,9 +132,67 @@ impl RunArgs {
 }
 
 /// Runs tasks.
-pub fn run(_args: RunArgs, _context: &Context) -> Result<ExitKind, CliError> {
-    Err(CliError::bug("`run` is not wired"))
+pub fn run(args: RunArgs, context: &Context) -> Result<ExitKind, CliError> {
+    if args.fix && context.environment.is_ci() {
+        return Err(CliError::usage("`--fix` changes the tree and is refused in CI").help("run it on your machine"));
+    }
+    if args.dry_run {
+        let why = if args.explain { WhyShown::All } else { WhyShown::First };
+        let wanted =
+            plan::Wanted { targets: &args.targets, affected: args.affected.as_ref(), why, format: args.format };
+        return plan::show(&wanted, options(&args), context);
+    }
+    let cancel = opening::never_cancelled()?;
+    let for_signals = cancel.clone();
+    let _watch = signals::watch(move |_| for_signals.cancel())
+        .map_err(|error| CliError::infrastructure(format!("cannot watch for signals: {error}")))?;
+    if args.watch { watch::run(&args, context, &cancel) } else { once(&args, context, &cancel).map(|(exit, _)| exit) }
 }
+
+/// Runs the selected tasks once; also gives the workspace root.
+pub(super) fn once(args: &RunArgs, context: &Context, cancel: &Cancel) -> Result<(ExitKind, PathBuf), CliError> {
+    let opened = opening::open(context)?;
+    let store = opening::open_store(context, opened.workspace.config.store_bytes_max)?;
+    let session = opened.session(context, Arc::clone(&store), options(args), cancel.clone())?;
+    let mut selected = opened.select(&args.targets)?;
+    if let Some(revision) = &args.affected {
+        let affected = reach::affected_tasks(&session, revision.as_deref())?;
+        selected.retain(|task| affected.contains_key(task));
+    }
+    let plan = engine_plan::plan(&session, &selected).map_err(|error| opened.plan_error(error))?;
+    let sources = Arc::new(opened.workspace.sources.clone());
+    let mut reports = Reports::new(&args.reports(), context, sources);
+    let summary = drive::drive(&session, &plan, &mut reports.fan());
+    reports.write_files()?;
+    store.flush()?;
+    if let Err(error) = store.maybe_gc() {
+        tracing::debug!(%error, "the store was not collected");
+    }
+    let exit = if summary.infrastructure {
+        ExitKind::Infrastructure
+    } else if summary.refused {
+        ExitKind::Usage
+    } else {
+        ExitKind::of_run(summary.ok, summary.interrupted)
+    };
+    Ok((exit, opened.workspace.root.clone()))
+}
+
+/// What the options mean to the engine.
+fn options(args: &RunArgs) -> Options {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let jobs = args.jobs.map_or(cores, NonZeroUsize::get);
+    Options {
+        jobs: u32::try_from(jobs).unwrap_or(u32::MAX).min(JOBS_MAX),
+        on_failure: if args.keep_going { OnFailure::KeepGoing } else { OnFailure::Stop },
+        reuse: if args.force { Reuse::Nothing } else { Reuse::Results },
+        isolation: args.isolation.map(IsolationRequest::from),
+        committed: if args.fix { Committed::Fix } else { Committed::Check },
+    }
+}
+
+/// Most job slots: each is a thread.
+const JOBS_MAX: u32 = 1024;
 
 #[cfg(test)]
 mod tests {

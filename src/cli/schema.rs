@@ -6,6 +6,7 @@ use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
 use crate::cli::table::json;
+use crate::manifest::schema::json_schema;
 use crate::report::wire::event_schema;
 
 /// Options of `schema`.
@@ -28,7 +29,10 @@ pub enum SchemaOf {
 /// Prints a schema.
 pub fn run(args: SchemaArgs, context: &Context) -> Result<ExitKind, CliError> {
     match args.what {
-        SchemaOf::Manifest => Err(CliError::bug("`schema manifest` is not wired")),
+        SchemaOf::Manifest => {
+            context.out.write(json(&json_schema()).as_bytes());
+            Ok(ExitKind::Done)
+        }
         SchemaOf::Events => {
             context.out.write(json(&event_schema()).as_bytes());
             Ok(ExitKind::Done)

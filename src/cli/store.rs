@@ -1,17 +1,23 @@
 //! `drystone store`: looking after the store. What each command found is told here; the store does the work.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use crate::base::digest::Digest;
 use crate::base::time::{human_bytes, human_duration, parse_bytes, parse_duration};
 use crate::cli::args::Format;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
+use crate::cli::opening;
 use crate::cli::table::{aligned, json};
+use crate::engine::plan;
+use crate::engine::preview::{self, Forecast};
+use crate::store::{GcMode, GcOptions, VerifyMode, VerifyOptions};
 
 /// Options of `store`.
 #[derive(Args, Clone, Debug)]
@@ -110,8 +116,6 @@ pub struct StoreStat {
     pub trees: u64,
     /// How many action results.
     pub results: u64,
-    /// How many workspaces have results in it.
-    pub workspaces: u64,
 }
 
 /// The numbers for people, or for programs.
@@ -128,7 +132,6 @@ pub fn stat_text(stat: &StoreStat, format: Format) -> String {
         row("results", stat.results.to_string()),
         row("blobs", stat.blobs.to_string()),
         row("trees", stat.trees.to_string()),
-        row("workspaces", stat.workspaces.to_string()),
     ])
 }
 
@@ -199,12 +202,102 @@ pub fn run(args: StoreArgs, context: &Context) -> Result<ExitKind, CliError> {
             context.out.line(&context.environment.store_dir()?.to_string_lossy());
             Ok(ExitKind::Done)
         }
-        StoreCommand::Stat(_) => Err(CliError::bug("`store stat` is not wired")),
-        StoreCommand::Gc(_) => Err(CliError::bug("`store gc` is not wired")),
-        StoreCommand::Verify(_) => Err(CliError::bug("`store verify` is not wired")),
-        StoreCommand::Export(_) => Err(CliError::bug("`store export` is not wired")),
-        StoreCommand::Import(_) => Err(CliError::bug("`store import` is not wired")),
+        StoreCommand::Stat(args) => stat(&args, context),
+        StoreCommand::Gc(args) => gc(&args, context),
+        StoreCommand::Verify(args) => verify(&args, context),
+        StoreCommand::Export(args) => export(&args, context),
+        StoreCommand::Import(args) => import(&args, context),
     }
+}
+
+fn stat(args: &StatArgs, context: &Context) -> Result<ExitKind, CliError> {
+    let store = opening::open_store(context, None)?;
+    let found = store.stat()?;
+    let stat = StoreStat {
+        dir: store.dir().display().to_string(),
+        bytes: found.file_bytes + found.database_bytes,
+        bytes_max: found.bytes_max,
+        blobs: found.blobs,
+        trees: found.trees,
+        results: found.results,
+    };
+    context.out.write(stat_text(&stat, args.format).as_bytes());
+    Ok(ExitKind::Done)
+}
+
+fn gc(args: &GcArgs, context: &Context) -> Result<ExitKind, CliError> {
+    const DAY: u64 = 24 * 3600;
+    let store = opening::open_store(context, None)?;
+    let keep_days = args.unused_for.map(|time| u32::try_from(time.as_secs().div_ceil(DAY)).unwrap_or(u32::MAX));
+    let mode = if args.dry_run { GcMode::DryRun } else { GcMode::Delete };
+    let report = store.gc(GcOptions { mode, bytes_max: args.max_size, keep_days })?;
+    let collected = Collected {
+        results: report.results_removed,
+        blobs: report.blobs_removed,
+        bytes: report.bytes_freed,
+        bytes_left: report.bytes_kept,
+        dry_run: args.dry_run,
+    };
+    context.out.write(gc_text(&collected).as_bytes());
+    Ok(ExitKind::Done)
+}
+
+fn verify(args: &VerifyArgs, context: &Context) -> Result<ExitKind, CliError> {
+    let started = Instant::now();
+    let store = opening::open_store(context, None)?;
+    let mode = if args.repair { VerifyMode::Repair } else { VerifyMode::Report };
+    let report = store.verify(VerifyOptions { mode })?;
+    let mut damaged: Vec<String> = report.database.iter().map(|line| format!("database: {line}")).collect();
+    damaged.extend(report.damaged_blobs.iter().map(|blob| format!("blob {blob}")));
+    damaged.extend(report.damaged_trees.iter().map(|tree| format!("tree {tree}")));
+    if damaged.is_empty() {
+        damaged.extend(report.dangling.iter().map(|action| format!("result of action {action}")));
+    }
+    let verified = Verified {
+        checked: report.contents,
+        damaged,
+        results_lost: report.dangling.len() as u64,
+        repaired: report.repaired,
+        duration: started.elapsed(),
+    };
+    context.out.write(verify_text(&verified).as_bytes());
+    Ok(verify_exit(&verified))
+}
+
+fn export(args: &ExportArgs, context: &Context) -> Result<ExitKind, CliError> {
+    let opened = opening::open(context)?;
+    let store = opening::open_store(context, opened.workspace.config.store_bytes_max)?;
+    let session = opened.session(context, Arc::clone(&store), opening::looking(), opening::never_cancelled()?)?;
+    let plan = plan::plan(&session, &opened.select(&args.targets)?).map_err(|error| opened.plan_error(error))?;
+    let forecasts = preview::preview(&session, &plan).map_err(|error| opened.preview_error(error))?;
+    let known = forecasts.iter().filter_map(|forecast| match forecast {
+        Forecast::Hit { action } => Some(*action),
+        _ => None,
+    });
+    let actions: Vec<Digest> = known.collect();
+    let report = store.export(&actions, &context.path(&args.to))?;
+    let missing = plan.tasks.len() - actions.len() + report.missing.len();
+    let size = human_bytes(report.bytes);
+    let mut text = format!("exported {} results, {} blobs, {size}\n", report.results, report.blobs);
+    if missing > 0 {
+        text.push_str(&format!("{missing} tasks have no result for what is in the tree now; run them first\n"));
+    }
+    context.out.write(text.as_bytes());
+    Ok(ExitKind::Done)
+}
+
+fn import(args: &ImportArgs, context: &Context) -> Result<ExitKind, CliError> {
+    let store = opening::open_store(context, None)?;
+    let report = store.import(&context.path(&args.file))?;
+    let mut text = format!("imported {} results, {} were known", report.results, report.known);
+    if report.differing > 0 {
+        text.push_str(&format!(", {} differ from those here, which stay", report.differing));
+    }
+    if report.incomplete > 0 {
+        text.push_str(&format!(", {} are incomplete and were left out", report.incomplete));
+    }
+    context.out.line(&text);
+    Ok(ExitKind::Done)
 }
 
 #[cfg(test)]
@@ -222,19 +315,10 @@ mod tests {
 
     #[test]
     fn how_full_it_is_is_told_with_the_cap() {
-        let stat = StoreStat {
-            dir: "/s".into(),
-            bytes: 5 << 30,
-            bytes_max: 20 << 30,
-            blobs: 12,
-            trees: 3,
-            results: 2,
-            workspaces: 1,
-        };
+        let stat = StoreStat { dir: "/s".into(), bytes: 5 << 30, bytes_max: 20 << 30, blobs: 12, trees: 3, results: 2 };
         assert_eq!(
             stat_text(&stat, Format::Human),
-            "store       /s\nused        5.0 GiB of 20.0 GiB (25 %)\nresults     2\nblobs       12\ntrees       3\n\
-             workspaces  1\n"
+            "store    /s\nused     5.0 GiB of 20.0 GiB (25 %)\nresults  2\nblobs    12\ntrees    3\n"
         );
         let value: serde_json::Value = serde_json::from_str(&stat_text(&stat, Format::Json)).unwrap();
         assert_eq!(value["bytes"], 5_u64 << 30);

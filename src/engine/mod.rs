@@ -1,4 +1,20 @@
 //! Layer 4: plans and runs. Knows nothing of argv and the terminal.
 
+pub mod collect;
+pub mod drive;
 pub mod event;
+pub mod execute;
+pub mod explain;
+pub mod fetch;
+pub mod job;
+pub mod log;
+pub mod materialize;
+pub mod plan;
+pub mod prepare;
+pub mod preview;
+pub mod restore;
 pub mod scheduler;
+pub mod session;
+pub mod tracked;
+pub mod unpack;
+pub mod view;

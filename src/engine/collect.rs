@@ -1,0 +1,133 @@
+//! Takes declared outputs out of what a command left behind. Knows nothing of how it ran or where the outputs go next.
+
+use std::path::Path;
+
+use crate::base::path::RelPath;
+use crate::base::tree::{Entry, Listing};
+use crate::fs::ops::{self, Kind};
+use crate::fs::walk::{self, WalkError};
+use crate::manifest::glob::{Pattern, PatternList};
+use crate::sandbox::spec::View;
+use crate::store::{Store, StoreError};
+
+/// What counts as what.
+pub struct Declared<'a> {
+    /// Directory of the package, relative to the workspace.
+    pub package: &'a RelPath,
+    /// Patterns of outputs, relative to the package.
+    pub outputs: &'a [&'a Pattern],
+    /// May be written and is thrown away.
+    pub scratch: &'a PatternList,
+    /// Private directories, which are not the command's writes.
+    pub caches: &'a [RelPath],
+    /// What was placed there before the command ran.
+    pub view: &'a std::collections::BTreeMap<RelPath, View>,
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Collected {
+    /// Outputs by path relative to the package; their contents are in the store.
+    pub listing: Listing,
+    /// Files that were written and are neither outputs nor scratch, relative to the workspace.
+    pub undeclared: Vec<RelPath>,
+    /// Positions of patterns that matched nothing.
+    pub missing: Vec<usize>,
+}
+
+/// Why outputs could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectError {
+    /// An output is a device, a socket or a pipe.
+    #[error("output `{0}` is neither a file, a directory nor a link")]
+    Special(RelPath),
+    /// A link whose target is not text.
+    #[error("the target of the link `{0}` is not UTF-8")]
+    LinkNotUtf8(RelPath),
+    /// The leftover could not be listed.
+    #[error(transparent)]
+    Walk(#[from] WalkError),
+    /// A file operation.
+    #[error(transparent)]
+    Fs(#[from] ops::FsError),
+    /// The store did not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Lists what was written below `leftover`, stores the outputs, and tells the rest.
+///
+/// Cost: one walk of the leftover; one read per output file.
+pub fn collect(leftover: &Path, declared: &Declared<'_>, store: &Store) -> Result<Collected, CollectError> {
+    let mut collected = Collected::default();
+    let mut matched = vec![false; declared.outputs.len()];
+    for found in walk::walk_all(leftover)? {
+        let own = found.path.strip_prefix(declared.package);
+        if let Some(path) = &own {
+            for (position, pattern) in declared.outputs.iter().enumerate() {
+                let is_root = pattern.whole_dir().is_some_and(|dir| dir == path);
+                matched[position] |= is_root || pattern.matches(path);
+            }
+        }
+        if placed(declared.view, &found.path) {
+            continue;
+        }
+        let output = own.filter(|path| {
+            declared.outputs.iter().any(|pattern| pattern.matches(path) || pattern.whole_dir() == Some(path))
+        });
+        match output {
+            Some(path) => {
+                if let Some(entry) = entry(&leftover.join(found.path.as_str()), &path, found.kind, store)? {
+                    collected.listing.insert(path, entry);
+                }
+            }
+            None if found.kind == Kind::Dir || ignored(declared, &found.path) => {}
+            None => collected.undeclared.push(found.path),
+        }
+    }
+    // A directory that holds something is implied by what it holds.
+    let parents: std::collections::BTreeSet<RelPath> = collected.listing.keys().filter_map(RelPath::parent).collect();
+    collected.listing.retain(|path, entry| *entry != Entry::Dir || !parents.contains(path));
+    collected.missing = (0..matched.len()).filter(|&position| !matched[position]).collect();
+    Ok(collected)
+}
+
+/// Whether the path was placed in the view, by itself or beneath a whole directory.
+fn placed(view: &std::collections::BTreeMap<RelPath, View>, path: &RelPath) -> bool {
+    match view.get(path) {
+        Some(View::Empty) => return false,
+        Some(_) => return true,
+        None => {}
+    }
+    let mut above = path.parent();
+    while let Some(dir) = above {
+        if matches!(view.get(&dir), Some(View::Dir { .. })) {
+            return true;
+        }
+        above = dir.parent();
+    }
+    false
+}
+
+fn ignored(declared: &Declared<'_>, path: &RelPath) -> bool {
+    let Some(own) = path.strip_prefix(declared.package) else { return false };
+    declared.scratch.matches(&own) || declared.caches.iter().any(|cache| own.starts_with(cache))
+}
+
+fn entry(disk: &Path, path: &RelPath, kind: Kind, store: &Store) -> Result<Option<Entry>, CollectError> {
+    Ok(match kind {
+        Kind::Dir => Some(Entry::Dir),
+        Kind::Special => return Err(CollectError::Special(path.clone())),
+        Kind::Link => {
+            let target = ops::read_link(disk)?;
+            let target = target.to_str().ok_or_else(|| CollectError::LinkNotUtf8(path.clone()))?;
+            Some(Entry::Link { target: target.to_owned() })
+        }
+        Kind::File => {
+            let meta = ops::symlink_metadata(disk)?;
+            let executable = std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o100 != 0;
+            let (digest, size) = store.put_file(disk)?;
+            Some(Entry::File { digest, size, executable })
+        }
+    })
+}

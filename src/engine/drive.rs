@@ -1,0 +1,379 @@
+//! The drive loop: one thread owns the scheduler, performs its effects and tells every transition. Decides nothing itself.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use crate::engine::event::{Counts, Event, EventSink, MissReason, Outcome, TaskFinished};
+use crate::engine::job::{self, Ended, Fault, Looked, Mishap, Missed, Success};
+use crate::engine::plan::Plan;
+use crate::engine::prepare::{Dependency, Produced};
+use crate::engine::scheduler::{Capacity, Effect, Input, Ix, Scheduler};
+use crate::engine::session::Session;
+use crate::engine::tracked;
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Whether everything selected is green.
+    pub ok: bool,
+    /// How many ended how.
+    pub counts: Counts,
+    /// Whether the run was interrupted.
+    pub interrupted: bool,
+    /// Whether something other than a command was broken.
+    pub infrastructure: bool,
+    /// Whether the workspace itself was found wrong on the way: tracked files among the outputs.
+    pub refused: bool,
+}
+
+/// How often a display may move.
+const TICK: Duration = Duration::from_millis(100);
+
+enum Message {
+    Looked(Ix, Looked),
+    Ended(Ix, Ended),
+    Panicked(Box<dyn std::any::Any + Send>),
+}
+
+/// Runs a plan to its end.
+///
+/// Lookups go to the CPU pool, commands to a pool with one thread per job slot: no CPU thread ever waits for a child.
+pub fn drive(session: &Session<'_>, plan: &Plan, sink: &mut dyn EventSink) -> Summary {
+    let jobs = session.options.jobs.max(1);
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(jobs as usize)
+        .thread_name(|index| format!("job-{index}"))
+        .build()
+        .expect("a pool of a few threads can be made where the CPU pool could");
+    let capacity = Capacity { jobs, memory: memory_bytes(), pools: session.workspace.config.pools.clone() };
+    let scheduler = Scheduler::new(plan.nodes.clone(), capacity, session.options.on_failure);
+    let produced: Vec<OnceLock<Arc<Produced>>> = plan.tasks.iter().map(|_| OnceLock::new()).collect();
+    let (sender, receiver) = channel();
+    sink.event(&Event::RunStarted { run: run_id(), tasks: plan.tasks.len(), jobs: jobs as usize });
+    let summary = pool.in_place_scope(|job_scope| {
+        session.cpu.in_place_scope(|cpu_scope| {
+            let spawn_look = |ix: Ix| {
+                let sender = sender.clone();
+                let produced = &produced;
+                cpu_scope.spawn(move |_| guarded(&sender, || Message::Looked(ix, look(session, plan, ix, produced))));
+            };
+            let spawn_run = |ix: Ix, missed: Arc<Missed>| {
+                let sender = sender.clone();
+                job_scope.spawn(move |_| {
+                    guarded(&sender, || Message::Ended(ix, job::run(session, plan.tasks[ix], &missed)));
+                });
+            };
+            Loop {
+                session,
+                plan,
+                sink,
+                scheduler,
+                produced: &produced,
+                missed: vec![None; plan.tasks.len()],
+                durations: vec![None; plan.tasks.len()],
+                counts: Counts::default(),
+                infrastructure: false,
+                refused: false,
+                checked: false,
+                interrupted: false,
+                started: Instant::now(),
+                saved: Duration::ZERO,
+            }
+            .run(&receiver, &spawn_look, &spawn_run)
+        })
+    });
+    session.save_indexes();
+    summary
+}
+
+/// A panic in a worker reaches the drive thread as a message: a lost message would hang the run.
+fn guarded(sender: &Sender<Message>, work: impl FnOnce() -> Message) {
+    let message = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(Message::Panicked);
+    // The receiver is gone only when the run is already over.
+    drop(sender.send(message));
+}
+
+fn look(session: &Session<'_>, plan: &Plan, ix: Ix, produced: &[OnceLock<Arc<Produced>>]) -> Looked {
+    let task = plan.tasks[ix];
+    job::look(session, task, &plan.sources[ix], dependencies(session, plan, ix, produced))
+}
+
+fn dependencies(session: &Session<'_>, plan: &Plan, ix: Ix, produced: &[OnceLock<Arc<Produced>>]) -> Vec<Dependency> {
+    session
+        .graph
+        .dependencies(plan.tasks[ix])
+        .map(|(task, edge)| Dependency {
+            task,
+            interface_only: edge.interface_only,
+            produced: Arc::clone(
+                produced[plan.positions[&task]].get().expect("the scheduler looks only when all it needs is done"),
+            ),
+        })
+        .collect()
+}
+
+struct Loop<'a, 'w> {
+    session: &'a Session<'w>,
+    plan: &'a Plan,
+    sink: &'a mut dyn EventSink,
+    scheduler: Scheduler,
+    produced: &'a [OnceLock<Arc<Produced>>],
+    missed: Vec<Option<Arc<Missed>>>,
+    durations: Vec<Option<Duration>>,
+    counts: Counts,
+    infrastructure: bool,
+    refused: bool,
+    checked: bool,
+    interrupted: bool,
+    started: Instant,
+    saved: Duration,
+}
+
+impl Loop<'_, '_> {
+    fn run(
+        mut self,
+        receiver: &Receiver<Message>,
+        spawn_look: &dyn Fn(Ix),
+        spawn_run: &dyn Fn(Ix, Arc<Missed>),
+    ) -> Summary {
+        let mut inputs = VecDeque::from([Input::Begin]);
+        let mut effects = Vec::new();
+        loop {
+            let input = match inputs.pop_front() {
+                Some(input) => input,
+                None => match self.next_message(receiver) {
+                    Message::Looked(ix, looked) => self.looked(ix, looked),
+                    Message::Ended(ix, ended) => self.ended(ix, ended),
+                    Message::Panicked(panic) => std::panic::resume_unwind(panic),
+                },
+            };
+            self.scheduler.step(input, &mut effects);
+            if self.session.cancel.is_cancelled() && !self.interrupted {
+                self.interrupted = true;
+                self.scheduler.step(Input::Interrupt, &mut effects);
+            }
+            let mut over = false;
+            for effect in effects.drain(..) {
+                match effect {
+                    Effect::Look(ix) => spawn_look(ix),
+                    Effect::Start { task, .. } if self.is_refused() => {
+                        self.tell_drop(task, Outcome::Cancelled, None);
+                        inputs.push_back(Input::Done(task, Outcome::Cancelled));
+                    }
+                    Effect::Start { task, slot } => {
+                        let missed = self.missed[task].clone().expect("only misses are started");
+                        self.tell_start(task, slot, &missed.why);
+                        spawn_run(task, missed);
+                    }
+                    Effect::Drop { task, outcome, because_of } => self.tell_drop(task, outcome, because_of),
+                    Effect::End => over = true,
+                }
+            }
+            if over {
+                return self.end();
+            }
+        }
+    }
+
+    /// Before the first command starts: whether any task of the plan would overwrite files tracked by git.
+    fn is_refused(&mut self) -> bool {
+        if !self.checked {
+            self.checked = true;
+            if let Err(problems) = tracked::check(self.session, &self.plan.tasks) {
+                self.refused = true;
+                for problem in problems {
+                    self.sink.event(&Event::Notice(problem));
+                }
+            }
+        }
+        self.refused
+    }
+
+    /// Waits for a worker. The display is told a few times a second that time passes; nothing else depends on it.
+    fn next_message(&mut self, receiver: &Receiver<Message>) -> Message {
+        loop {
+            match receiver.recv_timeout(TICK) {
+                Ok(message) => return message,
+                Err(RecvTimeoutError::Timeout) => self.sink.tick(),
+                Err(RecvTimeoutError::Disconnected) => panic!("BUG: this thread holds a sender, yet there is none"),
+            }
+        }
+    }
+
+    fn looked(&mut self, ix: Ix, looked: Looked) -> Input {
+        match looked {
+            Looked::Hit(hit) => self.success(ix, *hit),
+            Looked::Miss(missed) => {
+                self.missed[ix] = Some(Arc::from(missed));
+                Input::Miss(ix)
+            }
+            Looked::Failed(mishap) => self.failure(ix, *mishap),
+        }
+    }
+
+    fn ended(&mut self, ix: Ix, ended: Ended) -> Input {
+        match ended {
+            Ended::Passed(success) => self.success(ix, *success),
+            Ended::Failed(mishap) => self.failure(ix, *mishap),
+            Ended::Cancelled(log) => {
+                self.counts.cancelled += 1;
+                let finished = TaskFinished { log, ..self.blank(ix, Outcome::Cancelled) };
+                self.sink.event(&Event::TaskFinished(Box::new(finished)));
+                Input::Done(ix, Outcome::Cancelled)
+            }
+        }
+    }
+
+    fn blank(&self, ix: Ix, outcome: Outcome) -> TaskFinished {
+        let task = self.plan.tasks[ix];
+        TaskFinished {
+            task,
+            label: self.session.label(task),
+            outcome,
+            source: None,
+            action: None,
+            outputs: None,
+            isolation: None,
+            duration: Duration::ZERO,
+            saved: Duration::ZERO,
+            why: Vec::new(),
+            log: Vec::new(),
+            failure: None,
+            because_of: None,
+            attempts: 0,
+            flaky: false,
+            notes: Vec::new(),
+            materialized: false,
+        }
+    }
+
+    fn success(&mut self, ix: Ix, success: Success) -> Input {
+        let outcome = if success.source.is_some() { Outcome::Hit } else { Outcome::Ran };
+        let why = if outcome == Outcome::Ran { self.why(ix) } else { Vec::new() };
+        if outcome == Outcome::Ran {
+            self.counts.ran += 1;
+            self.durations[ix] = Some(success.duration);
+        } else {
+            self.counts.hit += 1;
+        }
+        self.saved += success.saved;
+        let finished = TaskFinished {
+            source: success.source,
+            action: Some(success.action),
+            outputs: Some(success.produced.digest),
+            isolation: success.isolation,
+            duration: success.duration,
+            saved: success.saved,
+            why,
+            log: success.log,
+            attempts: success.attempts,
+            flaky: success.attempts > 1,
+            notes: success.notes,
+            materialized: success.materialized,
+            ..self.blank(ix, outcome)
+        };
+        let earlier = self.produced[ix].set(success.produced);
+        assert!(earlier.is_ok(), "BUG: task {ix} produced twice");
+        self.missed[ix] = None;
+        self.sink.event(&Event::TaskFinished(Box::new(finished)));
+        Input::Done(ix, outcome)
+    }
+
+    fn failure(&mut self, ix: Ix, mishap: Mishap) -> Input {
+        self.counts.failed += 1;
+        self.infrastructure |= mishap.fault == Fault::Machine;
+        self.refused |= mishap.fault == Fault::Workspace;
+        self.durations[ix] = Some(mishap.duration);
+        let finished = TaskFinished {
+            action: mishap.action,
+            duration: mishap.duration,
+            why: self.why(ix),
+            log: mishap.log,
+            failure: Some(mishap.failure),
+            attempts: mishap.attempts,
+            ..self.blank(ix, Outcome::Failed)
+        };
+        self.sink.event(&Event::TaskFinished(Box::new(finished)));
+        Input::Done(ix, Outcome::Failed)
+    }
+
+    fn why(&self, ix: Ix) -> Vec<MissReason> {
+        self.missed[ix].as_ref().map(|missed| missed.why.clone()).unwrap_or_default()
+    }
+
+    fn tell_start(&mut self, ix: Ix, slot: usize, why: &[MissReason]) {
+        let task = self.plan.tasks[ix];
+        self.sink.event(&Event::TaskStarted {
+            task,
+            label: self.session.label(task),
+            why: why.to_vec(),
+            expected: self.plan.expected_ms[ix].map(Duration::from_millis),
+            slot,
+        });
+    }
+
+    fn tell_drop(&mut self, ix: Ix, outcome: Outcome, because_of: Option<Ix>) {
+        match outcome {
+            Outcome::Skipped => self.counts.skipped += 1,
+            _ => self.counts.cancelled += 1,
+        }
+        let because_of = because_of.map(|failed| self.session.label(self.plan.tasks[failed]));
+        let finished = TaskFinished { because_of, ..self.blank(ix, outcome) };
+        self.sink.event(&Event::TaskFinished(Box::new(finished)));
+    }
+
+    fn end(self) -> Summary {
+        let counts = self.counts;
+        let ok = counts.failed + counts.skipped + counts.cancelled == 0;
+        let critical_path = self.critical_path();
+        self.sink.event(&Event::RunFinished {
+            ok,
+            counts,
+            duration: self.started.elapsed(),
+            saved: self.saved,
+            critical_path,
+            interrupted: self.interrupted,
+        });
+        Summary {
+            ok,
+            counts,
+            interrupted: self.interrupted,
+            infrastructure: self.infrastructure,
+            refused: self.refused,
+        }
+    }
+
+    /// The longest chain of executed tasks by time, first to last.
+    fn critical_path(&self) -> Vec<(String, Duration)> {
+        let mut longest: Vec<(Duration, Option<Ix>)> = vec![(Duration::ZERO, None); self.plan.tasks.len()];
+        for ix in 0..self.plan.tasks.len() {
+            let before = self.plan.nodes[ix].dependencies.iter().copied().max_by_key(|&needed| longest[needed].0);
+            let reached = before.map_or(Duration::ZERO, |needed| longest[needed].0);
+            longest[ix] = (reached + self.durations[ix].unwrap_or_default(), before);
+        }
+        let mut at = (0..longest.len()).max_by_key(|&ix| longest[ix].0);
+        let mut path = Vec::new();
+        while let Some(ix) = at {
+            if let Some(duration) = self.durations[ix] {
+                path.push((self.session.label(self.plan.tasks[ix]), duration));
+            }
+            at = longest[ix].1;
+        }
+        path.reverse();
+        path
+    }
+}
+
+/// Memory of the machine, in bytes; 0 if unknown.
+fn memory_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    (info.totalram as u64).saturating_mul(u64::from(info.mem_unit))
+}
+
+/// Unique on this machine: time and process.
+fn run_id() -> String {
+    format!("{:x}-{:x}", crate::engine::execute::now_ms(), std::process::id())
+}

@@ -1,0 +1,324 @@
+//! Runs one prepared task: sandbox, collection, storing. Knows nothing of what runs beside it.
+
+use std::time::{Duration, Instant};
+
+use crate::base::diagnostic::Diagnostic;
+use crate::base::digest::Digest;
+use crate::base::ids::TaskId;
+use crate::base::path::RelPath;
+use crate::base::time::human_duration;
+use crate::base::tree::{Listing, fold};
+use crate::engine::collect::{self, Collected, Declared};
+use crate::engine::event::{Failure, Log};
+use crate::engine::log::{self, LogCapture};
+use crate::engine::prepare::{Dependency, Prepared, all_outputs};
+use crate::engine::restore::{self, RestoreError};
+use crate::engine::session::Session;
+use crate::engine::view::{self, Shown};
+use crate::fs::stat::StatKey;
+use crate::manifest::glob::{Pattern, PatternList};
+use crate::manifest::model::RunTask;
+use crate::sandbox::spec::{Exit, Finished, SandboxError, Usage};
+use crate::store::{ActionResult, StoreError};
+
+/// What came of running a task.
+pub enum Executed {
+    /// It succeeded.
+    Passed(Passed),
+    /// It ran and failed, or could not be run.
+    Failed {
+        /// What it printed.
+        log: Log,
+        /// How.
+        failure: Failure,
+        /// How long the last attempt took.
+        duration: Duration,
+        /// Attempts made.
+        attempts: u32,
+    },
+    /// The run was cancelled.
+    Cancelled {
+        /// What it printed until then.
+        log: Log,
+    },
+    /// Something other than the command is broken: the disk, the store, the launcher.
+    Broken {
+        /// What.
+        problem: Diagnostic,
+        /// Whether it is that the outputs hold files tracked by git.
+        tracked: bool,
+    },
+}
+
+/// A command that succeeded, with its outputs in the store.
+pub struct Passed {
+    /// What it printed.
+    pub log: Log,
+    /// Its outputs, relative to the package.
+    pub listing: Listing,
+    /// Their tree digest.
+    pub outputs: Digest,
+    /// Wall time.
+    pub duration: Duration,
+    /// What it used.
+    pub usage: Usage,
+    /// Attempts made.
+    pub attempts: u32,
+    /// Things worth saying.
+    pub notes: Vec<Diagnostic>,
+    /// Whether the result may be stored: not if an input changed meanwhile.
+    pub storable: bool,
+}
+
+/// Python checks each of these against its source; they come up in every Python task.
+const ALWAYS_SCRATCH: &str = "**/__pycache__/**";
+
+/// Undeclared files told per task.
+const UNDECLARED_TOLD_MAX: usize = 5;
+
+/// Runs the command, again as often as `retries` allows.
+pub fn execute(
+    session: &Session<'_>,
+    task: TaskId,
+    run: &RunTask,
+    prepared: &Prepared,
+    dependencies: &[Dependency],
+) -> Executed {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let executed = attempt(session, task, run, prepared, dependencies, attempts);
+        match executed {
+            Ok(Executed::Failed { ref failure, .. })
+                if attempts <= run.retries && failure.exit.is_some() && !session.cancel.is_cancelled() => {}
+            Ok(executed) => return executed,
+            Err(broken) => {
+                let tracked = matches!(broken, Broken::Restore(RestoreError::Tracked(_)));
+                return Executed::Broken { problem: broken.into_diagnostic(session, task), tracked };
+            }
+        }
+    }
+}
+
+/// What can break besides the command.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Collect(#[from] collect::CollectError),
+}
+
+impl Broken {
+    fn into_diagnostic(self, session: &Session<'_>, task: TaskId) -> Diagnostic {
+        let declared = &session.workspace.tasks[task];
+        if let Broken::Restore(RestoreError::Tracked(mut problems)) = self {
+            return problems.remove(0);
+        }
+        let help = match &self {
+            Broken::Sandbox(SandboxError::Setup { .. }) => {
+                "`drystone doctor` tells what this machine allows; `--isolation none` runs without a sandbox"
+            }
+            Broken::Sandbox(_) => "run it again; if it persists, `drystone doctor` tells more",
+            _ => "see the path and its permissions; `drystone store verify` checks the store",
+        };
+        Diagnostic::error(format!("`{}` could not be run: {self}", declared.label))
+            .at(&declared.place, "declared here")
+            .help(help)
+    }
+}
+
+fn attempt(
+    session: &Session<'_>,
+    task: TaskId,
+    run: &RunTask,
+    prepared: &Prepared,
+    dependencies: &[Dependency],
+    attempts: u32,
+) -> Result<Executed, Broken> {
+    let sandbox = session.sandbox(prepared.action.isolation)?;
+    let stage = session.store.stage()?;
+    let Shown { spec, stats } = view::show(session, task, run, prepared, dependencies, stage.path().to_owned())?;
+    let mut capture = LogCapture::new(prepared.secrets.values().cloned());
+    let started = Instant::now();
+    let finished = match sandbox.run(&spec, &session.cancel, &mut |stream, bytes| capture.take(stream, bytes)) {
+        Ok(finished) => finished,
+        Err(SandboxError::CannotStart { program, cause }) => {
+            let cause = format!("cannot start `{program}`: {cause}");
+            let help = "list the program under `tools`, or check its path";
+            let diagnostics = vec![Diagnostic::error(cause.clone()).help(help)];
+            let failure = Failure { cause, exit: None, diagnostics };
+            return Ok(Executed::Failed { log: capture.finish(), failure, duration: started.elapsed(), attempts });
+        }
+        Err(other) => return Err(other.into()),
+    };
+    let duration = started.elapsed();
+    let log = capture.finish();
+    if finished.exit == Exit::Cancelled {
+        return Ok(Executed::Cancelled { log });
+    }
+    if finished.exit != Exit::Code(0) {
+        collect_after_failure(session, task, run, &spec.view, &finished)?;
+        let failure =
+            Failure { cause: exit_sentence(finished.exit, run), exit: Some(finished.exit), diagnostics: vec![] };
+        return Ok(Executed::Failed { log, failure, duration, attempts });
+    }
+    let scratch = with_always_scratch(session, task, &run.scratch);
+    let outputs = all_outputs(run);
+    let declared = Declared {
+        package: session.package(task),
+        outputs: &outputs,
+        scratch: &scratch,
+        caches: &run.caches,
+        view: &spec.view,
+    };
+    let collected = collect::collect(finished.workspace.path(), &declared, &session.store)?;
+    if let Some(failure) = missing_outputs(session, task, run, &collected) {
+        return Ok(Executed::Failed { log, failure, duration, attempts });
+    }
+    let changed = changed_since(session, &stats);
+    let mut notes = undeclared_note(session, task, &collected);
+    if let Some(path) = &changed {
+        notes.push(
+            Diagnostic::warning(format!(
+                "`{path}` changed while `{}` ran; its result is not kept",
+                session.label(task)
+            ))
+            .help("run it again when the file is at rest"),
+        );
+    }
+    let trees = fold(&collected.listing);
+    session.store.put_trees(&trees)?;
+    Ok(Executed::Passed(Passed {
+        log,
+        outputs: trees.root,
+        listing: collected.listing,
+        duration,
+        usage: finished.usage,
+        attempts,
+        notes,
+        storable: changed.is_none(),
+    }))
+}
+
+fn with_always_scratch(session: &Session<'_>, task: TaskId, scratch: &PatternList) -> PatternList {
+    let mut all = scratch.clone();
+    let place = session.workspace.tasks[task].place.clone();
+    let pattern = Pattern::parse(ALWAYS_SCRATCH).expect("a constant pattern");
+    all.items.insert(0, crate::manifest::glob::PatternItem { pattern, exclude: false, place });
+    all
+}
+
+fn exit_sentence(exit: Exit, run: &RunTask) -> String {
+    match exit {
+        Exit::Code(code) => format!("exit code {code}"),
+        Exit::Signal(signal) => format!("ended by signal {signal}"),
+        Exit::TimedOut => {
+            format!("timed out after {}", run.timeout.map_or_else(|| "its limit".into(), human_duration))
+        }
+        Exit::Cancelled => "cancelled".into(),
+    }
+}
+
+/// Reports and `on-failure` files of a failed command go to the tree, so that a person can read them; nothing is cached.
+fn collect_after_failure(
+    session: &Session<'_>,
+    task: TaskId,
+    run: &RunTask,
+    view: &std::collections::BTreeMap<RelPath, crate::sandbox::spec::View>,
+    finished: &Finished,
+) -> Result<(), Broken> {
+    let reports = run.reports.items.iter().chain(&run.on_failure.items);
+    let patterns: Vec<&Pattern> = reports.filter(|item| !item.exclude).map(|item| &item.pattern).collect();
+    if patterns.is_empty() {
+        return Ok(());
+    }
+    let everything = PatternList::default();
+    let declared = Declared {
+        package: session.package(task),
+        outputs: &patterns,
+        scratch: &everything,
+        caches: &run.caches,
+        view,
+    };
+    let collected = collect::collect(finished.workspace.path(), &declared, &session.store)?;
+    restore::put_patterns(session, task, &patterns, &collected.listing)?;
+    Ok(())
+}
+
+fn missing_outputs(session: &Session<'_>, task: TaskId, run: &RunTask, collected: &Collected) -> Option<Failure> {
+    if collected.missing.is_empty() {
+        return None;
+    }
+    let label = session.label(task);
+    let outputs = all_outputs(run);
+    let diagnostics: Vec<Diagnostic> = collected
+        .missing
+        .iter()
+        .map(|&position| {
+            let text = &outputs[position].text;
+            let place = run.outputs.get(position).map_or(&session.workspace.tasks[task].place, |output| &output.place);
+            let near = collected.undeclared.first();
+            let found = near.map(|path| format!("it wrote `{path}`, which is not declared"));
+            Diagnostic::error(format!("task `{label}` declares output `{text}` but made nothing there"))
+                .at(place, "declared here")
+                .help(found.unwrap_or_else(|| "fix the command, or take the output out".into()))
+        })
+        .collect();
+    let cause = format!("declared output `{}` was not made", outputs[collected.missing[0]].text);
+    Some(Failure { cause, exit: Some(Exit::Code(0)), diagnostics })
+}
+
+fn undeclared_note(session: &Session<'_>, task: TaskId, collected: &Collected) -> Vec<Diagnostic> {
+    if collected.undeclared.is_empty() {
+        return Vec::new();
+    }
+    let declared = &session.workspace.tasks[task];
+    let told: Vec<String> =
+        collected.undeclared.iter().take(UNDECLARED_TOLD_MAX).map(|path| format!("`{path}`")).collect();
+    let rest = collected.undeclared.len() - told.len();
+    let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+    vec![
+        Diagnostic::warning(format!("`{}` wrote undeclared files: {}{more}", declared.label, told.join(", ")))
+            .at(&declared.place, "they were thrown away")
+            .help("add them to `outputs` to keep them, or to `scratch` to have them thrown away without a word"),
+    ]
+}
+
+/// The first path whose signature is no longer what it was.
+fn changed_since(session: &Session<'_>, stats: &[(RelPath, StatKey)]) -> Option<RelPath> {
+    stats
+        .iter()
+        .find(|(path, stat)| StatKey::at(&session.workspace.root.join(path.as_str())).ok().as_ref() != Some(stat))
+        .map(|(path, _)| path.clone())
+}
+
+/// Stores a result; the first one for an action wins.
+pub fn record(session: &Session<'_>, task: TaskId, prepared: &Prepared, passed: &Passed) -> Result<(), StoreError> {
+    session.store.put_trees(&prepared.trees)?;
+    let log = session.store.put_bytes(&log::encode(&passed.log))?;
+    let result = ActionResult {
+        action: prepared.key,
+        outputs: passed.outputs,
+        stdout_stderr: log,
+        exit: 0,
+        isolation: prepared.action.isolation.word().to_owned(),
+        duration_ms: passed.duration.as_millis() as u64,
+        cpu_ms: passed.usage.cpu_ms,
+        max_rss_kib: passed.usage.max_rss_kib,
+        label: session.label(task),
+        workspace: session.worktree(),
+        created_ms: now_ms(),
+    };
+    session.store.record(result, &prepared.stream).map(drop)
+}
+
+/// Milliseconds since 1970.
+pub fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,205 @@
+//! Fetch tasks: one file by digest, from the first url that has it, perhaps unpacked. The only tasks with network by nature.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use sha2::Digest as _;
+
+use crate::base::digest::{Digest, Digester};
+use crate::base::limits::FETCH_BYTES_MAX;
+use crate::base::path::RelPath;
+use crate::base::tree::{Entry, Listing, fold};
+use crate::engine::event::Failure;
+use crate::engine::execute::{Executed, Passed};
+use crate::engine::prepare::archive_name;
+use crate::engine::session::Session;
+use crate::engine::unpack;
+use crate::fs::ops::{self, AtPath, FsError, Kind};
+use crate::fs::walk;
+use crate::manifest::model::{Expected, FetchTask, Unpack};
+use crate::sandbox::spec::Usage;
+use crate::store::{Store, StoreError};
+
+/// A server that says nothing for this long is given up.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// Why a fetch failed.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// No url gave the file.
+    #[error("no url gave the file: {0}")]
+    Unreachable(String),
+    /// The bytes are not those that were expected.
+    #[error("{url} has other content: expected {expected}, found {found}")]
+    Mismatch {
+        /// Where it came from.
+        url: String,
+        /// What the manifest says.
+        expected: String,
+        /// What was received.
+        found: String,
+    },
+    /// Unpacking.
+    #[error(transparent)]
+    Unpack(#[from] unpack::UnpackError),
+    /// A file operation.
+    #[error(transparent)]
+    Fs(#[from] FsError),
+    /// Listing what was unpacked.
+    #[error(transparent)]
+    Walk(#[from] walk::WalkError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Fetches, checks, unpacks and stores.
+pub fn execute(session: &Session<'_>, fetch: &FetchTask) -> Executed {
+    let started = Instant::now();
+    match fetch_listing(session, fetch) {
+        Ok(listing) => {
+            let trees = fold(&listing);
+            if let Err(error) = session.store.put_trees(&trees) {
+                return failed(FetchError::Store(error), started);
+            }
+            Executed::Passed(Passed {
+                log: Vec::new(),
+                outputs: trees.root,
+                listing,
+                duration: started.elapsed(),
+                usage: Usage::default(),
+                attempts: 1,
+                notes: Vec::new(),
+                storable: true,
+            })
+        }
+        Err(error) => failed(error, started),
+    }
+}
+
+fn failed(error: FetchError, started: Instant) -> Executed {
+    let failure = Failure { cause: error.to_string(), exit: None, diagnostics: Vec::new() };
+    Executed::Failed { log: Vec::new(), failure, duration: started.elapsed(), attempts: 1 }
+}
+
+fn fetch_listing(session: &Session<'_>, fetch: &FetchTask) -> Result<Listing, FetchError> {
+    let stage = session.store.stage()?;
+    let file = stage.path().join("download");
+    download(fetch, &file, &session.workspace.root)?;
+    match fetch.unpack {
+        Unpack::No => {
+            let (digest, size) = session.store.put_file(&file)?;
+            let entry = Entry::File { digest, size, executable: fetch.executable };
+            Ok(Listing::from([(fetch.output.clone(), entry)]))
+        }
+        Unpack::ByName => {
+            let dir = stage.path().join("unpacked");
+            ops::create_dir(&dir)?;
+            unpack::unpack(&file, archive_name(fetch), fetch.strip, &dir)?;
+            stored(&dir, &fetch.output, &session.store)
+        }
+    }
+}
+
+/// Stores everything below a directory, listed under `output`.
+fn stored(dir: &Path, output: &RelPath, store: &Store) -> Result<Listing, FetchError> {
+    let mut listing = Listing::from([(output.clone(), Entry::Dir)]);
+    for found in walk::walk_all(dir)? {
+        let disk = dir.join(found.path.as_str());
+        let entry = match found.kind {
+            Kind::Dir | Kind::Special => Entry::Dir,
+            Kind::Link => Entry::Link { target: ops::read_link(&disk)?.to_string_lossy().into_owned() },
+            Kind::File => {
+                let mode = std::os::unix::fs::PermissionsExt::mode(&ops::symlink_metadata(&disk)?.permissions());
+                let (digest, size) = store.put_file(&disk)?;
+                Entry::File { digest, size, executable: mode & 0o100 != 0 }
+            }
+        };
+        listing.insert(output.join(&found.path), entry);
+    }
+    let parents: std::collections::BTreeSet<RelPath> = listing.keys().filter_map(RelPath::parent).collect();
+    listing.retain(|path, entry| *entry != Entry::Dir || !parents.contains(path));
+    Ok(listing)
+}
+
+/// Tries each url in turn until one gives the expected bytes. A wrong digest is not tried again elsewhere silently: it is told
+/// if no later url is right.
+fn download(fetch: &FetchTask, to: &Path, root: &Path) -> Result<(), FetchError> {
+    let mut problems = Vec::new();
+    let mut mismatch = None;
+    for url in &fetch.urls {
+        match receive(url, to, root) {
+            Ok(received) if received.is(&fetch.expect) => return Ok(()),
+            Ok(received) => {
+                let (expected, found) = received.against(&fetch.expect);
+                mismatch = Some(FetchError::Mismatch { url: url.clone(), expected, found });
+            }
+            Err(cause) => problems.push(format!("{url}: {cause}")),
+        }
+        ops::remove_file(to)?;
+    }
+    Err(mismatch.unwrap_or_else(|| FetchError::Unreachable(problems.join("; "))))
+}
+
+struct Received {
+    blake3: Digest,
+    sha256: [u8; 32],
+}
+
+impl Received {
+    fn is(&self, expect: &Expected) -> bool {
+        match expect {
+            Expected::Blake3(digest) => *digest == self.blake3,
+            Expected::Sha256(bytes) => *bytes == self.sha256,
+        }
+    }
+
+    fn against(&self, expect: &Expected) -> (String, String) {
+        match expect {
+            Expected::Blake3(digest) => (format!("blake3 {digest}"), format!("blake3 {}", self.blake3)),
+            Expected::Sha256(bytes) => {
+                let hex = |bytes: [u8; 32]| Digest::from_bytes(bytes).to_hex();
+                (format!("sha256 {}", hex(*bytes)), format!("sha256 {}", hex(self.sha256)))
+            }
+        }
+    }
+}
+
+fn receive(url: &str, to: &Path, root: &Path) -> Result<Received, String> {
+    if let Some(path) = url.strip_prefix("file://") {
+        // Relative file urls (`file://vendor/x.tar`) are relative to the workspace.
+        let mut file = ops::open(&root.join(path)).map_err(|error| error.to_string())?;
+        return copy(&mut file, to);
+    }
+    let agent = ureq::Agent::config_builder()
+        .timeout_connect(Some(Duration::from_secs(10)))
+        .timeout_recv_response(Some(SILENCE_MAX))
+        .user_agent(concat!("drystone/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .new_agent();
+    let mut response = agent.get(url).call().map_err(|error| error.to_string())?;
+    copy(&mut response.body_mut().as_reader(), to)
+}
+
+fn copy(from: &mut dyn Read, to: &Path) -> Result<Received, String> {
+    let mut file = ops::create_new(to, 0o644).map_err(|error| error.to_string())?;
+    let mut blake3 = Digester::default();
+    let mut sha256 = sha2::Sha256::new();
+    let mut buffer = vec![0; 128 * 1024];
+    let mut total: u64 = 0;
+    loop {
+        let count = from.read(&mut buffer).map_err(|error| error.to_string())?;
+        if count == 0 {
+            break;
+        }
+        total += count as u64;
+        if total > FETCH_BYTES_MAX {
+            return Err(format!("it is larger than {FETCH_BYTES_MAX} bytes"));
+        }
+        blake3.update(&buffer[..count]);
+        sha256.update(&buffer[..count]);
+        file.write_all(&buffer[..count]).at("write", to).map_err(|error| error.to_string())?;
+    }
+    Ok(Received { blake3: blake3.finish(), sha256: sha256.finalize().into() })
+}

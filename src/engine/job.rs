@@ -1,0 +1,343 @@
+//! One task from key to result: look for an earlier one, else run it and keep what came of it. Knows no other task's state.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::base::diagnostic::Diagnostic;
+use crate::base::ids::TaskId;
+use crate::base::tree::Listing;
+use crate::engine::event::{Failure, Log, MissReason, ResultSource};
+use crate::engine::execute::{self, Executed, now_ms};
+use crate::engine::explain;
+use crate::engine::prepare::{Dependency, Prepared, Produced, Sources, prepare};
+use crate::engine::restore::{self, RestoreError};
+use crate::engine::session::{Committed, Reuse, Session};
+use crate::engine::{fetch, log};
+use crate::manifest::model::TaskKind;
+use crate::sandbox::spec::Level;
+use crate::store::{ActionResult, StoreError, TaskRun};
+
+/// A result that serves.
+pub struct Success {
+    /// What it left.
+    pub produced: Arc<Produced>,
+    /// Where it came from; `None` if it ran now.
+    pub source: Option<ResultSource>,
+    /// Level it was made at.
+    pub isolation: Option<Level>,
+    /// What the command printed.
+    pub log: Log,
+    /// Time it took now.
+    pub duration: Duration,
+    /// Time it saved.
+    pub saved: Duration,
+    /// Attempts made now.
+    pub attempts: u32,
+    /// Things worth saying.
+    pub notes: Vec<Diagnostic>,
+    /// Whether the tree changed.
+    pub materialized: bool,
+    /// Its key.
+    pub action: crate::base::digest::Digest,
+}
+
+/// A task that did not succeed.
+pub struct Mishap {
+    /// How.
+    pub failure: Failure,
+    /// What the command printed.
+    pub log: Log,
+    /// Time it took.
+    pub duration: Duration,
+    /// Attempts made.
+    pub attempts: u32,
+    /// Its key, once known.
+    pub action: Option<crate::base::digest::Digest>,
+    /// Who has to act.
+    pub fault: Fault,
+}
+
+/// Whose fault a mishap is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// The command's.
+    Command,
+    /// The manifest's or the tree's.
+    Workspace,
+    /// The machine's: disk, store, launcher.
+    Machine,
+}
+
+/// What a lookup found.
+pub enum Looked {
+    /// An earlier result, now in place.
+    Hit(Box<Success>),
+    /// Nothing; it has to run.
+    Miss(Box<Missed>),
+    /// It cannot run.
+    Failed(Box<Mishap>),
+}
+
+/// A task that has to run, with everything that was found out about it.
+pub struct Missed {
+    /// The prepared action.
+    pub prepared: Prepared,
+    /// What it needs.
+    pub dependencies: Vec<Dependency>,
+    /// Why it runs.
+    pub why: Vec<MissReason>,
+}
+
+/// How a run of one task ended.
+pub enum Ended {
+    /// With a result.
+    Passed(Box<Success>),
+    /// Without.
+    Failed(Box<Mishap>),
+    /// Because the run was stopped.
+    Cancelled(Log),
+}
+
+/// Computes the key and takes an earlier result if there is one that is complete.
+pub fn look(session: &Session<'_>, task: TaskId, sources: &Sources, dependencies: Vec<Dependency>) -> Looked {
+    let started = Instant::now();
+    let prepared = match prepare(session, task, sources, &dependencies) {
+        Ok(prepared) => prepared,
+        Err(problem) => return Looked::Failed(Box::new(mishap(problem, started, None))),
+    };
+    let reusable = session.options.reuse == Reuse::Results && is_cached(session, task);
+    let found = if reusable { session.store.lookup(&prepared.key) } else { Ok(None) };
+    match found {
+        Ok(Some(result)) => match take(session, task, &prepared, &result, started) {
+            Ok(Some(hit)) => return Looked::Hit(Box::new(hit)),
+            // The result lost a part since it was looked up: as if it had never been there.
+            Ok(None) => {}
+            Err(mishap) => return Looked::Failed(mishap),
+        },
+        Ok(None) => {}
+        Err(error) => return Looked::Failed(Box::new(store_mishap(session, task, &error, started))),
+    }
+    let why = explain::why(session, task, &prepared);
+    Looked::Miss(Box::new(Missed { prepared, dependencies, why }))
+}
+
+/// Whether results of the task are kept at all.
+pub fn is_cached(session: &Session<'_>, task: TaskId) -> bool {
+    match &session.workspace.tasks[task].kind {
+        TaskKind::Run(run) => run.cache,
+        TaskKind::Fetch(_) => true,
+    }
+}
+
+/// Puts a stored result in place. `None` if a part of it is gone.
+fn take(
+    session: &Session<'_>,
+    task: TaskId,
+    prepared: &Prepared,
+    result: &ActionResult,
+    started: Instant,
+) -> Result<Option<Success>, Box<Mishap>> {
+    let broken = |error: &StoreError| Box::new(store_mishap(session, task, error, started));
+    let Some(listing) = session.store.listing(&result.outputs).map_err(|error| broken(&error))? else {
+        return Ok(None);
+    };
+    let log = session.store.read(&result.stdout_stderr).map_err(|error| broken(&error))?;
+    let Some(log) = log.and_then(|bytes| log::decode(&bytes).ok()) else { return Ok(None) };
+    let listing = Arc::new(listing);
+    let materialized = match settle(session, task, &listing, started, &log) {
+        Ok(materialized) => materialized,
+        Err(Settled::Vanished) => return Ok(None),
+        Err(Settled::Mishap(mut mishap)) => {
+            mishap.action = Some(prepared.key);
+            return Err(mishap);
+        }
+    };
+    Ok(Some(Success {
+        produced: Arc::new(Produced { listing, digest: result.outputs, unstable: false }),
+        source: Some(ResultSource::Local),
+        isolation: Level::parse(&result.isolation),
+        log,
+        duration: started.elapsed(),
+        saved: Duration::from_millis(result.duration_ms),
+        attempts: 0,
+        notes: prepared.notes.clone(),
+        materialized,
+        action: prepared.key,
+    }))
+}
+
+enum Settled {
+    Vanished,
+    Mishap(Box<Mishap>),
+}
+
+/// Brings the tree in line with a result: outputs are put in place, committed ones checked or, with `--fix`, written.
+fn settle(
+    session: &Session<'_>,
+    task: TaskId,
+    listing: &Arc<Listing>,
+    started: Instant,
+    log: &Log,
+) -> Result<bool, Settled> {
+    let failed = |error: RestoreError| match error {
+        RestoreError::Materialize(crate::engine::materialize::MaterializeError::Vanished(_)) => Settled::Vanished,
+        error => Settled::Mishap(Box::new(restore_mishap(session, task, error, started))),
+    };
+    let mut materialized = restore::put_in_place(session, task, listing).map_err(failed)?;
+    let differences = restore::committed_differences(session, task, listing);
+    if differences.is_empty() {
+        return Ok(materialized);
+    }
+    if session.options.committed == Committed::Fix {
+        let TaskKind::Run(run) = &session.workspace.tasks[task].kind else { return Ok(materialized) };
+        let patterns: Vec<_> = run.committed.iter().map(|pattern| &pattern.value).collect();
+        materialized |= restore::put_patterns(session, task, &patterns, listing).map_err(failed)?;
+        return Ok(materialized);
+    }
+    let declared = &session.workspace.tasks[task];
+    let diagnostics = differences
+        .iter()
+        .map(|(path, what)| {
+            Diagnostic::error(format!("committed output `{}` {what}", declared.label.package.join(path)))
+                .at(&declared.place, "made by this task")
+                .help(format!("`drystone run --fix {}` writes it", declared.label))
+        })
+        .collect();
+    let cause = format!("committed output `{}` is out of date", differences[0].0);
+    let failure = Failure { cause, exit: None, diagnostics };
+    Err(Settled::Mishap(Box::new(Mishap {
+        failure,
+        log: log.clone(),
+        duration: started.elapsed(),
+        attempts: 0,
+        action: None,
+        fault: Fault::Command,
+    })))
+}
+
+/// Runs a task that missed. Only one process runs an action at a time; the others take its result.
+pub fn run(session: &Session<'_>, task: TaskId, missed: &Missed) -> Ended {
+    let started = Instant::now();
+    let prepared = &missed.prepared;
+    let cached = is_cached(session, task);
+    let lock = match session.store.lock_action(&prepared.key) {
+        Ok(lock) => lock,
+        Err(error) => return Ended::Failed(Box::new(store_mishap(session, task, &error, started))),
+    };
+    if cached
+        && session.options.reuse == Reuse::Results
+        && let Ok(Some(result)) = session.store.lookup(&prepared.key)
+        && let Ok(Some(hit)) = take(session, task, prepared, &result, started)
+    {
+        return Ended::Passed(Box::new(hit));
+    }
+    let executed = match &session.workspace.tasks[task].kind {
+        TaskKind::Run(run) => execute::execute(session, task, run, prepared, &missed.dependencies),
+        TaskKind::Fetch(fetch) => fetch::execute(session, fetch),
+    };
+    let ended = conclude(session, task, prepared, executed, started, cached);
+    drop(lock);
+    ended
+}
+
+fn conclude(
+    session: &Session<'_>,
+    task: TaskId,
+    prepared: &Prepared,
+    executed: Executed,
+    started: Instant,
+    cached: bool,
+) -> Ended {
+    match executed {
+        Executed::Cancelled { log } => Ended::Cancelled(log),
+        Executed::Broken { problem, tracked } => {
+            let mut mishap = mishap(problem, started, Some(prepared.key));
+            mishap.fault = if tracked { Fault::Workspace } else { Fault::Machine };
+            Ended::Failed(Box::new(mishap))
+        }
+        Executed::Failed { log, failure, duration, attempts } => {
+            note(session, task, prepared, duration, true, 0);
+            let action = Some(prepared.key);
+            Ended::Failed(Box::new(Mishap { failure, log, duration, attempts, action, fault: Fault::Command }))
+        }
+        Executed::Passed(passed) => {
+            if cached
+                && passed.storable
+                && let Err(error) = execute::record(session, task, prepared, &passed)
+            {
+                tracing::debug!(%error, "a result was not stored");
+            }
+            note(session, task, prepared, passed.duration, false, passed.usage.max_rss_kib);
+            let listing = Arc::new(passed.listing);
+            let materialized = match settle(session, task, &listing, started, &passed.log) {
+                Ok(materialized) => materialized,
+                Err(Settled::Mishap(mut mishap)) => {
+                    mishap.action = Some(prepared.key);
+                    mishap.attempts = passed.attempts;
+                    return Ended::Failed(mishap);
+                }
+                Err(Settled::Vanished) => {
+                    let problem = Diagnostic::error("the store lost what was just put into it")
+                        .help("check the disk; `drystone store verify` tells more");
+                    return Ended::Failed(Box::new(mishap(problem, started, Some(prepared.key))));
+                }
+            };
+            Ended::Passed(Box::new(Success {
+                produced: Arc::new(Produced { listing, digest: passed.outputs, unstable: false }),
+                source: None,
+                isolation: Some(prepared.action.isolation),
+                log: passed.log,
+                duration: passed.duration,
+                saved: Duration::ZERO,
+                attempts: passed.attempts,
+                notes: [prepared.notes.clone(), passed.notes].concat(),
+                materialized,
+                action: prepared.key,
+            }))
+        }
+    }
+}
+
+fn note(session: &Session<'_>, task: TaskId, prepared: &Prepared, duration: Duration, failed: bool, max_rss_kib: u64) {
+    session.store.note_run(TaskRun {
+        label: session.label(task),
+        workspace: session.worktree(),
+        action: Some(prepared.key),
+        outcome: if failed { "failed" } else { "ran" },
+        failed,
+        duration_ms: duration.as_millis() as u64,
+        max_rss_kib,
+        at_ms: now_ms(),
+    });
+}
+
+fn mishap(problem: Diagnostic, started: Instant, action: Option<crate::base::digest::Digest>) -> Mishap {
+    let failure = Failure { cause: problem.message.clone(), exit: None, diagnostics: vec![problem] };
+    Mishap { failure, log: Vec::new(), duration: started.elapsed(), attempts: 0, action, fault: Fault::Command }
+}
+
+fn store_mishap(session: &Session<'_>, task: TaskId, error: &StoreError, started: Instant) -> Mishap {
+    let problem = Diagnostic::error(format!("the store failed `{}`: {error}", session.label(task)))
+        .help("`drystone store verify` tells what is wrong with it");
+    Mishap { fault: Fault::Machine, ..mishap(problem, started, None) }
+}
+
+fn restore_mishap(session: &Session<'_>, task: TaskId, error: RestoreError, started: Instant) -> Mishap {
+    let declared = &session.workspace.tasks[task];
+    if let RestoreError::Tracked(problems) = error {
+        let cause = problems.first().map_or_else(String::new, |problem| problem.message.clone());
+        let failure = Failure { cause, exit: None, diagnostics: problems };
+        return Mishap {
+            failure,
+            log: Vec::new(),
+            duration: started.elapsed(),
+            attempts: 0,
+            action: None,
+            fault: Fault::Workspace,
+        };
+    }
+    let problem = Diagnostic::error(format!("outputs of `{}` could not be put in place: {error}", declared.label))
+        .at(&declared.place, "declared here")
+        .help("move what is in the way, or change `outputs`");
+    Mishap { fault: Fault::Machine, ..mishap(problem, started, None) }
+}

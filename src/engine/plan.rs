@@ -1,0 +1,189 @@
+//! From a selection to a plan: the closed set of tasks in order, with their source files read. Runs nothing, writes nothing.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::base::diagnostic::Diagnostic;
+use crate::base::ids::TaskId;
+use crate::base::path::RelPath;
+use crate::base::tree::Entry;
+use crate::engine::prepare::Sources;
+use crate::engine::scheduler::{Ix, Node, Weight};
+use crate::engine::session::Session;
+use crate::manifest::model::{Command, RunTask, SystemPolicy, TaskKind};
+use crate::store::StoreError;
+use crate::workspace::inputs::{InputFiles, input_files};
+
+/// What a run will work through.
+pub struct Plan {
+    /// The tasks, each after everything it needs.
+    pub tasks: Vec<TaskId>,
+    /// Positions by task.
+    pub positions: HashMap<TaskId, Ix>,
+    /// Source files by position.
+    pub sources: Vec<Sources>,
+    /// Expected time by position, where known, in milliseconds.
+    pub expected_ms: Vec<Option<u64>>,
+    /// Scheduler nodes by position.
+    pub nodes: Vec<Node>,
+}
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The manifest or the tree is wrong: the person's to mend.
+    #[error("{} problems in the workspace", .0.len())]
+    Input(Vec<Diagnostic>),
+    /// The store could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Expected time of a task that never ran, in milliseconds.
+const UNKNOWN_MS: u64 = 1000;
+
+/// Plans the selected tasks with everything they need.
+///
+/// Checks what can be checked without running: tools, levels, input files, all reported together. Cost: proportional to the
+/// closure of the selection; one `stat` per source file.
+pub fn plan(session: &Session<'_>, selected: &[TaskId]) -> Result<Plan, PlanError> {
+    let tasks = session.graph.closure(selected);
+    let positions: HashMap<TaskId, Ix> = tasks.iter().enumerate().map(|(position, task)| (*task, position)).collect();
+    let mut problems = Vec::new();
+    check_machine(session, &tasks, &mut problems);
+    let sources = read_sources(session, &tasks, &mut problems);
+    if problems.iter().any(Diagnostic::is_error) {
+        return Err(PlanError::Input(problems));
+    }
+    let labels: Vec<String> = tasks.iter().map(|task| session.label(*task)).collect();
+    let texts: Vec<&str> = labels.iter().map(String::as_str).collect();
+    let history = session.store.history(&texts)?;
+    let mut nodes = Vec::with_capacity(tasks.len());
+    let mut expected_ms = Vec::with_capacity(tasks.len());
+    for (task, label) in tasks.iter().zip(&labels) {
+        let known = history.get(label);
+        let duration = known.and_then(|history| history.duration_ms);
+        expected_ms.push(duration);
+        let mut dependencies: Vec<Ix> =
+            session.graph.dependencies(*task).map(|(needed, _)| positions[&needed]).collect();
+        dependencies.sort_unstable();
+        dependencies.dedup();
+        nodes.push(Node {
+            dependencies,
+            duration_ms: duration.unwrap_or(UNKNOWN_MS),
+            failed_last: known.is_some_and(|history| history.last_failed),
+            weight: weight(session, *task, known.map_or(0, |history| history.max_rss_kib)),
+        });
+    }
+    Ok(Plan { tasks, positions, sources, expected_ms, nodes })
+}
+
+fn weight(session: &Session<'_>, task: TaskId, learned_rss_kib: u64) -> Weight {
+    match &session.workspace.tasks[task].kind {
+        TaskKind::Fetch(_) => Weight::light(),
+        TaskKind::Run(run) => Weight {
+            cpu: run.resources.cpu,
+            memory: run.resources.memory_bytes.unwrap_or(learned_rss_kib * 1024),
+            pool: run.resources.pool.as_ref().map(|pool| pool.value.clone()),
+            exclusive: run.resources.exclusive,
+        },
+    }
+}
+
+/// Resolves every tool and level that the tasks ask for, so that nothing runs if one is missing.
+fn check_machine(session: &Session<'_>, tasks: &[TaskId], problems: &mut Vec<Diagnostic>) {
+    if session.workspace.config.system == SystemPolicy::Tools {
+        let problem = Diagnostic::error("`system = \"tools\"` is not supported by this version of drystone");
+        problems.push(problem.at(&session.workspace.config.place, "").help("leave `system` out"));
+    }
+    // First of all, and on this thread: everything below may ask for it from many.
+    session.system();
+    for task in tasks {
+        let TaskKind::Run(run) = &session.workspace.tasks[*task].kind else { continue };
+        check_tools(session, *task, run, problems);
+        if let Err(problem) = session.level(run) {
+            problems.push(problem.at(&session.workspace.tasks[*task].place, "asked for here"));
+        }
+        if let Some(pool) = &run.resources.pool
+            && !session.workspace.config.pools.contains_key(&pool.value)
+        {
+            let known = session.workspace.config.pools.keys().map(String::as_str);
+            let near = crate::base::diagnostic::nearest(&pool.value, known);
+            let help = near.map_or_else(
+                || format!("add `pools = {{ {} = 1 }}` to `[workspace]`", pool.value),
+                |near| format!("did you mean `{near}`?"),
+            );
+            problems.push(Diagnostic::error(format!("unknown pool `{}`", pool.value)).at(&pool.place, "").help(help));
+        }
+    }
+}
+
+fn check_tools(session: &Session<'_>, task: TaskId, run: &RunTask, problems: &mut Vec<Diagnostic>) {
+    let declared = &session.workspace.tasks[task];
+    for name in &run.tools {
+        if let Err(error) = session.tool(&name.value, &declared.label.package) {
+            problems.push(
+                Diagnostic::error(format!("{error}, and `{}` needs it", declared.label))
+                    .at(&name.place, "declared here")
+                    .help("install it, put its directory on the PATH, or take it out of `tools`"),
+            );
+        }
+    }
+    if let Command::Exec(words) = &run.command {
+        let of_workspace = words[0].contains('/') && !words[0].starts_with('/');
+        let declared_tool = run.tools.iter().any(|tool| tool.value == words[0]);
+        if !of_workspace
+            && !declared_tool
+            && let Err(error) = session.tool(&words[0], &declared.label.package)
+        {
+            problems.push(
+                Diagnostic::error(format!("{error}, and `{}` runs it", declared.label))
+                    .at(&declared.place, "declared here")
+                    .help("install it, or write a path such as \"./script.sh\" for a file of the workspace"),
+            );
+        }
+    }
+}
+
+/// Lists the source files of every task and digests all of them in one parallel batch.
+fn read_sources(session: &Session<'_>, tasks: &[TaskId], problems: &mut Vec<Diagnostic>) -> Vec<Sources> {
+    let mut listed: Vec<InputFiles> = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        match input_files(session.workspace, &session.files, *task, &session.outputs) {
+            Ok(files) => listed.push(files),
+            Err(error) => {
+                let place = &session.workspace.tasks[*task].place;
+                problems.push(Diagnostic::error(error.to_string()).at(place, "needed by this task"));
+                listed.push(InputFiles::default());
+            }
+        }
+    }
+    let mut paths: Vec<RelPath> = listed.iter().flat_map(|files| files.files.iter().cloned()).collect();
+    paths.sort_unstable();
+    paths.dedup();
+    let leaves: BTreeMap<RelPath, _> = paths.iter().cloned().zip(session.leaves(&paths)).collect();
+    let mut all = Vec::with_capacity(tasks.len());
+    for (task, files) in tasks.iter().zip(listed) {
+        let mut sources = Sources { warnings: files.unmatched, ..Sources::default() };
+        for dir in files.empty_dirs {
+            sources.listing.insert(dir, Entry::Dir);
+        }
+        for path in files.files {
+            match &leaves[&path] {
+                Ok(leaf) => {
+                    sources.listing.insert(path.clone(), leaf.entry.clone());
+                    sources.stats.push((path, leaf.stat));
+                }
+                Err(error) => {
+                    let declared = &session.workspace.tasks[*task];
+                    problems.push(
+                        Diagnostic::error(format!("cannot read an input of `{}`: {error}", declared.label))
+                            .at(&declared.place, "needed by this task")
+                            .help("make it readable, or take it away from `inputs` with a `!` pattern"),
+                    );
+                }
+            }
+        }
+        all.push(sources);
+    }
+    all
+}

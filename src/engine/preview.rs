@@ -1,0 +1,105 @@
+//! What a run would do, without running: keys and lookups as far as they can be known. Writes nothing.
+
+use std::sync::Arc;
+
+use crate::base::diagnostic::Diagnostic;
+use crate::base::digest::Digest;
+use crate::engine::event::MissReason;
+use crate::engine::explain;
+use crate::engine::job::is_cached;
+use crate::engine::plan::Plan;
+use crate::engine::prepare::{Dependency, Produced, prepare};
+use crate::engine::session::{Reuse, Session};
+use crate::fingerprint::sink::RecordSink;
+use crate::store::StoreError;
+
+/// What would become of a task.
+#[derive(Clone, Debug)]
+pub enum Forecast {
+    /// Its result is there.
+    Hit {
+        /// Its key.
+        action: Digest,
+    },
+    /// It would run.
+    Run {
+        /// Its key.
+        action: Digest,
+        /// Why.
+        why: Vec<MissReason>,
+    },
+    /// It would run unless what it needs comes out as it was.
+    Depends {
+        /// The tasks it waits for, as labels.
+        on: Vec<String>,
+    },
+}
+
+/// Why there is no forecast.
+#[derive(Debug, thiserror::Error)]
+pub enum PreviewError {
+    /// The person's to mend.
+    #[error("{}", .0.message)]
+    Input(Box<Diagnostic>),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Forecasts every task of the plan, by position.
+pub fn preview(session: &Session<'_>, plan: &Plan) -> Result<Vec<Forecast>, PreviewError> {
+    Ok(forecast(session, plan)?.0)
+}
+
+/// Forecasts the last task of the plan, with its fingerprint where that can be known.
+pub fn preview_last(
+    session: &Session<'_>,
+    plan: &Plan,
+) -> Result<Option<(Forecast, Option<RecordSink>)>, PreviewError> {
+    let (mut forecasts, record) = forecast(session, plan)?;
+    Ok(forecasts.pop().map(|forecast| (forecast, record)))
+}
+
+/// Forecasts by position, and the fingerprint of the last task.
+fn forecast(session: &Session<'_>, plan: &Plan) -> Result<(Vec<Forecast>, Option<RecordSink>), PreviewError> {
+    let mut produced: Vec<Option<Arc<Produced>>> = vec![None; plan.tasks.len()];
+    let mut forecasts = Vec::with_capacity(plan.tasks.len());
+    let mut record = None;
+    for (ix, task) in plan.tasks.iter().enumerate() {
+        let mut dependencies = Vec::new();
+        let mut unknown = Vec::new();
+        for (needed, edge) in session.graph.dependencies(*task) {
+            match &produced[plan.positions[&needed]] {
+                Some(known) => dependencies.push(Dependency {
+                    task: needed,
+                    interface_only: edge.interface_only,
+                    produced: Arc::clone(known),
+                }),
+                None => unknown.push(session.label(needed)),
+            }
+        }
+        if !unknown.is_empty() {
+            forecasts.push(Forecast::Depends { on: unknown });
+            record = None;
+            continue;
+        }
+        let prepared = prepare(session, *task, &plan.sources[ix], &dependencies)
+            .map_err(|problem| PreviewError::Input(Box::new(problem)))?;
+        record = Some(prepared.action.record());
+        let reusable = session.options.reuse == Reuse::Results && is_cached(session, *task);
+        let found = if reusable { session.store.lookup(&prepared.key)? } else { None };
+        let listing = match &found {
+            Some(result) => session.store.listing(&result.outputs)?,
+            None => None,
+        };
+        forecasts.push(match (found, listing) {
+            (Some(result), Some(listing)) => {
+                let known = Produced { listing: Arc::new(listing), digest: result.outputs, unstable: false };
+                produced[ix] = Some(Arc::new(known));
+                Forecast::Hit { action: prepared.key }
+            }
+            _ => Forecast::Run { action: prepared.key, why: explain::why(session, *task, &prepared) },
+        });
+    }
+    Ok((forecasts, record))
+}

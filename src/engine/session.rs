@@ -1,0 +1,272 @@
+//! What one invocation knows while it plans and runs: workspace, store, stat indexes, tools, sandboxes. Decides nothing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use crate::base::diagnostic::Diagnostic;
+use crate::base::digest::Digest;
+use crate::base::ids::TaskId;
+use crate::base::path::RelPath;
+use crate::base::tree::Entry;
+use crate::fingerprint::system::{self, SystemIdentity};
+use crate::fingerprint::tools::{self, Tool, ToolContext, ToolError};
+use crate::fs::ops::FsError;
+use crate::graph::build::TaskGraph;
+use crate::manifest::glob::Pattern;
+use crate::manifest::model::{IsolationRequest, RunTask, TaskKind};
+use crate::process::cancel::Cancel;
+use crate::sandbox::open::{Sandbox, open_with};
+use crate::sandbox::spec::{Level, SandboxError};
+use crate::store::Store;
+use crate::workspace::files::SourceFiles;
+use crate::workspace::model::Workspace;
+use crate::workspace::outputs::{OutputIndex, claims_of};
+use crate::workspace::stat_index::{Leaf, LeafError, StatIndex};
+
+/// The environment of the person or job that started the program; only `cli` reads it.
+#[derive(Clone, Debug, Default)]
+pub struct Ambient {
+    /// All variables that are UTF-8.
+    pub variables: BTreeMap<String, String>,
+    /// The program to start as launcher.
+    pub program: PathBuf,
+    /// Whether this is a CI job.
+    pub ci: bool,
+}
+
+/// How results are used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reuse {
+    /// Earlier results are taken.
+    Results,
+    /// Everything selected runs again (`--force`).
+    Nothing,
+}
+
+/// What a run does with committed outputs that differ.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Committed {
+    /// The task fails and says what differs.
+    Check,
+    /// The tree is brought up to date (`--fix`).
+    Fix,
+}
+
+/// Choices of one invocation.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Job slots, at least 1.
+    pub jobs: u32,
+    /// What a failure stops.
+    pub on_failure: crate::engine::scheduler::OnFailure,
+    /// Whether results are reused.
+    pub reuse: Reuse,
+    /// Level asked for on the command line; wins over the tasks'.
+    pub isolation: Option<IsolationRequest>,
+    /// What happens to committed outputs.
+    pub committed: Committed,
+}
+
+/// Everything one invocation shares between its threads.
+pub struct Session<'w> {
+    /// The loaded workspace.
+    pub workspace: &'w Workspace,
+    /// Its task graph.
+    pub graph: &'w TaskGraph,
+    /// The store.
+    pub store: Arc<Store>,
+    /// Choices.
+    pub options: Options,
+    /// The environment outside.
+    pub ambient: Ambient,
+    /// Ends everything.
+    pub cancel: Cancel,
+    /// Threads for digesting and comparing, one per core; never waits for a child.
+    pub cpu: rayon::ThreadPool,
+    /// Source files as git sees them.
+    pub files: SourceFiles<'w>,
+    /// Which paths are outputs of tasks.
+    pub outputs: OutputIndex<'w>,
+    /// Where fetch tasks land, relative to their packages.
+    pub(super) fetched: HashMap<TaskId, Pattern>,
+    index: StatIndex,
+    machine: StatIndex,
+    system: OnceLock<SystemIdentity>,
+    tools: Mutex<BTreeMap<(String, PathBuf), Result<Arc<Tool>, ToolError>>>,
+    sandboxes: Mutex<BTreeMap<Level, Arc<dyn Sandbox>>>,
+    pub(super) tracked: OnceLock<crate::engine::tracked::Problems>,
+    state_dir: PathBuf,
+}
+
+/// A poisoned lock means a panic elsewhere, which ends the run by itself; the data is a cache either way.
+pub(super) fn held<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Why an invocation cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+    /// No thread could be started.
+    #[error("cannot start worker threads: {0}")]
+    Threads(String),
+}
+
+impl<'w> Session<'w> {
+    /// Opens what a run needs. Cost: reads the two stat indexes.
+    pub fn open(
+        workspace: &'w Workspace,
+        graph: &'w TaskGraph,
+        store: Arc<Store>,
+        options: Options,
+        ambient: Ambient,
+        cancel: Cancel,
+    ) -> Result<Self, SessionError> {
+        let state_dir = store.workspace_dir(&workspace.root)?;
+        let cpu = rayon::ThreadPoolBuilder::new()
+            .thread_name(|index| format!("cpu-{index}"))
+            .build()
+            .map_err(|error| SessionError::Threads(error.to_string()))?;
+        Ok(Self {
+            index: StatIndex::load(&state_dir.join("stat-index")),
+            machine: StatIndex::load(&store.dir().join("machine-index")),
+            files: SourceFiles::new(workspace),
+            outputs: OutputIndex::new(workspace),
+            fetched: fetch_patterns(workspace),
+            system: OnceLock::new(),
+            tools: Mutex::default(),
+            sandboxes: Mutex::default(),
+            tracked: OnceLock::new(),
+            workspace,
+            graph,
+            store,
+            options,
+            ambient,
+            cancel,
+            cpu,
+            state_dir,
+        })
+    }
+
+    /// Keeps what was learned about files for the next invocation. Failing to is no reason to fail.
+    pub fn save_indexes(&self) {
+        let saved = self
+            .index
+            .save(&self.state_dir.join("stat-index"))
+            .and_then(|()| self.machine.save(&self.store.dir().join("machine-index")));
+        if let Err(error) = saved {
+            tracing::debug!(%error, "the stat index was not saved");
+        }
+    }
+
+    /// What lies at workspace paths now, digested only where the stat signature is new.
+    pub fn leaves(&self, paths: &[RelPath]) -> Vec<Result<Leaf, LeafError>> {
+        self.cpu.install(|| self.index.digest(&self.workspace.root, paths))
+    }
+
+    /// The same, with anything that is no file or link, or cannot be read, as absent.
+    pub fn observe(&self, paths: &[RelPath]) -> Vec<Option<Entry>> {
+        self.leaves(paths).into_iter().map(|leaf| leaf.ok().map(|leaf| leaf.entry)).collect()
+    }
+
+    /// Digests files of the machine by absolute path.
+    fn machine_digests(&self, paths: &[PathBuf]) -> Vec<Result<Digest, FsError>> {
+        let below: Vec<RelPath> = paths
+            .iter()
+            .map(|path| RelPath::parse(path.to_string_lossy().trim_start_matches('/')).unwrap_or_default())
+            .collect();
+        let leaves = self.cpu.install(|| self.machine.digest(Path::new("/"), &below));
+        leaves
+            .into_iter()
+            .zip(paths)
+            .map(|(leaf, path)| match leaf {
+                Ok(Leaf { entry: Entry::File { digest, .. }, .. }) => Ok(digest),
+                Err(LeafError::Fs(error)) => Err(error),
+                _ => Err(FsError::new("digest", path, std::io::Error::other("not a regular file"))),
+            })
+            .collect()
+    }
+
+    /// Identity of the system, once per invocation.
+    pub fn system(&self) -> &SystemIdentity {
+        self.system.get_or_init(|| {
+            system::identify(Path::new("/"), &|path| {
+                self.machine_digests(&[path.to_owned()]).pop().and_then(Result::ok)
+            })
+        })
+    }
+
+    /// Resolves a tool for a package, once per invocation and directory.
+    pub fn tool(&self, name: &str, package: &RelPath) -> Result<Arc<Tool>, ToolError> {
+        let directory = self.workspace.root.join(package.as_str());
+        let key = (name.to_owned(), directory.clone());
+        if let Some(known) = held(&self.tools).get(&key) {
+            return known.clone();
+        }
+        let variable = |name: &str| self.ambient.variables.get(name).cloned();
+        let overrides = ["PYENV_VERSION", "RUSTUP_TOOLCHAIN", "RUSTUP_HOME"];
+        let context = ToolContext {
+            path: variable("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default(),
+            home: variable("HOME").map(PathBuf::from),
+            directory,
+            root: self.workspace.root.clone(),
+            overrides: overrides.iter().filter_map(|name| Some(((*name).to_owned(), variable(name)?))).collect(),
+        };
+        let resolved = tools::resolve(name, &context, &|paths| self.machine_digests(paths)).map(Arc::new);
+        held(&self.tools).insert(key, resolved.clone());
+        resolved
+    }
+
+    /// The level a task runs at, or why there is none.
+    pub fn level(&self, run: &RunTask) -> Result<Level, Diagnostic> {
+        match self.options.isolation.unwrap_or(run.isolation) {
+            IsolationRequest::None => Ok(Level::None),
+            IsolationRequest::Auto | IsolationRequest::Namespaces => Ok(Level::Namespaces),
+            IsolationRequest::Landlock => {
+                Err(Diagnostic::error("the `landlock` level is not supported by this version")
+                    .help("use `namespaces`, or `none` to run without isolation"))
+            }
+        }
+    }
+
+    /// The sandbox of a level, opened once.
+    pub fn sandbox(&self, level: Level) -> Result<Arc<dyn Sandbox>, SandboxError> {
+        let mut sandboxes = held(&self.sandboxes);
+        if let Some(sandbox) = sandboxes.get(&level) {
+            return Ok(Arc::clone(sandbox));
+        }
+        let sandbox: Arc<dyn Sandbox> = Arc::from(open_with(level, &self.ambient.program)?);
+        sandboxes.insert(level, Arc::clone(&sandbox));
+        Ok(sandbox)
+    }
+
+    /// Label of a task as text.
+    pub fn label(&self, task: TaskId) -> String {
+        self.workspace.tasks[task].label.to_string()
+    }
+
+    /// Directory of a task's package.
+    pub fn package(&self, task: TaskId) -> &RelPath {
+        &self.workspace.tasks[task].label.package
+    }
+
+    /// Name of this worktree in histories: the digest of its root path.
+    pub fn worktree(&self) -> String {
+        Digest::of(self.workspace.root.as_os_str().as_encoded_bytes()).short()
+    }
+}
+
+fn fetch_patterns(workspace: &Workspace) -> HashMap<TaskId, Pattern> {
+    let fetches = workspace.tasks.iter().filter(|(_, task)| matches!(task.kind, TaskKind::Fetch(_)));
+    fetches
+        .flat_map(|(id, task)| claims_of(id, task))
+        .filter_map(|claim| {
+            let mut pattern = claim.pattern;
+            pattern.prefix = pattern.prefix.strip_prefix(&workspace.tasks[claim.task].label.package)?;
+            Some((claim.task, pattern))
+        })
+        .collect()
+}

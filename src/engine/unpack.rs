@@ -1,0 +1,267 @@
+//! Unpacks archives nobody here made: every name is checked, no link is followed, nothing lands outside. Fetches nothing.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Seek};
+use std::path::{Path, PathBuf};
+
+use crate::base::limits::FETCH_BYTES_MAX;
+use crate::base::path::RelPath;
+use crate::fs::link::file_mode;
+use crate::fs::ops::{self, AtPath, FsError};
+
+/// Most entries an archive may have.
+const ENTRIES_MAX: usize = 1_000_000;
+
+/// Why an archive was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    /// Its name tells no format we read.
+    #[error("cannot tell how to unpack `{0}`; known are .tar, .tar.gz, .tgz, .tar.xz, .tar.zst, .zip")]
+    UnknownFormat(String),
+    /// It is broken.
+    #[error("the archive is broken: {0}")]
+    Broken(String),
+    /// It holds something that must not be unpacked.
+    #[error("the archive holds `{name}`, {why}")]
+    Refused {
+        /// The entry.
+        name: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A file operation.
+    #[error(transparent)]
+    Fs(#[from] FsError),
+}
+
+/// Unpacks `archive`, whose format `name` tells, into the empty directory `to`, dropping `strip` leading components.
+pub fn unpack(archive: &Path, name: &str, strip: usize, to: &Path) -> Result<(), UnpackError> {
+    let file = ops::open(archive)?;
+    let lower = name.to_ascii_lowercase();
+    let ends = |endings: &[&str]| endings.iter().any(|ending| lower.ends_with(ending));
+    let mut placing = Placing { to, strip, links: BTreeSet::new(), bytes: 0, entries: 0 };
+    if ends(&[".tar.gz", ".tgz", ".crate"]) {
+        placing.tar(flate2::read::MultiGzDecoder::new(file))
+    } else if ends(&[".tar.xz", ".txz"]) {
+        placing.tar(xz2::read::XzDecoder::new_multi_decoder(file))
+    } else if ends(&[".tar.zst", ".tzst"]) {
+        placing.tar(zstd::Decoder::new(file).map_err(|error| UnpackError::Broken(error.to_string()))?)
+    } else if ends(&[".tar"]) {
+        placing.tar(file)
+    } else if ends(&[".zip", ".whl", ".jar"]) {
+        placing.zip(file)
+    } else {
+        Err(UnpackError::UnknownFormat(name.to_owned()))
+    }
+}
+
+struct Placing<'a> {
+    to: &'a Path,
+    strip: usize,
+    links: BTreeSet<RelPath>,
+    bytes: u64,
+    entries: usize,
+}
+
+impl Placing<'_> {
+    /// Where an entry goes; `None` if stripping leaves nothing of it.
+    fn place(&mut self, name: &str) -> Result<Option<(RelPath, PathBuf)>, UnpackError> {
+        self.entries += 1;
+        let refuse = |why| Err(UnpackError::Refused { name: name.to_owned(), why });
+        if self.entries > ENTRIES_MAX {
+            return refuse("which is one entry too many");
+        }
+        if name.split('/').any(|part| part == "..") {
+            return refuse("which leaves its directory");
+        }
+        let Ok(path) = RelPath::parse(name) else { return refuse("which is no relative path") };
+        let kept: Vec<&str> = path.components().skip(self.strip).collect();
+        let Ok(path) = RelPath::parse(&kept.join("/")) else { return refuse("which is no relative path") };
+        if path.is_root() {
+            return Ok(None);
+        }
+        let mut above = path.parent();
+        while let Some(dir) = above {
+            if self.links.contains(&dir) {
+                return refuse("which lies behind a link of the same archive");
+            }
+            above = dir.parent();
+        }
+        let disk = self.to.join(path.as_str());
+        if let Some(parent) = disk.parent() {
+            ops::create_dir_all(parent)?;
+        }
+        Ok(Some((path, disk)))
+    }
+
+    fn file(&mut self, name: &str, executable: bool, from: &mut dyn Read) -> Result<(), UnpackError> {
+        let Some((path, disk)) = self.place(name)? else { return Ok(()) };
+        self.links.remove(&path);
+        ops::remove_all(&disk)?;
+        let mut file = ops::create_new(&disk, file_mode(executable))?;
+        let room = FETCH_BYTES_MAX.saturating_sub(self.bytes);
+        let copied = std::io::copy(&mut from.take(room + 1), &mut file).at("write", &disk)?;
+        self.bytes += copied;
+        if copied > room {
+            return Err(UnpackError::Refused { name: name.to_owned(), why: "which makes it too large unpacked" });
+        }
+        Ok(())
+    }
+
+    fn link(&mut self, name: &str, target: &str) -> Result<(), UnpackError> {
+        let Some((path, disk)) = self.place(name)? else { return Ok(()) };
+        ops::remove_all(&disk)?;
+        ops::symlink(target, &disk)?;
+        self.links.insert(path);
+        Ok(())
+    }
+
+    fn tar(&mut self, from: impl Read) -> Result<(), UnpackError> {
+        let broken = |error: std::io::Error| UnpackError::Broken(error.to_string());
+        let mut archive = tar::Archive::new(from);
+        for entry in archive.entries().map_err(broken)? {
+            let mut entry = entry.map_err(broken)?;
+            let name = String::from_utf8(entry.path_bytes().into_owned())
+                .map_err(|error| UnpackError::Refused { name: error.to_string(), why: "whose name is not UTF-8" })?;
+            let refused = |why| UnpackError::Refused { name: name.clone(), why };
+            match entry.header().entry_type() {
+                tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
+                    let executable = entry.header().mode().map_err(broken)? & 0o100 != 0;
+                    self.file(&name, executable, &mut entry)?;
+                }
+                tar::EntryType::Directory => {
+                    if let Some((_, disk)) = self.place(&name)? {
+                        ops::create_dir_all(&disk)?;
+                    }
+                }
+                tar::EntryType::Symlink => {
+                    let target = entry.link_name_bytes().ok_or_else(|| refused("a link without a target"))?;
+                    let target = std::str::from_utf8(&target).map_err(|_| refused("whose target is not UTF-8"))?;
+                    let target = target.to_owned();
+                    self.link(&name, &target)?;
+                }
+                tar::EntryType::Link => {
+                    let target = entry.link_name_bytes().ok_or_else(|| refused("a link without a target"))?;
+                    let target = String::from_utf8_lossy(&target).into_owned();
+                    self.hard_link(&name, &target)?;
+                }
+                tar::EntryType::XGlobalHeader | tar::EntryType::XHeader => {}
+                _ => return Err(refused("which is a device, a pipe or something else that is no file")),
+            }
+        }
+        Ok(())
+    }
+
+    /// A hard link becomes a copy: files of a tree are never one.
+    fn hard_link(&mut self, name: &str, target: &str) -> Result<(), UnpackError> {
+        let Some((_, source)) = self.place(target)? else { return Ok(()) };
+        let meta = ops::symlink_metadata(&source)?;
+        if meta.is_symlink() {
+            let target = ops::read_link(&source)?;
+            return self.link(name, &target.to_string_lossy());
+        }
+        let executable = std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o100 != 0;
+        let mut from = ops::open_no_follow(&source)?;
+        self.file(name, executable, &mut from)
+    }
+
+    fn zip(&mut self, from: impl Read + Seek) -> Result<(), UnpackError> {
+        let broken = |error: zip::result::ZipError| UnpackError::Broken(error.to_string());
+        let mut archive = zip::ZipArchive::new(from).map_err(broken)?;
+        for index in 0..archive.len() {
+            let mut entry = archive.by_index(index).map_err(broken)?;
+            let name = entry.name().to_owned();
+            let mode = entry.unix_mode().unwrap_or(0o644);
+            if entry.is_dir() {
+                if let Some((_, disk)) = self.place(&name)? {
+                    ops::create_dir_all(&disk)?;
+                }
+            } else if mode & libc::S_IFMT == libc::S_IFLNK {
+                let mut target = String::new();
+                let read = (&mut entry).take(libc::PATH_MAX as u64).read_to_string(&mut target);
+                read.map_err(|error| UnpackError::Broken(error.to_string()))?;
+                self.link(&name, &target)?;
+            } else {
+                self.file(&name, mode & 0o100 != 0, &mut entry)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tar archive of raw entries: name, type, link target, content.
+    fn archive(entries: &[(&str, tar::EntryType, &str, &str)]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (name, kind, target, content) in entries {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(*kind);
+            header.set_mode(0o755);
+            header.set_size(content.len() as u64);
+            header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+            header.as_old_mut().linkname[..target.len()].copy_from_slice(target.as_bytes());
+            header.set_cksum();
+            builder.append(&header, content.as_bytes()).expect("a vector takes it");
+        }
+        builder.into_inner().expect("a vector takes it")
+    }
+
+    fn unpacked(bytes: &[u8], strip: usize) -> (tempfile::TempDir, Result<(), UnpackError>) {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("a.tar");
+        ops::write(&file, bytes).expect("a temporary file");
+        let to = dir.path().join("to");
+        ops::create_dir(&to).expect("a temporary directory");
+        let result = unpack(&file, "a.tar", strip, &to);
+        (dir, result)
+    }
+
+    #[test]
+    fn hostile_entries_are_refused_and_nothing_lands_outside() {
+        use tar::EntryType::{Block, Fifo, Regular, Symlink};
+        for entries in [
+            vec![("../evil", Regular, "", "x")],
+            vec![("/evil", Regular, "", "x")],
+            vec![("a/../../evil", Regular, "", "x")],
+            vec![("out", Symlink, "..", ""), ("out/evil", Regular, "", "x")],
+            vec![("pipe", Fifo, "", "")],
+            vec![("disk", Block, "", "")],
+        ] {
+            let (dir, result) = unpacked(&archive(&entries), 0);
+            assert!(result.is_err(), "{entries:?}");
+            assert!(!ops::exists(&dir.path().join("evil")), "{entries:?}");
+        }
+    }
+
+    #[test]
+    fn stripping_and_modes_and_links_hold() {
+        use tar::EntryType::{Link, Regular, Symlink};
+        let (dir, result) = unpacked(
+            &archive(&[
+                ("top/bin/x", Regular, "", "hi"),
+                ("top/y", Symlink, "bin/x", ""),
+                ("top/z", Link, "top/bin/x", ""),
+            ]),
+            1,
+        );
+        result.expect("it unpacks");
+        let at = |path: &str| dir.path().join("to").join(path);
+        assert_eq!(ops::read(&at("bin/x")).expect("a file"), b"hi");
+        assert_eq!(ops::read_link(&at("y")).expect("a link"), Path::new("bin/x"));
+        assert_eq!(ops::read(&at("z")).expect("a file"), b"hi");
+    }
+
+    #[test]
+    fn broken_archives_are_errors() {
+        let whole = archive(&[("a", tar::EntryType::Regular, "", "content")]);
+        for end in [1, 100, 511, 513] {
+            let (_dir, result) = unpacked(&whole[..end], 0);
+            assert!(result.is_err(), "{end}");
+        }
+        let (_dir, result) = unpacked(&[0xff; 2048], 0);
+        assert!(result.is_err());
+    }
+}

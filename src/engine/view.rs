@@ -1,0 +1,129 @@
+//! From a prepared task to the view its sandbox shows. Touches the disk only to make dependency outputs right.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::base::ids::TaskId;
+use crate::base::path::RelPath;
+use crate::base::tree::{Entry, Listing};
+use crate::engine::prepare::{Dependency, Prepared, all_outputs, seen};
+use crate::engine::restore;
+use crate::engine::session::Session;
+use crate::fs::ops;
+use crate::fs::stat::StatKey;
+use crate::manifest::glob::Pattern;
+use crate::manifest::model::{RunTask, SystemPolicy};
+use crate::sandbox::spec::{Access, Mount, SandboxSpec, View, WORKSPACE_DIR};
+
+/// A view and the signatures of everything on disk that it shows.
+pub struct Shown {
+    /// What the sandbox gets.
+    pub spec: SandboxSpec,
+    /// Must be unchanged when the command has ended, or its result is not stored.
+    pub stats: Vec<(RelPath, StatKey)>,
+}
+
+/// Builds the sandbox specification of a task.
+///
+/// Outputs of dependencies are shown from the tree, where they are made right first if someone touched them.
+pub fn show(
+    session: &Session<'_>,
+    task: TaskId,
+    run: &RunTask,
+    prepared: &Prepared,
+    dependencies: &[Dependency],
+    stage: PathBuf,
+) -> Result<Shown, restore::RestoreError> {
+    let package = session.package(task);
+    let mut stats = prepared.stats.clone();
+    let mut view: BTreeMap<RelPath, View> = BTreeMap::new();
+    let mut whole: Vec<RelPath> = Vec::new();
+    for dependency in dependencies {
+        restore::put_in_place(session, dependency.task, &dependency.produced.listing)?;
+        let shown: Listing = seen(session, dependency).map(|(path, entry)| (path.clone(), entry.clone())).collect();
+        let from = session.package(dependency.task);
+        let paths: Vec<RelPath> = shown.keys().map(|path| from.join(path)).collect();
+        for (path, leaf) in paths.iter().zip(session.leaves(&paths)) {
+            if let Ok(leaf) = leaf {
+                stats.push((path.clone(), leaf.stat));
+            }
+        }
+        if !dependency.interface_only {
+            whole.extend(whole_directories(session, dependency.task).map(|dir| from.join(&dir)));
+        }
+    }
+    whole.retain(|dir| can_bind(session, dir, &prepared.listing, run, package));
+    for dir in &whole {
+        view.insert(dir.clone(), View::Dir { host: session.workspace.root.join(dir.as_str()) });
+    }
+    for (path, entry) in &prepared.listing {
+        if whole.iter().any(|dir| path.starts_with(dir)) {
+            continue;
+        }
+        let shown = match entry {
+            Entry::File { executable, .. } => {
+                View::File { host: session.workspace.root.join(path.as_str()), executable: *executable }
+            }
+            Entry::Link { target } => View::Link { target: target.clone() },
+            Entry::Dir => View::Empty,
+        };
+        view.insert(path.clone(), shown);
+    }
+    for pattern in all_outputs(run) {
+        if let Some(parent) = pattern.prefix.parent().filter(|parent| !parent.is_root()) {
+            let parent = package.join(&parent);
+            if !whole.iter().any(|dir| parent.starts_with(dir)) {
+                view.entry(parent).or_insert(View::Empty);
+            }
+        }
+    }
+    let mut mounts: Vec<Mount> = prepared.tools.iter().flat_map(|tool| tool.mounts.iter().cloned()).collect();
+    mounts.extend(cache_mounts(session, task, run)?);
+    mounts.sort();
+    mounts.dedup();
+    let (crate::fingerprint::action::Work::Run { argv }, mut env) =
+        (&prepared.action.work, prepared.action.env.clone())
+    else {
+        unreachable!("BUG: only run tasks are shown a view, {} is none", session.label(task));
+    };
+    env.extend(prepared.secrets.clone());
+    let spec = SandboxSpec {
+        argv: argv.clone(),
+        env,
+        cwd: package.clone(),
+        view,
+        system: session.workspace.config.system == SystemPolicy::Packages,
+        mounts,
+        network: prepared.action.network,
+        timeout: run.timeout,
+        stage,
+    };
+    Ok(Shown { spec, stats })
+}
+
+/// Directories that belong to a task as a whole, relative to its package.
+fn whole_directories<'a>(session: &'a Session<'_>, task: TaskId) -> impl Iterator<Item = RelPath> + 'a {
+    let patterns = restore::owned_patterns(session, task);
+    patterns.into_iter().filter_map(Pattern::whole_dir).filter(|dir| !dir.is_root()).cloned()
+}
+
+/// A directory is bound whole if it is there and this task neither writes nor keeps anything beneath it.
+fn can_bind(session: &Session<'_>, dir: &RelPath, listing: &Listing, run: &RunTask, package: &RelPath) -> bool {
+    let there = ops::symlink_metadata(&session.workspace.root.join(dir.as_str())).is_ok_and(|meta| meta.is_dir());
+    let written = run.caches.iter().any(|cache| package.join(cache).starts_with(dir))
+        || all_outputs(run).iter().any(|pattern| package.join(&pattern.prefix).starts_with(dir));
+    there && !written && listing.keys().any(|path| path.starts_with(dir))
+}
+
+/// Private directories of the task: in the store, by label and worktree.
+fn cache_mounts(session: &Session<'_>, task: TaskId, run: &RunTask) -> Result<Vec<Mount>, ops::FsError> {
+    let mut mounts = Vec::new();
+    for cache in &run.caches {
+        let name = format!("{} {} {}", session.worktree(), session.label(task), cache.as_str());
+        let host = session.store.dir().join("caches").join(crate::base::digest::Digest::of(name.as_bytes()).short());
+        ops::create_dir_all(&host)?;
+        let inside = PathBuf::from(WORKSPACE_DIR).join(session.package(task).join(cache).as_str());
+        mounts.push(Mount { host, inside, access: Access::ReadWrite });
+    }
+    Ok(mounts)
+}

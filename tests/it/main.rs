@@ -1,0 +1,13 @@
+//! Behaviour through the binary, each test in a hermetic temporary workspace.
+
+mod bad_input;
+mod examples;
+mod explain;
+mod key_script;
+mod keys;
+mod oracle;
+mod outputs;
+mod run;
+mod stores;
+mod support;
+mod tools;

@@ -1,0 +1,199 @@
+//! Random builds against a clean sequential run: the same bytes always, and nothing run needlessly.
+//!
+//! A task concatenates its sources and the outputs of what it needs, keeping only what stands before `#` in each line: edits
+//! behind it must stop there. Seeds are printed; `DRYSTONE_SEED=N` replays one, `DRYSTONE_ROUNDS=N` makes a run longer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use crate::support::TestWorkspace;
+
+/// A small generator (splitmix64, Steele, Lea and Flood 2014): the same numbers everywhere for a seed.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        usize::try_from(self.next() % limit as u64).expect("a small number")
+    }
+}
+
+#[derive(Clone)]
+struct Task {
+    sources: BTreeSet<usize>,
+    needs: BTreeSet<usize>,
+    salt: usize,
+}
+
+/// The whole world: what is on disk and in the manifest. The oracle works on this alone.
+#[derive(Clone)]
+struct World {
+    files: BTreeMap<usize, String>,
+    tasks: Vec<Task>,
+}
+
+impl World {
+    fn new(random: &mut Random) -> Self {
+        let files = (0..6).map(|file| (file, format!("file {file}\n"))).collect();
+        let tasks = (0..2 + random.below(7))
+            .map(|task| Task {
+                sources: (0..6).filter(|_| random.below(3) == 0).collect(),
+                needs: (0..task).filter(|_| random.below(3) == 0).collect(),
+                salt: 0,
+            })
+            .collect();
+        Self { files, tasks }
+    }
+
+    fn write(&self, workspace: &TestWorkspace) {
+        drop(fs::remove_dir_all(workspace.root().join("src")));
+        for (file, text) in &self.files {
+            workspace.write(&format!("src/f{file}"), text);
+        }
+        let mut manifest = String::from("[workspace]\nname = \"oracle\"\n");
+        for (number, task) in self.tasks.iter().enumerate() {
+            let quoted =
+                |texts: Vec<String>| texts.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(", ");
+            let inputs = quoted(task.sources.iter().map(|file| format!("src/f{file}")).collect());
+            let needs = quoted(task.needs.iter().map(|need| format!(":t{need}")).collect());
+            let parts: Vec<String> = task
+                .sources
+                .iter()
+                .map(|file| format!("src/f{file}"))
+                .chain(task.needs.iter().map(|need| format!("out/t{need}")))
+                .collect();
+            let parts = parts.join(" ");
+            manifest.push_str(&format!(
+                "[task.t{number}]\nrun = \"\"\"\nmkdir -p out\necho salt {} > out/t{number}\nfor part in {parts}; do if test -e $part; then sed 's/#.*//' $part >> out/t{number}; fi; done\n\"\"\"\ninputs = [{inputs}]\nneeds = [{needs}]\noutputs = [\"out/t{number}\"]\n",
+                task.salt
+            ));
+        }
+        workspace.write("drystone.toml", &manifest);
+    }
+
+    /// What a clean sequential run makes of it.
+    fn outputs(&self) -> Vec<String> {
+        let mut outputs: Vec<String> = Vec::new();
+        for task in &self.tasks {
+            let mut text = format!("salt {}\n", task.salt);
+            let sources = task.sources.iter().filter_map(|file| self.files.get(file));
+            let needs = task.needs.iter().map(|need| &outputs[*need]);
+            for line in sources.chain(needs).flat_map(|part| part.lines()) {
+                text.push_str(line.split('#').next().unwrap_or_default());
+                text.push('\n');
+            }
+            outputs.push(text);
+        }
+        outputs
+    }
+
+    /// Everything a task can observe: equal observations must hit, once seen.
+    fn observations(&self) -> Vec<String> {
+        let outputs = self.outputs();
+        self.tasks
+            .iter()
+            .map(|task| {
+                let sources: Vec<_> = task.sources.iter().map(|file| (file, self.files.get(file))).collect();
+                let needs: Vec<_> = task.needs.iter().map(|need| (need, &outputs[*need])).collect();
+                format!("{} {sources:?} {needs:?} {:?}", task.salt, task.sources)
+            })
+            .collect()
+    }
+
+    fn change(&mut self, random: &mut Random) {
+        let file = random.below(6);
+        let task = random.below(self.tasks.len());
+        match random.below(9) {
+            0 | 1 => drop(self.files.insert(file, format!("text {}\n", random.below(4)))),
+            2 | 3 => {
+                if let Some(text) = self.files.get_mut(&file) {
+                    let kept = text.split('#').next().unwrap_or_default().trim_end().to_owned();
+                    *text = format!("{kept}# remark {}\n", random.below(3));
+                }
+            }
+            4 => drop(self.files.remove(&file)),
+            5 => {
+                // A rename, or a swap where both are there.
+                let other = random.below(6);
+                let (one, two) = (self.files.remove(&file), self.files.remove(&other));
+                self.files.extend(one.map(|text| (other, text)));
+                if file != other {
+                    self.files.extend(two.map(|text| (file, text)));
+                }
+            }
+            6 => self.tasks[task].salt = random.below(3),
+            7 => {
+                if !self.tasks[task].sources.remove(&file) {
+                    self.tasks[task].sources.insert(file);
+                }
+            }
+            _ => {
+                if task > 0 {
+                    let need = random.below(task);
+                    if !self.tasks[task].needs.remove(&need) {
+                        self.tasks[task].needs.insert(need);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+fn play(seed: u64) {
+    let mut random = Random(seed);
+    let mut world = World::new(&mut random);
+    let workspace = TestWorkspace::empty();
+    let mut earlier: Vec<World> = Vec::new();
+    let mut seen: Vec<BTreeSet<String>> = vec![BTreeSet::new(); world.tasks.len()];
+    for step in 0..14 {
+        world.write(&workspace);
+        if random.below(4) == 0 {
+            drop(fs::remove_dir_all(workspace.root().join("out")));
+        }
+        let events = workspace.events(&["//..."]);
+        for (number, text) in world.outputs().into_iter().enumerate() {
+            assert_eq!(workspace.read(&format!("out/t{number}")), text, "seed {seed}, step {step}, task t{number}");
+        }
+        let ran = events.with("ran");
+        for (number, observation) in world.observations().into_iter().enumerate() {
+            let is_new = seen[number].insert(observation);
+            let label = format!("//:t{number}");
+            assert!(is_new || !ran.contains(&label), "seed {seed}, step {step}: {label} ran needlessly");
+        }
+        earlier.push(world.clone());
+        if random.below(4) == 0 {
+            world = earlier[random.below(earlier.len())].clone();
+        } else {
+            for _ in 0..1 + random.below(3) {
+                world.change(&mut random);
+            }
+        }
+    }
+}
+
+#[test]
+fn random_builds_are_sound_and_minimal() {
+    if let Ok(seed) = std::env::var("DRYSTONE_SEED") {
+        return play(seed.parse().expect("DRYSTONE_SEED is a number"));
+    }
+    let rounds = number("DRYSTONE_ROUNDS", 25);
+    let start =
+        fs::metadata("/proc/self").map_or(0, |meta| std::os::unix::fs::MetadataExt::ctime_nsec(&meta).unsigned_abs());
+    for round in 0..rounds {
+        // Half of the seeds are the same every time, half are new.
+        let seed = if round % 2 == 0 { round } else { start + round };
+        eprintln!("seed {seed}");
+        play(seed);
+    }
+}

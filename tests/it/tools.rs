@@ -1,0 +1,90 @@
+//! Tools: what stands behind a name is in the key, and nothing else of the machine is there.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use crate::support::{TestWorkspace, set};
+
+fn script(workspace: &TestWorkspace, path: &str, text: &str) {
+    let path = workspace.beside(path);
+    fs::create_dir_all(path.parent().expect("a file in a directory")).expect("a directory");
+    fs::write(&path, text).expect("a file");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a mode");
+}
+
+fn with_tool(manifest: &str) -> TestWorkspace {
+    let mut workspace = TestWorkspace::new(manifest);
+    script(&workspace, "kit/bin/gen", "#!/bin/sh\n. \"$(dirname \"$0\")/../lib/part.sh\"\n");
+    script(&workspace, "kit/lib/part.sh", "echo first\n");
+    let path = format!("{}:{}", workspace.beside("kit/bin").display(), std::env::var("PATH").expect("a PATH"));
+    workspace.set("PATH", &path);
+    workspace
+}
+
+#[test]
+fn replacing_a_tool_in_place_reruns_its_tasks_and_says_so() {
+    let workspace = with_tool(
+        "[task.t]\nrun = \"gen > out.txt\"\ninputs = []\noutputs = [\"out.txt\"]\ntools = [\"gen\"]\n[task.other]\nrun = \"true\"\ninputs = []\n",
+    );
+    workspace.events(&["t", "other"]);
+    assert_eq!(workspace.read("out.txt"), "first\n");
+    script(&workspace, "kit/lib/part.sh", "echo other\n");
+    let events = workspace.events(&["t", "other"]);
+    assert_eq!(events.with("ran"), set(&["//:t"]));
+    assert_eq!(events.why("//:t"), ["tool gen changed"]);
+    assert_eq!(workspace.read("out.txt"), "other\n");
+}
+
+#[test]
+fn the_program_of_an_array_is_a_tool() {
+    let workspace = with_tool("[task.t]\nrun = [\"gen\"]\ninputs = []\n");
+    workspace.events(&["t"]);
+    script(&workspace, "kit/bin/gen", "#!/bin/sh\necho replaced\n");
+    assert_eq!(workspace.events(&["t"]).why("//:t"), ["tool gen changed"]);
+}
+
+#[test]
+fn a_tool_that_is_not_declared_is_not_there() {
+    let workspace = with_tool("[task.t]\nrun = \"gen\"\ninputs = []\n");
+    let events = workspace.events_with(&["t"], 1);
+    assert_eq!(events.of("//:t")["failure"]["cause"], "exit code 127");
+}
+
+#[test]
+fn a_script_of_the_workspace_runs_as_an_array() {
+    let workspace =
+        TestWorkspace::new("[task.t]\nrun = [\"./gen.sh\", \"x\"]\ninputs = [\"gen.sh\"]\noutputs = [\"out.txt\"]\n");
+    workspace.write("gen.sh", "#!/bin/sh\necho \"$1\" > out.txt\n");
+    fs::set_permissions(workspace.root().join("gen.sh"), fs::Permissions::from_mode(0o755)).expect("a mode");
+    workspace.events(&["t"]);
+    assert_eq!(workspace.read("out.txt"), "x\n");
+}
+
+#[test]
+fn fetched_files_are_checked_unpacked_and_cached() {
+    let workspace = TestWorkspace::empty();
+    workspace.write("pack/top/bin/tool", "#!/bin/sh\necho fetched\n");
+    fs::set_permissions(workspace.root().join("pack/top/bin/tool"), fs::Permissions::from_mode(0o755)).expect("a mode");
+    let tar = std::process::Command::new("tar")
+        .args(["-czf", "pack.tar.gz", "-C", "pack", "top"])
+        .current_dir(workspace.root())
+        .status();
+    assert!(tar.expect("tar starts").success());
+    let sum =
+        std::process::Command::new("sha256sum").arg(workspace.root().join("pack.tar.gz")).output().expect("it starts");
+    let sum = String::from_utf8_lossy(&sum.stdout)[..64].to_owned();
+    let manifest = |sum: &str| {
+        format!(
+            "[workspace]\nname = \"test\"\n[fetch.pack]\nurl = \"file://pack.tar.gz\"\nsha256 = \"{sum}\"\nunpack = true\nstrip = 1\noutput = \"kit\"\n[task.use]\nrun = \"kit/bin/tool > out.txt\"\ninputs = []\noutputs = [\"out.txt\"]\nneeds = [\":pack\"]\n"
+        )
+    };
+    workspace.write("drystone.toml", &manifest(&"0".repeat(64)));
+    let ran = workspace.run(&["run", "use"]).expect(1);
+    assert!(format!("{}{}", ran.stdout, ran.stderr).contains(&sum), "the digest that was found is told");
+    assert!(!workspace.has("kit"));
+    workspace.write("drystone.toml", &manifest(&sum));
+    workspace.events(&["use"]);
+    assert_eq!(workspace.read("out.txt"), "fetched\n");
+    fs::remove_file(workspace.root().join("pack.tar.gz")).expect("a file");
+    assert_eq!(workspace.events(&["use"]).with("hit").len(), 2);
+}
