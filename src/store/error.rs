@@ -161,7 +161,7 @@ pub(super) fn trouble(error: &rusqlite::Error) -> Trouble {
 }
 
 fn is_schema_damage(text: &str) -> bool {
-    ["no such table", "no such column", "has no column named", "no such index", "malformed"]
+    ["no such table", "no such column", "has no column named", "no such index", "malformed", "unsupported file format"]
         .iter()
         .any(|sign| text.contains(sign))
 }

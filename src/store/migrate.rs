@@ -2,11 +2,17 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
+use crate::base::digest::Digest;
+use crate::base::encode::Encoder;
+
 /// Every version, oldest first. Append-only: position `n` takes a database from version `n` to `n + 1`.
 const MIGRATIONS: [&str; 1] = [include_str!("../../schema/sql/0001_init.sql")];
 
 /// The version this program writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
+
+/// Digest of all tables and indexes of [`VERSION`]; a new migration comes with a new one.
+const SCHEMA_DIGEST: &str = "dd3fb6d060c08fb270c419e73ab143476fe6473135de437222fbb07d9e12e6a6";
 
 /// Marks the file as ours: `drys` in ASCII.
 const APPLICATION_ID: i64 = 0x6472_7973;
@@ -41,6 +47,7 @@ impl From<rusqlite::Error> for Refusal {
 pub(super) fn migrate(connection: &Connection) -> Result<Before, Refusal> {
     let version = check(connection)?;
     if version == VERSION {
+        check_schema(connection)?;
         return Ok(Before::Known);
     }
     let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Exclusive)?;
@@ -53,6 +60,7 @@ pub(super) fn migrate(connection: &Connection) -> Result<Before, Refusal> {
     transaction.execute("UPDATE meta SET value = ?1 WHERE name = 'schema'", [VERSION.to_string()])?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
+    check_schema(&transaction)?;
     transaction.commit()?;
     Ok(if version == 0 { Before::Nothing } else { Before::Known })
 }
@@ -77,9 +85,42 @@ fn check(connection: &Connection) -> Result<i64, Refusal> {
     Ok(version)
 }
 
+/// SQLite keeps its tables as text without a checksum: one flipped bit in a constraint, and every insert fails for ever.
+fn check_schema(connection: &Connection) -> Result<(), Refusal> {
+    if schema_digest(connection)?.to_hex() == SCHEMA_DIGEST {
+        return Ok(());
+    }
+    Err(Refusal::Damaged("its tables are not those of its version".to_owned()))
+}
+
+/// Digests the tables and indexes as SQLite has them, but for its own statistics.
+fn schema_digest(connection: &Connection) -> rusqlite::Result<Digest> {
+    let mut statement = connection.prepare(
+        "SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_schema WHERE name NOT LIKE 'sqlite!_stat%' ESCAPE '!' \
+         ORDER BY name",
+    )?;
+    let mut encoder = Encoder::new();
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        for column in 0..4 {
+            encoder.bytes(row.get::<_, String>(column)?.as_bytes());
+        }
+    }
+    Ok(Digest::of(encoder.as_slice()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_digest_of_the_schema_is_that_of_the_newest_version() {
+        let connection = memory();
+        for sql in MIGRATIONS {
+            connection.execute_batch(sql).expect("our own SQL");
+        }
+        assert_eq!(schema_digest(&connection).expect("readable").to_hex(), SCHEMA_DIGEST, "a migration sets a new one");
+    }
 
     fn memory() -> Connection {
         Connection::open_in_memory().expect("memory is there")

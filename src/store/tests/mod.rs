@@ -1,0 +1,11 @@
+//! What the store promises as a whole, tried from outside its parts.
+
+mod archive;
+mod concurrent;
+mod content;
+mod damage;
+mod gc;
+mod memory;
+mod model;
+mod trial;
+mod verify;
