@@ -86,7 +86,7 @@ fn failed(error: FetchError, started: Instant) -> Executed {
 fn fetch_listing(session: &Session<'_>, fetch: &FetchTask) -> Result<Listing, FetchError> {
     let stage = session.store.stage()?;
     let file = stage.path().join("download");
-    download(fetch, &file, &session.workspace.root)?;
+    download(fetch, &file)?;
     match fetch.unpack {
         Unpack::No => {
             let (digest, size) = session.store.put_file(&file)?;
@@ -125,11 +125,11 @@ fn stored(dir: &Path, output: &RelPath, store: &Store) -> Result<Listing, FetchE
 
 /// Tries each url in turn until one gives the expected bytes. A wrong digest is not tried again elsewhere silently: it is told
 /// if no later url is right.
-fn download(fetch: &FetchTask, to: &Path, root: &Path) -> Result<(), FetchError> {
+fn download(fetch: &FetchTask, to: &Path) -> Result<(), FetchError> {
     let mut problems = Vec::new();
     let mut mismatch = None;
     for url in &fetch.urls {
-        match receive(url, to, root) {
+        match receive(url, to) {
             Ok(received) if received.is(&fetch.expect) => return Ok(()),
             Ok(received) => {
                 let (expected, found) = received.against(&fetch.expect);
@@ -166,10 +166,9 @@ impl Received {
     }
 }
 
-fn receive(url: &str, to: &Path, root: &Path) -> Result<Received, String> {
+fn receive(url: &str, to: &Path) -> Result<Received, String> {
     if let Some(path) = url.strip_prefix("file://") {
-        // Relative file urls (`file://vendor/x.tar`) are relative to the workspace.
-        let mut file = ops::open(&root.join(path)).map_err(|error| error.to_string())?;
+        let mut file = ops::open(Path::new(path)).map_err(|error| error.to_string())?;
         return copy(&mut file, to);
     }
     let agent = ureq::Agent::config_builder()

@@ -101,7 +101,7 @@ fn an_output_that_was_not_made_fails_the_task_and_keeps_the_old_one() {
 #[test]
 fn outputs_are_never_written_through_a_link() {
     let workspace =
-        TestWorkspace::new("[task.make]\nrun = \"mkdir out; echo x > out/a\"\ninputs = []\noutputs = [\"out/a\"]\n");
+        TestWorkspace::new("[task.make]\nrun = \"mkdir -p out; echo x > out/a\"\ninputs = []\noutputs = [\"out/a\"]\n");
     let elsewhere = workspace.beside("elsewhere");
     fs::create_dir(&elsewhere).expect("a directory");
     symlink(&elsewhere, workspace.root().join("out")).expect("a link");

@@ -74,8 +74,26 @@ fn fetched_files_are_checked_unpacked_and_cached() {
         std::process::Command::new("sha256sum").arg(workspace.root().join("pack.tar.gz")).output().expect("it starts");
     let sum = String::from_utf8_lossy(&sum.stdout)[..64].to_owned();
     let manifest = |sum: &str| {
+        let archive = workspace.root().join("pack.tar.gz");
         format!(
-            "[workspace]\nname = \"test\"\n[fetch.pack]\nurl = \"file://pack.tar.gz\"\nsha256 = \"{sum}\"\nunpack = true\nstrip = 1\noutput = \"kit\"\n[task.use]\nrun = \"kit/bin/tool > out.txt\"\ninputs = []\noutputs = [\"out.txt\"]\nneeds = [\":pack\"]\n"
+            r#"
+[workspace]
+name = "test"
+
+[fetch.pack]
+url = "file://{}"
+sha256 = "{sum}"
+unpack = true
+strip = 1
+output = "kit"
+
+[task.use]
+run = "kit/bin/tool > out.txt"
+inputs = []
+outputs = ["out.txt"]
+needs = [":pack"]
+"#,
+            archive.display()
         )
     };
     workspace.write("drystone.toml", &manifest(&"0".repeat(64)));
