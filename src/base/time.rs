@@ -73,7 +73,7 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
         _ => return None,
     };
     let bytes = number * scale;
-    (bytes.is_finite() && bytes >= 0.0 && bytes <= 9e18).then_some(bytes as u64)
+    (0.0..=9e18).contains(&bytes).then_some(bytes as u64)
 }
 
 #[cfg(test)]

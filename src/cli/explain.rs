@@ -204,6 +204,7 @@ mod tests {
                 duration: Duration::from_millis(1500),
                 outcome: "ran".into(),
             }),
+            fingerprint: None,
         };
         assert_eq!(
             explain_text(&explanation, Color::Plain),

@@ -19,7 +19,7 @@ use crate::fs::stat::StatKey;
 use crate::manifest::glob::{Pattern, PatternList};
 use crate::manifest::model::RunTask;
 use crate::sandbox::spec::{Exit, Finished, SandboxError, Usage};
-use crate::store::{ActionResult, StoreError};
+use crate::store::{ActionLock, ActionResult, StoreError};
 
 /// What came of running a task.
 pub enum Executed {
@@ -298,7 +298,15 @@ fn changed_since(session: &Session<'_>, stats: &[(RelPath, StatKey)]) -> Option<
 }
 
 /// Stores a result; the first one for an action wins.
-pub fn record(session: &Session<'_>, task: TaskId, prepared: &Prepared, passed: &Passed) -> Result<(), StoreError> {
+///
+/// The lock of the action goes with it: another process that waits finds the committed result.
+pub fn record(
+    session: &Session<'_>,
+    task: TaskId,
+    prepared: &Prepared,
+    passed: &Passed,
+    lock: ActionLock,
+) -> Result<(), StoreError> {
     session.store.put_trees(&prepared.trees)?;
     let log = session.store.put_bytes(&log::encode(&passed.log))?;
     let result = ActionResult {
@@ -314,7 +322,7 @@ pub fn record(session: &Session<'_>, task: TaskId, prepared: &Prepared, passed: 
         workspace: session.worktree(),
         created_ms: now_ms(),
     };
-    session.store.record(result, &prepared.stream).map(drop)
+    session.store.record_held(result, &prepared.stream, Some(lock)).map(drop)
 }
 
 /// Milliseconds since 1970.

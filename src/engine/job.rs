@@ -15,7 +15,7 @@ use crate::engine::session::{Committed, Reuse, Session};
 use crate::engine::{fetch, log};
 use crate::manifest::model::TaskKind;
 use crate::sandbox::spec::Level;
-use crate::store::{ActionResult, StoreError, TaskRun};
+use crate::store::{ActionLock, ActionResult, StoreError, TaskRun};
 
 /// A result that serves.
 pub struct Success {
@@ -235,9 +235,7 @@ pub fn run(session: &Session<'_>, task: TaskId, missed: &Missed) -> Ended {
         TaskKind::Run(run) => execute::execute(session, task, run, prepared, &missed.dependencies),
         TaskKind::Fetch(fetch) => fetch::execute(session, fetch),
     };
-    let ended = conclude(session, task, prepared, executed, started, cached);
-    drop(lock);
-    ended
+    conclude(session, task, prepared, executed, started, lock)
 }
 
 fn conclude(
@@ -246,7 +244,7 @@ fn conclude(
     prepared: &Prepared,
     executed: Executed,
     started: Instant,
-    cached: bool,
+    lock: ActionLock,
 ) -> Ended {
     match executed {
         Executed::Cancelled { log } => Ended::Cancelled(log),
@@ -261,9 +259,9 @@ fn conclude(
             Ended::Failed(Box::new(Mishap { failure, log, duration, attempts, action, fault: Fault::Command }))
         }
         Executed::Passed(passed) => {
-            if cached
+            if is_cached(session, task)
                 && passed.storable
-                && let Err(error) = execute::record(session, task, prepared, &passed)
+                && let Err(error) = execute::record(session, task, prepared, &passed, lock)
             {
                 tracing::debug!(%error, "a result was not stored");
             }

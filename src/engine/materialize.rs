@@ -80,7 +80,7 @@ fn find(
     dirs: &mut Listing,
 ) -> Result<(), MaterializeError> {
     let package = destination.root.join(destination.package.as_str());
-    let base = if pattern.literal { pattern.prefix.clone() } else { pattern.prefix.clone() };
+    let base = pattern.prefix.clone();
     let start = package.join(base.as_str());
     let Some(meta) = ops::if_there(ops::symlink_metadata(&start))? else { return Ok(()) };
     if !meta.is_dir() {

@@ -369,7 +369,7 @@ mod tests {
             Scheduler::new(vec![node(&[], 1), node(&[], 50), node(&[0], 100)], capacity(1), OnFailure::Stop);
         assert_eq!(step(&mut scheduler, Input::Begin), [Effect::Look(0), Effect::Look(1)]);
         assert_eq!(started(&step(&mut scheduler, Input::Miss(1))), [1]);
-        assert_eq!(started(&step(&mut scheduler, Input::Miss(0))), []);
+        assert_eq!(started(&step(&mut scheduler, Input::Miss(0))), [0; 0]);
         assert_eq!(started(&step(&mut scheduler, Input::Done(1, Outcome::Ran))), [0]);
     }
 
@@ -397,7 +397,7 @@ mod tests {
         let mut scheduler = Scheduler::new(nodes, capacity(4), OnFailure::Stop);
         step(&mut scheduler, Input::Begin);
         assert_eq!(started(&step(&mut scheduler, Input::Miss(0))), [0]);
-        assert_eq!(started(&step(&mut scheduler, Input::Miss(1))), []);
+        assert_eq!(started(&step(&mut scheduler, Input::Miss(1))), [0; 0]);
         assert_eq!(started(&step(&mut scheduler, Input::Miss(2))), [2]);
         assert_eq!(started(&step(&mut scheduler, Input::Done(0, Outcome::Ran))), [1]);
 
@@ -407,7 +407,7 @@ mod tests {
         let mut scheduler = Scheduler::new(nodes, capacity(4), OnFailure::Stop);
         step(&mut scheduler, Input::Begin);
         assert_eq!(started(&step(&mut scheduler, Input::Miss(0))), [0]);
-        assert_eq!(started(&step(&mut scheduler, Input::Miss(1))), []);
+        assert_eq!(started(&step(&mut scheduler, Input::Miss(1))), [0; 0]);
         assert_eq!(started(&step(&mut scheduler, Input::Done(0, Outcome::Ran))), [1]);
     }
 

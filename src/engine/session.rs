@@ -93,11 +93,14 @@ pub struct Session<'w> {
     index: StatIndex,
     machine: StatIndex,
     system: OnceLock<SystemIdentity>,
-    tools: Mutex<BTreeMap<(String, PathBuf), Result<Arc<Tool>, ToolError>>>,
+    tools: Mutex<ResolvedTools>,
     sandboxes: Mutex<BTreeMap<Level, Arc<dyn Sandbox>>>,
     pub(super) tracked: OnceLock<crate::engine::tracked::Problems>,
     state_dir: PathBuf,
 }
+
+/// Tools by name and directory of the package.
+type ResolvedTools = BTreeMap<(String, PathBuf), Result<Arc<Tool>, ToolError>>;
 
 /// A poisoned lock means a panic elsewhere, which ends the run by itself; the data is a cache either way.
 pub(super) fn held<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -263,5 +263,5 @@ pub fn disk_space(path: &Path) -> Result<(u64, u64), FsError> {
 pub fn is_network_fs(path: &Path) -> bool {
     const NETWORK: [i64; 8] =
         [0x6969, 0xff53_4d42, 0x517b, 0xfe53_4d42, 0x0102_1997, 0x6573_5546, 0x6a65_6a63, 0x0bd0_0bd0];
-    rustix::fs::statfs(path).is_ok_and(|stat| NETWORK.contains(&(stat.f_type as i64)))
+    rustix::fs::statfs(path).is_ok_and(|stat| NETWORK.contains(&stat.f_type))
 }

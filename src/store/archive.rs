@@ -276,10 +276,9 @@ impl Unpacking<'_> {
         let file = ops::open(from).map_err(|error| Problem::Store(error.into()))?;
         let mut decoder = zstd::stream::Decoder::new(file)?;
         let mut results = None;
-        let mut position = 0;
         let mut archive = tar::Archive::new(&mut decoder);
         // Raw: no extension header may give an entry another name or size than its own.
-        for entry in archive.entries()?.raw(true) {
+        for (position, entry) in archive.entries()?.raw(true).enumerate() {
             let mut entry = entry?;
             let name = match std::str::from_utf8(&entry.path_bytes()) {
                 Ok(name) => name.to_owned(),
@@ -302,7 +301,6 @@ impl Unpacking<'_> {
                 }
                 _ => self.stage_content(&name, &mut entry, size)?,
             }
-            position += 1;
         }
         // To the very end: the checksum stands there.
         io::copy(&mut decoder, &mut io::sink())?;

@@ -12,6 +12,7 @@ use crate::store::blobs::OnDamage;
 use crate::store::content::{Key, digest_column, int, uint};
 use crate::store::error::StoreError;
 use crate::store::history;
+use crate::store::locks::ActionLock;
 use crate::store::open::Store;
 use crate::store::pending::QueuedResult;
 use crate::store::writer::Job;
@@ -71,7 +72,7 @@ pub struct LedgerEntry {
 }
 
 /// A result on its way to the database.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub(super) struct Recording {
     /// The result.
     pub result: ActionResult,
@@ -81,6 +82,8 @@ pub(super) struct Recording {
     pub is_new: bool,
     /// When.
     pub at_ms: i64,
+    /// Held until the row is committed: whoever waits for the action then finds it.
+    pub _lock: Option<ActionLock>,
 }
 
 /// How long a result counts as just used, so that a busy one is not written again and again, in milliseconds.
@@ -190,6 +193,17 @@ impl Store {
     /// Put the blobs and trees it names before. A result of a higher level of isolation replaces one of a lower level, and
     /// any result replaces one that is no longer whole. In a read-only store this is a notice.
     pub fn record(&self, result: ActionResult, fingerprint: &[u8]) -> Result<Recorded, StoreError> {
+        self.record_held(result, fingerprint, None)
+    }
+
+    /// The same for an action that is locked: the lock goes when the row is committed, so that no process that waited for it
+    /// can miss the result.
+    pub fn record_held(
+        &self,
+        result: ActionResult,
+        fingerprint: &[u8],
+        lock: Option<ActionLock>,
+    ) -> Result<Recorded, StoreError> {
         let Some(session) = self.writable() else {
             self.notices.add(
                 Diagnostic::warning(format!("results are not stored: {} is read-only", self.dir().display()))
@@ -213,6 +227,7 @@ impl Store {
             is_new: recorded == Recorded::Stored,
             at_ms: self.use_time(session),
             result,
+            _lock: lock,
         };
         session.queue.push(Job::Record(Arc::new(recording)), Some(pass))?;
         Ok(recorded)

@@ -121,7 +121,7 @@ fn an_unreadable_directory_is_told() {
     let workspace = TestWorkspace::new("[task.a]\nrun = \"touch made\"\noutputs = [\"made\"]\n");
     let closed = workspace.root().join("closed");
     fs::create_dir(&closed).expect("a directory");
-    fs::set_permissions(&closed, fs::Permissions::from_mode(0)).expect("a mode");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).expect("a mode");
     let ran = workspace.run(&["run", "a"]);
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o755)).expect("a mode");
     assert_eq!(ran.code, 2, "{}{}", ran.stdout, ran.stderr);

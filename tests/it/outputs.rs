@@ -35,7 +35,8 @@ fn whatever_was_done_to_outputs_is_undone() {
     let workspace = made();
     let before = workspace.snapshot();
     let root = workspace.root();
-    let damages: [(&str, Box<dyn Fn()>); 7] = [
+    type Damage<'a> = (&'a str, Box<dyn Fn() + 'a>);
+    let damages: [Damage<'_>; 7] = [
         ("an extra file", Box::new(|| workspace.write("dist/extra", "x"))),
         ("an extra directory", Box::new(|| fs::create_dir(root.join("dist/more")).expect("a directory"))),
         ("an edit", Box::new(|| workspace.write("dist/sub/copy", "two"))),

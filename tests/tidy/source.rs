@@ -70,7 +70,7 @@ pub fn sources() -> Vec<Source> {
                 sources[index].live = String::new();
                 break;
             }
-            path = parent.path.clone();
+            path.clone_from(&parent.path);
         }
         if sources[index].path.starts_with("tests/") {
             sources[index].live = String::new();

@@ -135,7 +135,8 @@ fn a_changed_result_row_is_no_result() {
 fn a_damaged_database_is_set_aside_and_the_files_are_found_again() {
     let big = noise("big", 20_000);
     let files: [(&str, &[u8]); 2] = [("a", b"a"), ("big", &big)];
-    let damages: [(&str, fn(&Path)); 6] = [
+    type Damage = (&'static str, fn(&Path));
+    let damages: [Damage; 6] = [
         ("garbage", |path| ops::write(path, &noise("garbage", 50_000)).expect("writable")),
         ("text", |path| ops::write(path, b"not a database").expect("writable")),
         ("garbled header", |path| overwrite(path, 0, b"SQLite formaX 3\0")),

@@ -66,11 +66,6 @@ impl Events {
     pub fn summary(&self) -> &Value {
         self.0.last().expect("a run has events")
     }
-
-    /// Every event.
-    pub fn all(&self) -> &[Value] {
-        &self.0
-    }
 }
 
 impl TestWorkspace {
@@ -125,11 +120,6 @@ impl TestWorkspace {
     /// Sets a variable of the environment the program is started in.
     pub fn set(&mut self, name: &str, value: &str) {
         self.variables.insert(name.into(), value.into());
-    }
-
-    /// Removes one.
-    pub fn unset(&mut self, name: &str) {
-        self.variables.remove(name);
     }
 
     /// Writes a file, making its directories.

@@ -1,0 +1,40 @@
+# Every habit in one line. `just` lists them.
+
+_list:
+    @just --list --unsorted
+
+# Formats the code.
+fmt:
+    cargo fmt
+
+# Lints the code; warnings are errors.
+clippy:
+    cargo clippy --locked --all-targets -- -D warnings
+
+# Runs all tests.
+test *args:
+    sh tests/run.sh {{args}}
+
+# Checks the rules of the house: layers, doors, sizes, words.
+tidy:
+    cargo test --locked --test tidy
+
+# Checks licences, sources and advisories of dependencies.
+deny:
+    python3 tests/licences.py && cargo deny check
+
+# Writes schemas and references anew from the code.
+schema:
+    UPDATE=1 cargo test --locked --lib -- reference generated
+
+# Runs the examples as their READMEs tell it.
+examples:
+    cargo test --locked --test it -- examples
+
+# Times runs against other engines.
+bench *args:
+    python3 benches/run.py {{args}}
+
+# Does what the CI job does.
+ci:
+    .ci/run
