@@ -221,7 +221,7 @@ impl Gate {
                 break;
             }
             inside.entered += 1;
-            if inside.entered % TURN_INTERVAL != 0 || self.is_open()? {
+            if !inside.entered.is_multiple_of(TURN_INTERVAL) || self.is_open()? {
                 break;
             }
             while inside.passes > 0 {

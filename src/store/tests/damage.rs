@@ -1,6 +1,5 @@
 //! Damage of every kind: at worst something is absent, never wrong, and the store works afterwards.
 
-use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -11,19 +10,11 @@ use crate::store::{Store, VerifyMode, VerifyOptions};
 
 /// Writes over a file in place, as a bad disk would: the store's own functions never do.
 fn overwrite(path: &Path, at: u64, bytes: &[u8]) {
-    OpenOptions::new()
-        .write(true)
-        .open(path)
-        .and_then(|file| file.write_all_at(bytes, at))
-        .expect("writable for root or owner");
+    ops::open_read_write(path).expect("ours").write_all_at(bytes, at).expect("writable");
 }
 
 fn truncate(path: &Path, length: u64) {
-    OpenOptions::new()
-        .write(true)
-        .open(path)
-        .and_then(|file| file.set_len(length))
-        .expect("writable for root or owner");
+    ops::open_read_write(path).expect("ours").set_len(length).expect("writable");
 }
 
 /// Replaces a read-only file in place.
@@ -140,7 +131,8 @@ fn a_changed_result_row_is_no_result() {
 fn a_damaged_database_is_set_aside_and_the_files_are_found_again() {
     let big = noise("big", 20_000);
     let files: [(&str, &[u8]); 2] = [("a", b"a"), ("big", &big)];
-    let damages: [(&str, fn(&Path)); 6] = [
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 6] = [
         ("garbage", |path| ops::write(path, &noise("garbage", 50_000)).expect("writable")),
         ("text", |path| ops::write(path, b"not a database").expect("writable")),
         ("garbled header", |path| overwrite(path, 0, b"SQLite formaX 3\0")),
