@@ -253,6 +253,14 @@ pub fn sync_fs(path: &Path) -> Result<(), FsError> {
     rustix::fs::syncfs(open(path)?).map_err(io::Error::from).at("sync", path)
 }
 
+/// Creates a file of `bytes` that takes its place on the disk without being written.
+pub fn create_reserved(path: &Path, bytes: u64) -> Result<(), FsError> {
+    let file = open_read_write(path)?;
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes)
+        .map_err(io::Error::from)
+        .at("reserve space at", path)
+}
+
 /// Free and total bytes of the file system that holds `path`.
 pub fn disk_space(path: &Path) -> Result<(u64, u64), FsError> {
     let stat = rustix::fs::statvfs(path).map_err(io::Error::from).at("look at", path)?;

@@ -5,7 +5,6 @@
 //! length-prefixed fingerprint. Nothing else is accepted: no other names, kinds or order, and no entry after `results`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -140,7 +139,7 @@ impl Store {
         }
         let encoded = self.encode_results(results)?;
         writer.add(RESULTS_NAME, encoded.len() as u64, encoded.as_slice())?;
-        writer.finish()
+        Ok(writer.finish()?.sync_data().at("sync", path)?)
     }
 
     fn encode_results(&self, results: &BTreeMap<Digest, ActionResult>) -> Result<Vec<u8>, StoreError> {
@@ -201,12 +200,12 @@ fn entry_name(key: &Key) -> String {
     format!("{}/{}", key.kind.dir(), key.digest)
 }
 
-struct ArchiveWriter<'p> {
-    tar: tar::Builder<zstd::stream::Encoder<'static, BufWriter<File>>>,
+struct ArchiveWriter<'p, W: Write> {
+    tar: tar::Builder<zstd::stream::Encoder<'static, BufWriter<W>>>,
     path: &'p Path,
 }
 
-impl ArchiveWriter<'_> {
+impl<W: Write> ArchiveWriter<'_, W> {
     fn add(&mut self, name: &str, size: u64, bytes: impl Read) -> Result<(), StoreError> {
         let mut header = tar::Header::new_ustar();
         header.set_entry_type(tar::EntryType::Regular);
@@ -218,10 +217,9 @@ impl ArchiveWriter<'_> {
         Ok(self.tar.append_data(&mut header, name, bytes).at("write", self.path)?)
     }
 
-    fn finish(self) -> Result<(), StoreError> {
+    fn finish(self) -> Result<W, StoreError> {
         let buffered = self.tar.into_inner().and_then(|encoder| encoder.finish()).at("write", self.path)?;
-        let file = buffered.into_inner().map_err(io::IntoInnerError::into_error).at("write", self.path)?;
-        Ok(file.sync_data().at("sync", self.path)?)
+        Ok(buffered.into_inner().map_err(io::IntoInnerError::into_error).at("write", self.path)?)
     }
 }
 

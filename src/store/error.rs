@@ -143,7 +143,8 @@ pub(super) fn trouble(error: &rusqlite::Error) -> Trouble {
     use rusqlite::Error as E;
     match error {
         E::SqliteFailure(failure, text) => match failure.code {
-            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Trouble::Damaged,
+            // Every statement of ours keeps every constraint: one that is broken was broken on the disk.
+            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation => Trouble::Damaged,
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed => Trouble::Busy,
             ErrorCode::DiskFull => Trouble::Full,
             ErrorCode::ReadOnly => Trouble::ReadOnly,

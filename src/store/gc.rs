@@ -2,7 +2,7 @@
 //!
 //! Order: the gate is closed ([`crate::store::locks`]), so that every use by every live process is in the database; the
 //! results are walked from the most recently used; what fits under the cap, and everything that was put or used since
-//! the oldest live lease began, stays; rows go in one transaction, files to `trash/`; the gate opens; the trash is
+//! the oldest live lease began, stays; rows go, then files go to `trash/`; the gate opens; the trash is
 //! unlinked. A crash in between leaves files without rows, which the next collection finds.
 
 use std::collections::BTreeSet;
@@ -13,6 +13,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::base::digest::Digest;
 use crate::base::limits::{DAMAGED_DAYS, MEMORY_DAYS};
+use crate::fs::lock::{self, Sharing};
 use crate::fs::ops::{self, FsError};
 use crate::store::content::{self, Key, Kind, Row, int};
 use crate::store::error::StoreError;
@@ -66,6 +67,8 @@ pub struct GcReport {
 
 /// Share of the cap down to which automatic collection goes, so that the next run does not collect again, in percent.
 const LOW_WATER_PERCENT: u64 = 90;
+/// Rows removed in one transaction.
+const ROWS_PER_STEP: usize = 1000;
 /// Files unlinked by one task of the CPU pool.
 const UNLINK_CHUNK: usize = 256;
 /// Free pages given back to the file system in one go.
@@ -85,7 +88,13 @@ impl Store {
         if options.mode == GcMode::DryRun {
             return Ok(plan.report);
         }
-        self.remove_rows(&plan)?;
+        if let Err(error) = self.remove_rows(&plan) {
+            // Removing rows takes space before it gives any back.
+            if !(error.is_full() && self.layout.give_reserve_up()) {
+                return Err(error);
+            }
+            self.remove_rows(&plan)?;
+        }
         let trash = self.layout.scratch("trash").join(session.lease.scratch_name());
         self.remove_files(&plan, &trash)?;
         drop(closed);
@@ -101,7 +110,9 @@ impl Store {
         }
         self.settle()?;
         let used = self.database.read("read the usage", used_bytes)?;
-        if used <= self.bytes_max {
+        // Whoever collects right now makes room for everyone.
+        let is_alone = lock::attempt(&self.layout.lock("gc"), Sharing::Exclusive)?.is_some();
+        if used <= self.bytes_max || !is_alone {
             return Ok(None);
         }
         self.renew_lease()?;
@@ -162,17 +173,24 @@ impl Store {
     }
 
     fn remove_rows(&self, plan: &Plan) -> Result<(), StoreError> {
-        self.database.write("collect", &mut None, |connection| {
-            let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
-            for action in &plan.doomed {
-                transaction.prepare_cached("DELETE FROM result WHERE action = ?1")?.execute([action.as_bytes()])?;
-            }
-            for (key, _) in &plan.unnamed {
-                content::remove(&transaction, key)?;
-            }
-            forget(&transaction, plan.forgotten_before_ms)?;
-            recount(&transaction)?;
-            transaction.commit()
+        let mut connected = None;
+        let mut write = |run: &dyn Fn(&Connection) -> rusqlite::Result<()>| {
+            self.database.write("collect", &mut connected, |connection| {
+                let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+                run(&transaction)?;
+                transaction.commit()
+            })
+        };
+        // Results first: what no result names may go at any later time. In steps, so that the log stays short on a full disk.
+        for actions in plan.doomed.chunks(ROWS_PER_STEP) {
+            write(&|connection| actions.iter().try_for_each(|action| results::remove(connection, action)))?;
+        }
+        for contents in plan.unnamed.chunks(ROWS_PER_STEP) {
+            write(&|connection| contents.iter().try_for_each(|(key, _)| content::remove(connection, key).map(drop)))?;
+        }
+        write(&|connection| {
+            forget(connection, plan.forgotten_before_ms)?;
+            recount(connection)
         })
     }
 
@@ -195,6 +213,7 @@ impl Store {
         recover::sweep_scratch(&self.layout)?;
         sweep_action_locks(&self.layout)?;
         self.sweep_workspaces(session)?;
+        self.layout.keep_reserve();
         for (at_ms, path) in self.layout.damaged()? {
             if at_ms < self.now_ms().saturating_sub(i64::from(DAMAGED_DAYS) * DAY_MS) {
                 ops::remove_file(&path)?;

@@ -11,6 +11,7 @@
 //! locks/                    gate, turn, gc, open; actions/<64 hex>; leases/<lease>
 //! workspaces/<32 hex>/      what is kept per workspace, by digest of its root path; `root` names the path
 //! trash/<lease>-<n>/        on its way out
+//! reserve                   space given up when the disk is full, so that collection can still work
 //! ```
 
 use std::os::unix::ffi::OsStrExt;
@@ -29,6 +30,11 @@ const CACHEDIR_TAG: &str =
     "Signature: 8a477f597d28d172789f06886806bc55\n# Made by drystone: a cache, safe to delete.\n";
 const DIRS: [&str; 9] =
     ["blobs", "trees", "tmp", "stage", "locks", "locks/actions", "locks/leases", "workspaces", "trash"];
+
+/// Bytes of the `reserve` file: enough for opening the database and for one transaction of collection.
+const RESERVE_BYTES: u64 = 8 * 1024 * 1024;
+/// Free space, in multiples of the reserve, below which none is set aside.
+const RESERVE_SHARE: u64 = 4;
 
 /// The paths of one store.
 #[derive(Clone, Debug)]
@@ -120,6 +126,7 @@ impl Layout {
         atomic::write(&self.dir.join("CACHEDIR.TAG"), CACHEDIR_TAG.as_bytes(), Durability::Relaxed)?;
         let format = format!("{FORMAT_PREFIX}{FORMAT}\n");
         atomic::write(&self.dir.join("FORMAT"), format.as_bytes(), Durability::Synced)?;
+        self.keep_reserve();
         Ok(())
     }
 
@@ -132,6 +139,25 @@ impl Layout {
             Some(found) if found > FORMAT => Err(StoreError::Newer { path: self.dir.clone(), found, known: FORMAT }),
             found => Ok(found),
         }
+    }
+
+    /// Sets space aside for the day when the disk is full. Without it the store works as well, until that day.
+    pub fn keep_reserve(&self) {
+        let path = self.dir.join("reserve");
+        let has_room = ops::disk_space(&self.dir).is_ok_and(|(free, _)| free / RESERVE_SHARE > RESERVE_BYTES);
+        if !ops::exists(&path)
+            && has_room
+            && let Err(error) = ops::create_reserved(&path, RESERVE_BYTES)
+        {
+            tracing::debug!(%error, "no space was set aside");
+            drop(ops::remove_file(&path));
+        }
+    }
+
+    /// Gives the reserve up; whether there was one.
+    pub fn give_reserve_up(&self) -> bool {
+        let path = self.dir.join("reserve");
+        ops::exists(&path) && ops::remove_file(&path).is_ok()
     }
 
     /// Whether the directory was made for something else, so that nothing in it may be touched.

@@ -56,6 +56,10 @@ impl Store {
     /// [`StoreError::Newer`] and [`StoreError::Foreign`] for directories that are better left alone.
     pub fn open(options: OpenOptions) -> Result<Store, StoreError> {
         match Self::open_as(&options, Access::ReadWrite) {
+            // Opening takes a few pages, and whoever opens may be about to make room.
+            Err(error) if error.is_full() && Layout::new(options.dir.clone()).give_reserve_up() => {
+                Self::open_as(&options, Access::ReadWrite)
+            }
             Err(error) if refuses_writing(&error) && ops::exists(&options.dir.join("FORMAT")) => {
                 let store = Self::open_as(&options, Access::ReadOnly)?;
                 store.notices.add(

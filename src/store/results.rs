@@ -378,6 +378,12 @@ pub(super) fn touch(connection: &Connection, action: &Digest, at_ms: i64) -> rus
     Ok(())
 }
 
+/// Removes a result, if it is there.
+pub(super) fn remove(connection: &Connection, action: &Digest) -> rusqlite::Result<()> {
+    connection.prepare_cached("DELETE FROM result WHERE action = ?1")?.execute([action.as_bytes()])?;
+    Ok(())
+}
+
 /// Removes a result if it still has these outputs. Returns by how many bytes the store grew: zero or less.
 pub(super) fn forget(connection: &Connection, action: &Digest, outputs: &Digest) -> rusqlite::Result<i64> {
     let removed = connection

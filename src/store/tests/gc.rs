@@ -176,3 +176,15 @@ fn leftovers_of_crashes_go() {
     drop(held);
     assert_eq!(found(&store, &["a"]), [true]);
 }
+
+#[test]
+fn space_is_set_aside_for_the_day_when_the_disk_is_full() {
+    let trial = Trial::new();
+    let store = trial.open();
+    let reserve = store.dir().join("reserve");
+    assert_eq!(ops::metadata(&reserve).expect("it is there").len(), 8 << 20);
+    assert!(store.layout.give_reserve_up());
+    assert!(!store.layout.give_reserve_up() && !ops::exists(&reserve));
+    collect(&store, KEEP_ALL);
+    assert!(ops::exists(&reserve), "once there is room again");
+}
