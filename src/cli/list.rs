@@ -73,6 +73,9 @@ pub fn run(args: ListArgs, context: &Context) -> Result<ExitKind, CliError> {
     let opened = opening::open(context)?;
     let mut rows: Vec<ListRow> = opened.select(&args.targets)?.into_iter().map(|task| row(&opened, task)).collect();
     rows.sort_by(|one, other| one.task.cmp(&other.task));
+    if rows.is_empty() && args.format == Format::Human {
+        context.say("no tasks here; declare one as `[task.NAME]` in drystone.toml\n");
+    }
     context.out.write(list_text(&rows, args.format).as_bytes());
     Ok(ExitKind::Done)
 }

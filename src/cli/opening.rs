@@ -69,10 +69,12 @@ pub fn open_store(context: &Context, bytes_max: Option<u64>) -> Result<Arc<Store
 impl Opened {
     /// The tasks that the words on the command line name; with none, those of this directory and below.
     pub fn select(&self, words: &[String]) -> Result<Vec<TaskId>, CliError> {
-        let everything_here =
-            if self.here.is_root() { "//...".to_owned() } else { format!("//{}/...", self.here.as_str()) };
-        let words = if words.is_empty() { vec![everything_here] } else { words.to_vec() };
-        select::select(&self.workspace, &words, &self.here).map_err(|problems| self.wrong(problems))
+        if words.is_empty() {
+            // A directory without tasks is no mistake of the person who stands in it.
+            let here = |task: &TaskId| self.workspace.tasks[*task].label.package.starts_with(&self.here);
+            return Ok(self.workspace.tasks.ids().filter(here).collect());
+        }
+        select::select(&self.workspace, words, &self.here).map_err(|problems| self.wrong(problems))
     }
 
     /// One task.

@@ -30,8 +30,14 @@ tasks = { build = "build", test = "test" }
     );
     workspace.write("js/ui/package.json", r#"{"name": "@shop/ui"}"#);
     workspace.write("js/web/package.json", r#"{"name": "@shop/web", "dependencies": {"@shop/ui": "workspace:*"}}"#);
-    workspace.write("rs/core/Cargo.toml", "[package]\nname = \"core-lib\"\nversion = \"1.0.0\"\n[dev-dependencies]\nkit = { path = \"../kit\" }\n");
-    workspace.write("rs/kit/Cargo.toml", "[package]\nname = \"kit\"\nversion = \"1.0.0\"\n[dependencies]\ncore-lib = { path = \"../core\" }\n");
+    workspace.write(
+        "rs/core/Cargo.toml",
+        "[package]\nname = \"core-lib\"\nversion = \"1.0.0\"\n[dev-dependencies]\nkit = { path = \"../kit\" }\n",
+    );
+    workspace.write(
+        "rs/kit/Cargo.toml",
+        "[package]\nname = \"kit\"\nversion = \"1.0.0\"\n[dependencies]\ncore-lib = { path = \"../core\" }\n",
+    );
     workspace.write("py/api/pyproject.toml", "[project]\nname = \"shop-api\"\ndependencies = [\"Shop_Models>=1\"]\n");
     workspace.write("py/models/pyproject.toml", "[project]\nname = \"shop-models\"\n");
     workspace.write("go/cmd/go.mod", "module example.com/shop/cmd\n\nrequire example.com/shop/lib v0.0.0\n");
@@ -114,9 +120,8 @@ fn a_change_reaches_what_git_says_and_names_the_proof() {
 
 #[test]
 fn outputs_and_logs_of_a_result_can_be_read_again() {
-    let workspace = TestWorkspace::new(
-        "[task.a]\nrun = \"echo said; echo made > a.txt\"\ninputs = []\noutputs = [\"a.txt\"]\n",
-    );
+    let workspace =
+        TestWorkspace::new("[task.a]\nrun = \"echo said; echo made > a.txt\"\ninputs = []\noutputs = [\"a.txt\"]\n");
     workspace.run(&["logs", "//:a"]).expect(2);
     workspace.events(&["a"]);
     assert_eq!(workspace.run(&["logs", "//:a"]).expect(0).stdout, "said\n");
@@ -171,7 +176,8 @@ fn reports_are_written_where_they_are_asked_for() {
 
 #[test]
 fn watching_runs_again_after_a_change_until_it_is_interrupted() {
-    let workspace = TestWorkspace::new("[task.a]\nrun = \"cp in.txt out.txt\"\ninputs = [\"in.txt\"]\noutputs = [\"out.txt\"]\n");
+    let workspace =
+        TestWorkspace::new("[task.a]\nrun = \"cp in.txt out.txt\"\ninputs = [\"in.txt\"]\noutputs = [\"out.txt\"]\n");
     workspace.write("in.txt", "1");
     let child = workspace
         .command(&["run", "--watch", "--format", "json", "a"])

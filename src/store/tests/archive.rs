@@ -119,13 +119,8 @@ fn hostile_archives_are_refused_whole() {
     let evil = format!("blobs/../../{good}");
     let upper = format!("blobs/{}", good.to_uppercase());
     let not_a_tree = format!("trees/{}", crate::base::tree::tree_digest(b"no tree"));
-<<<<<<< HEAD
-    type Case<'a> = (&'a str, Vec<(&'a str, E, &'a [u8])>);
-    let cases: [Case<'_>; 14] = [
-=======
     type Entries<'a> = Vec<(&'a str, E, &'a [u8])>;
     let cases: [(&str, Entries<'_>); 14] = [
->>>>>>> store
         ("nothing", vec![]),
         ("no version", vec![results]),
         ("another version", vec![("drystone-archive", E::Regular, b"drystone archive 2\n"), results]),
