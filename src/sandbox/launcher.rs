@@ -45,7 +45,7 @@ struct Launcher {
 
 impl Launcher {
     fn at_stdin() -> io::Result<Self> {
-        let requests = std::io::stdin().as_fd().try_clone_to_owned()?;
+        let requests = io::stdin().as_fd().try_clone_to_owned()?;
         let nothing = ops::open("/dev/null".as_ref()).map_err(|error| error.cause)?;
         rustix::stdio::dup2_stdin(&nothing)?;
         // Away from the terminal: Ctrl-C reaches the engine alone, which then stops what runs in order.

@@ -153,7 +153,7 @@ mod tests {
             .expect("a shell");
         let mut ready = [0; 6];
         let out = child.stdout.as_mut().expect("it is piped");
-        std::io::Read::read_exact(out, &mut ready).expect("the shell says it is ready");
+        io::Read::read_exact(out, &mut ready).expect("the shell says it is ready");
         let pid = parse_pid(&child.id().to_string()).expect("a pid");
         let beneath = |parents: Option<&[(Pid, Pid)]>| {
             let mut into = Vec::new();
