@@ -41,8 +41,8 @@ pub fn open(context: &Context) -> Result<Opened, CliError> {
         let message = format!("no `drystone.toml` with `[workspace]` in {} or above it", dir.display());
         return Err(CliError::usage(message).help("`drystone init` writes one; `-C DIR` works in another directory"));
     };
-    let workspace = load(&root)
-        .map_err(|error| CliError::Manifest { sources: error.sources, diagnostics: error.diagnostics })?;
+    let workspace =
+        load(&root).map_err(|error| CliError::Manifest { sources: error.sources, diagnostics: error.diagnostics })?;
     let graph = build::build(&workspace)
         .map_err(|diagnostics| CliError::Manifest { sources: workspace.sources.clone(), diagnostics })?;
     tell(context, &workspace.sources, &workspace.diagnostics);

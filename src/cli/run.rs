@@ -6,15 +6,18 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
+use crate::base::diagnostic::Diagnostic;
+use crate::base::ids::TaskId;
 use crate::cli::args::Format;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
 use crate::cli::reports::{ReportRequest, Reports};
 use crate::cli::{opening, plan, reach, watch};
+use crate::engine::plan::Plan;
 use crate::engine::scheduler::OnFailure;
-use crate::engine::session::{Committed, Options, Reuse};
-use crate::engine::{drive, plan as engine_plan};
+use crate::engine::session::{Committed, Options, Reuse, Session};
+use crate::engine::{drive, fix, plan as engine_plan};
 use crate::manifest::model::IsolationRequest;
 use crate::process::cancel::Cancel;
 use crate::process::signals;
@@ -43,9 +46,13 @@ pub struct RunArgs {
     /// Shows what would run and why, without running it.
     #[arg(long)]
     pub dry_run: bool,
-    /// Brings committed outputs in the tree up to date instead of failing where they differ. Refused in CI.
+    /// Runs the `fix` commands of the selected tasks, and brings committed outputs in the tree up to date instead of failing
+    /// where they differ. Refused in CI.
     #[arg(long, conflicts_with = "dry_run")]
     pub fix: bool,
+    /// Whether the fixes of this invocation are already in the tree.
+    #[arg(skip)]
+    pub fixed: bool,
     /// Runs again whenever an input changes.
     #[arg(long, conflicts_with = "dry_run")]
     pub watch: bool,
@@ -160,6 +167,15 @@ pub(super) fn once(args: &RunArgs, context: &Context, cancel: &Cancel) -> Result
         selected.retain(|task| affected.contains_key(task));
     }
     let plan = engine_plan::plan(&session, &selected).map_err(|error| opened.plan_error(error))?;
+    if args.fix
+        && !args.fixed
+        && apply_fixes(&session, &plan, &selected, context).map_err(|problem| opened.wrong(vec![problem]))?
+    {
+        // The tree changed: everything is read again, and the checks run on what is there now.
+        session.save_indexes();
+        drop((plan, session, store));
+        return once(&RunArgs { fixed: true, ..args.clone() }, context, cancel);
+    }
     let sources = Arc::new(opened.workspace.sources.clone());
     let mut reports = Reports::new(&args.reports(), context, sources);
     let summary = drive::drive(&session, &plan, &mut reports.fan());
@@ -176,6 +192,18 @@ pub(super) fn once(args: &RunArgs, context: &Context, cancel: &Cancel) -> Result
         ExitKind::of_run(summary.ok, summary.interrupted)
     };
     Ok((exit, opened.workspace.root.clone()))
+}
+
+/// Applies the `fix` commands and tells what they changed; whether they changed anything.
+fn apply_fixes(session: &Session<'_>, plan: &Plan, selected: &[TaskId], context: &Context) -> Result<bool, Diagnostic> {
+    let mut changed = false;
+    for fixed in fix::fix(session, plan, selected)? {
+        for path in &fixed.written {
+            changed = true;
+            context.say(&format!("fixed {path} ({})\n", fixed.label));
+        }
+    }
+    Ok(changed)
 }
 
 /// What the options mean to the engine.

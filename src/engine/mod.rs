@@ -6,6 +6,7 @@ pub mod event;
 pub mod execute;
 pub mod explain;
 pub mod fetch;
+pub mod fix;
 pub mod job;
 pub mod log;
 pub mod materialize;

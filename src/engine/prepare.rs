@@ -103,7 +103,7 @@ fn prepare_run(
         }
     }
     drop_shadowed_directories(&mut listing);
-    let (tools, argv) = resolve_tools(session, task, run)?;
+    let (tools, argv) = command_line(session, task, run)?;
     let level = session.level(run).map_err(|error| error.at(&declared.place, "asked for here"))?;
     let (env, secrets) = environment(session, run, &tools);
     let trees = fold(&listing);
@@ -155,8 +155,8 @@ pub fn all_outputs(run: &RunTask) -> Vec<&Pattern> {
     run.outputs.iter().map(|output| &output.value).chain(reports).collect()
 }
 
-/// Resolves declared tools, and the program of an array command, which is always a tool.
-fn resolve_tools(
+/// The tools and the command line of a task: declared tools, and the program of an array command, which is always one.
+pub fn command_line(
     session: &Session<'_>,
     task: TaskId,
     run: &RunTask,

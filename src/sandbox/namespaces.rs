@@ -14,6 +14,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, OpenTreeFlags, UnmountFlags};
 
+use crate::fs::link;
 use crate::fs::ops;
 use crate::sandbox::kernel::{self, Attributes, Reach};
 use crate::sandbox::spec::{Access, HOST_NAME, Mount, Network, SandboxSpec, View, WORKSPACE_DIR};
@@ -260,6 +261,8 @@ fn build_workspace(spec: &SandboxSpec, mounts: &[&Mount]) -> Result<(), Failure>
         }
         match view {
             View::File { host, .. } => bind_file(host, &place)?,
+            View::Copy { host, executable } => link::copy_file(host, &place, *executable)
+                .map_err(|error| Failure::new(error.to_string(), error.cause))?,
             View::Dir { .. } | View::Link { .. } => later.push((place, view)),
             View::Empty => {}
         }
@@ -273,7 +276,7 @@ fn build_workspace(spec: &SandboxSpec, mounts: &[&Mount]) -> Result<(), Failure>
         match view {
             View::Dir { host } => bind_dir(host, &place)?,
             View::Link { target } => make_link(target, &place)?,
-            View::File { .. } | View::Empty => {}
+            View::File { .. } | View::Copy { .. } | View::Empty => {}
         }
     }
     Ok(())

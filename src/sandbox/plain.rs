@@ -54,7 +54,7 @@ fn place_view(place: &Path, view: &View) -> Result<(), CopyError> {
         ops::create_dir_all(parent)?;
     }
     match view {
-        View::File { host, executable } => link::copy_file(host, place, *executable)?,
+        View::File { host, executable } | View::Copy { host, executable } => link::copy_file(host, place, *executable)?,
         View::Dir { host } => copy_dir(host, place)?,
         View::Link { target } => ops::symlink(target, place)?,
         View::Empty => ops::create_dir_all(place)?,

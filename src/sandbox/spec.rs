@@ -52,6 +52,13 @@ pub enum View {
         /// Whether it must be executable (copies need to know; binds inherit it).
         executable: bool,
     },
+    /// A copy of a file of the host that the command may change.
+    Copy {
+        /// Path on the host; a regular file.
+        host: PathBuf,
+        /// Whether it must be executable.
+        executable: bool,
+    },
     /// A directory of the host with everything beneath, read-only. Only where all of it belongs to the view.
     Dir {
         /// Path on the host.

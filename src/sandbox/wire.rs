@@ -218,6 +218,7 @@ pub fn encode_spec(spec: &SandboxSpec) -> Vec<u8> {
         encoder.bytes(inside.as_str().as_bytes());
         match view {
             View::File { host, executable } => path(encoder.u8(if *executable { 1 } else { 0 }), host),
+            View::Copy { host, executable } => path(encoder.u8(if *executable { 6 } else { 5 }), host),
             View::Dir { host } => path(encoder.u8(2), host),
             View::Link { target } => path(encoder.u8(3), Path::new(target)),
             View::Empty => path(encoder.u8(4), Path::new("")),
@@ -262,6 +263,7 @@ pub fn decode_spec(bytes: &[u8]) -> Result<SandboxSpec, DecodeError> {
                     View::Link { target: target.map_err(|_| DecodeError::Invalid { what: "link" })? }
                 }
                 4 => View::Empty,
+                5 | 6 => View::Copy { host, executable: kind == 6 },
                 _ => return Err(DecodeError::Invalid { what: "view" }),
             };
             Ok((inside, view))
@@ -344,6 +346,7 @@ mod tests {
                 (rel("c"), View::Dir { host: "/h/c".into() }),
                 (rel("d"), View::Link { target: "../x".into() }),
                 (rel("e"), View::Empty),
+                (rel("f"), View::Copy { host: "/h/f".into(), executable: true }),
             ]),
             system: true,
             mounts: vec![Mount { host: "/t".into(), inside: "/t".into(), access: Access::ReadWrite }],

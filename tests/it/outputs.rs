@@ -179,3 +179,20 @@ fn special_files_as_outputs_are_refused() {
     assert_ne!(ran.code, 0);
     assert!(!workspace.has("pipe"));
 }
+
+#[test]
+fn fix_runs_the_fixer_on_copies_and_writes_what_it_changed() {
+    let workspace = TestWorkspace::new(
+        "[task.format]\nrun = \"! grep -q tab src/*.txt\"\ninputs = [\"src/**\"]\nfix = \"sed -i s/tab/space/ src/*.txt; touch src/stray\"\n[task.broken]\nrun = \"true\"\ninputs = [\"src/**\"]\nfix = \"echo x > src/a.txt; exit 1\"\n",
+    );
+    workspace.write("src/a.txt", "tab\n");
+    workspace.write("src/b.txt", "fine\n");
+    workspace.events_with(&["format"], 1);
+    let ran = workspace.run(&["run", "--fix", "format"]).expect(0);
+    assert!(ran.stderr.contains("fixed src/a.txt (//:format)"), "{}", ran.stderr);
+    assert_eq!((workspace.read("src/a.txt"), workspace.read("src/b.txt")), ("space\n".into(), "fine\n".into()));
+    assert!(!workspace.has("src/stray"));
+    let before = workspace.snapshot();
+    workspace.run(&["run", "--fix", "broken"]).expect(2);
+    assert_eq!(workspace.snapshot(), before);
+}

@@ -1,0 +1,107 @@
+//! `fix` commands: run on writable copies of a task's inputs; what they changed is written to the tree. Caches nothing.
+
+use std::path::Path;
+
+use crate::base::diagnostic::Diagnostic;
+use crate::base::ids::TaskId;
+use crate::base::path::RelPath;
+use crate::base::tree::Entry;
+use crate::engine::log::LogCapture;
+use crate::engine::plan::Plan;
+use crate::engine::prepare::{command_line, prepare};
+use crate::engine::session::Session;
+use crate::engine::view;
+use crate::fs::atomic::{self, Durability};
+use crate::fs::link::file_mode;
+use crate::fs::ops;
+use crate::manifest::model::{RunTask, TaskKind};
+use crate::sandbox::spec::{Exit, View};
+
+/// What one `fix` command did.
+#[derive(Debug)]
+pub struct Fixed {
+    /// The task.
+    pub label: String,
+    /// Files written, relative to the workspace.
+    pub written: Vec<RelPath>,
+}
+
+/// Runs the `fix` command of every selected task that has one, in plan order.
+///
+/// Tasks with `fix` must not need others: their inputs are the tree itself. A command that fails changes nothing. Files are
+/// only changed, never added or removed.
+pub fn fix(session: &Session<'_>, plan: &Plan, selected: &[TaskId]) -> Result<Vec<Fixed>, Diagnostic> {
+    let mut all = Vec::new();
+    for (ix, task) in plan.tasks.iter().enumerate().filter(|(_, task)| selected.contains(task)) {
+        let TaskKind::Run(run) = &session.workspace.tasks[*task].kind else { continue };
+        let Some(command) = &run.fix else { continue };
+        let fixer = RunTask { command: command.clone(), outputs: Vec::new(), ..run.clone() };
+        let declared = &session.workspace.tasks[*task];
+        if session.graph.dependencies(*task).next().is_some() {
+            return Err(Diagnostic::error(format!("`{}` has `fix` and needs other tasks", declared.label))
+                .at(&declared.place, "declared here")
+                .help("a fix works on the tree alone; split the task in two"));
+        }
+        let written = fix_one(session, *task, &fixer, &plan.sources[ix]).map_err(|cause| {
+            Diagnostic::error(format!("the fix of `{}` failed: {cause}", declared.label))
+                .at(&declared.place, "declared here; nothing was changed")
+                .help("run its command by hand to see more")
+        })?;
+        all.push(Fixed { label: session.label(*task), written });
+    }
+    Ok(all)
+}
+
+fn fix_one(
+    session: &Session<'_>,
+    task: TaskId,
+    fixer: &RunTask,
+    sources: &crate::engine::prepare::Sources,
+) -> Result<Vec<RelPath>, String> {
+    let mut prepared = prepare(session, task, sources, &[]).map_err(|problem| problem.message)?;
+    let (tools, argv) = command_line(session, task, fixer).map_err(|problem| problem.message)?;
+    prepared.tools = tools;
+    prepared.action.work = crate::fingerprint::action::Work::Run { argv };
+    let stage = session.store.stage().map_err(|error| error.to_string())?;
+    let shown = view::show(session, task, fixer, &prepared, &[], stage.path().to_owned());
+    let mut spec = shown.map_err(|error| error.to_string())?.spec;
+    for view in spec.view.values_mut() {
+        if let View::File { host, executable } = view {
+            *view = View::Copy { host: host.clone(), executable: *executable };
+        }
+    }
+    let sandbox = session.sandbox(prepared.action.isolation).map_err(|error| error.to_string())?;
+    let mut capture = LogCapture::new(prepared.secrets.values().cloned());
+    let finished = sandbox
+        .run(&spec, &session.cancel, &mut |stream, bytes| capture.take(stream, bytes))
+        .map_err(|error| error.to_string())?;
+    if finished.exit != Exit::Code(0) {
+        let said: Vec<u8> = capture.finish().into_iter().flat_map(|(_, bytes)| bytes).collect();
+        return Err(format!("{:?}\n{}", finished.exit, String::from_utf8_lossy(&said).trim_end()));
+    }
+    let mut written = Vec::new();
+    for (path, entry) in &sources.listing {
+        let Entry::File { digest, executable, .. } = entry else { continue };
+        let fixed = finished.workspace.path().join(path.as_str());
+        let Some(bytes) = changed(&fixed, digest)? else { continue };
+        write_back(session, path, &bytes, *executable).map_err(|error| error.to_string())?;
+        written.push(path.clone());
+    }
+    Ok(written)
+}
+
+/// The new bytes of a file, if the command left a regular file with other bytes there.
+fn changed(path: &Path, before: &crate::base::digest::Digest) -> Result<Option<Vec<u8>>, String> {
+    match ops::symlink_metadata(path) {
+        Ok(meta) if meta.is_file() => {}
+        _ => return Ok(None),
+    }
+    let bytes = ops::read(path).map_err(|error| error.to_string())?;
+    Ok((crate::base::digest::Digest::of(&bytes) != *before).then_some(bytes))
+}
+
+fn write_back(session: &Session<'_>, path: &RelPath, bytes: &[u8], executable: bool) -> Result<(), ops::FsError> {
+    let target = session.workspace.root.join(path.as_str());
+    atomic::write(&target, bytes, Durability::Relaxed)?;
+    ops::set_mode(&target, file_mode(executable))
+}
