@@ -446,3 +446,29 @@ fn nothing_names_a_machine_or_a_registry() {
     complaints.unneeded("PLACE_EXCEPTIONS", unneeded.map(|exception| format!("{exception:?}")));
     complaints.settle();
 }
+
+#[test]
+fn documents_name_what_is_there() {
+    let mut complaints = Complaints::default();
+    let tests: BTreeSet<String> =
+        sources().iter().flat_map(|source| functions(&source.code)).map(|(_, name, _)| name).collect();
+    for file in files_below(repository()).into_iter().filter(|file| file.extension().is_some_and(|end| end == "md")) {
+        let path = relative(&file);
+        let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{path}: {error}"));
+        for (at, _) in text.match_indices("](") {
+            let link = text[at + 2..].split([')', '#']).next().unwrap_or_default();
+            let there = file.parent().is_some_and(|dir| dir.join(link).exists());
+            if !link.is_empty() && !link.contains("://") && !there {
+                complaints.add(&path, line_of(&text, at), &format!("the link to `{link}` leads nowhere"), "correct it");
+            }
+        }
+        for (at, name) in text.split('`').enumerate().skip(1).step_by(2) {
+            let is_law = name.matches('_').count() >= 4 && name.chars().all(|letter| is_word(letter));
+            if is_law && !tests.contains(name) {
+                let before: usize = text.split('`').take(at).map(|part| part.len() + 1).sum();
+                complaints.add(&path, line_of(&text, before), &format!("no test is called `{name}`"), "correct it");
+            }
+        }
+    }
+    complaints.settle();
+}

@@ -94,6 +94,7 @@ pub struct Session<'w> {
     machine: StatIndex,
     system: OnceLock<SystemIdentity>,
     tools: Mutex<ResolvedTools>,
+    tool_roots: Mutex<BTreeMap<PathBuf, Digest>>,
     sandboxes: Mutex<BTreeMap<Level, Arc<dyn Sandbox>>>,
     pub(super) tracked: OnceLock<crate::engine::tracked::Problems>,
     state_dir: PathBuf,
@@ -141,6 +142,7 @@ impl<'w> Session<'w> {
             fetched: fetch_patterns(workspace),
             system: OnceLock::new(),
             tools: Mutex::default(),
+            tool_roots: Mutex::default(),
             sandboxes: Mutex::default(),
             tracked: OnceLock::new(),
             workspace,
@@ -202,6 +204,16 @@ impl<'w> Session<'w> {
         })
     }
 
+    /// Digests an installation root, once per invocation: tools of several packages share them.
+    fn root_digest(&self, root: &Path) -> Result<Digest, FsError> {
+        if let Some(known) = held(&self.tool_roots).get(root) {
+            return Ok(*known);
+        }
+        let digest = tools::root_digest(root, &|paths| self.machine_digests(paths))?;
+        held(&self.tool_roots).insert(root.to_owned(), digest);
+        Ok(digest)
+    }
+
     /// Resolves a tool for a package, once per invocation and directory.
     pub fn tool(&self, name: &str, package: &RelPath) -> Result<Arc<Tool>, ToolError> {
         let directory = self.workspace.root.join(package.as_str());
@@ -218,7 +230,9 @@ impl<'w> Session<'w> {
             root: self.workspace.root.clone(),
             overrides: overrides.iter().filter_map(|name| Some(((*name).to_owned(), variable(name)?))).collect(),
         };
-        let resolved = tools::resolve(name, &context, &|paths| self.machine_digests(paths)).map(Arc::new);
+        let resolved =
+            tools::resolve(name, &context, &|paths| self.machine_digests(paths), &|root| self.root_digest(root));
+        let resolved = resolved.map(Arc::new);
         held(&self.tools).insert(key, resolved.clone());
         resolved
     }

@@ -75,6 +75,9 @@ pub enum ToolError {
 /// Digests files by absolute path, in order; from memory where their stat signature is known.
 pub type DigestFiles<'a> = dyn Fn(&[PathBuf]) -> Vec<Result<Digest, ops::FsError>> + 'a;
 
+/// Digests an installation root as a whole: [`root_digest`], perhaps remembered for the invocation.
+pub type DigestRoot<'a> = dyn Fn(&Path) -> Result<Digest, ops::FsError> + 'a;
+
 /// Links followed and interpreters chained at most.
 const CHAIN_MAX: usize = 16;
 
@@ -87,21 +90,25 @@ pub fn is_system(path: &Path) -> bool {
 }
 
 /// Resolves a tool and digests what belongs to it.
-pub fn resolve(name: &str, context: &ToolContext, digest: &DigestFiles<'_>) -> Result<Tool, ToolError> {
+pub fn resolve(
+    name: &str,
+    context: &ToolContext,
+    digest: &DigestFiles<'_>,
+    root_digest: &DigestRoot<'_>,
+) -> Result<Tool, ToolError> {
+    let unreadable = |error: ops::FsError| ToolError::Unreadable { name: name.to_owned(), cause: error.to_string() };
     let mut closure = Closure { name, context, files: BTreeMap::new(), roots: BTreeMap::new() };
     let program = closure.add_program(name, 0)?;
-    let mut paths: Vec<PathBuf> = closure.files.keys().cloned().collect();
     let mut encoder = Encoder::new();
+    encoder.u64(closure.roots.len() as u64);
     for root in closure.roots.keys() {
-        root_files(root, Path::new(""), &mut paths, &mut encoder)
-            .map_err(|error| ToolError::Unreadable { name: name.to_owned(), cause: error.to_string() })?;
+        encoder.bytes(root.as_os_str().as_encoded_bytes()).digest(&root_digest(root).map_err(unreadable)?);
     }
-    paths.sort();
-    paths.dedup();
+    // Files beneath a root are in its digest already.
+    let outside = |path: &&PathBuf| !closure.roots.keys().any(|root| path.starts_with(root));
+    let paths: Vec<PathBuf> = closure.files.keys().filter(outside).cloned().collect();
     for (path, digest) in paths.iter().zip(digest(&paths)) {
-        let digest =
-            digest.map_err(|error| ToolError::Unreadable { name: name.to_owned(), cause: error.to_string() })?;
-        encoder.bytes(path.as_os_str().as_encoded_bytes()).digest(&digest);
+        encoder.bytes(path.as_os_str().as_encoded_bytes()).digest(&digest.map_err(unreadable)?);
     }
     let mounts = closure
         .roots
@@ -113,24 +120,37 @@ pub fn resolve(name: &str, context: &ToolContext, digest: &DigestFiles<'_>) -> R
     Ok(Tool { name: name.to_owned(), program, identity, mounts })
 }
 
-/// Collects the files of an installation root. Links and modes go straight into the encoding.
+/// Digests everything in an installation root: paths in byte order, links by their targets, files by their content.
 ///
 /// `__pycache__` is left out: Python checks each entry against its source, and writes new ones whenever it runs as their owner.
-fn root_files(root: &Path, below: &Path, paths: &mut Vec<PathBuf>, encoder: &mut Encoder) -> Result<(), ops::FsError> {
-    let here = if below == Path::new("") { root.to_owned() } else { root.join(below) };
-    if !ops::metadata(&here)?.is_dir() {
-        paths.push(here);
-        return Ok(());
+/// Cost: one listing per directory; one `stat` per file that is known to `digest`.
+pub fn root_digest(root: &Path, digest: &DigestFiles<'_>) -> Result<Digest, ops::FsError> {
+    let mut paths = Vec::new();
+    let mut encoder = Encoder::new();
+    if ops::metadata(root)?.is_dir() {
+        root_files(root, root, &mut paths, &mut encoder)?;
+    } else {
+        paths.push(root.to_owned());
     }
-    for entry in ops::read_dir(&here)? {
-        let path = below.join(&entry.name);
+    for (path, digest) in paths.iter().zip(digest(&paths)) {
+        let below = path.strip_prefix(root).unwrap_or(path);
+        encoder.bytes(below.as_os_str().as_encoded_bytes()).digest(&digest?);
+    }
+    Ok(Digest::derived("drystone 2026-11 tool root v1", encoder.as_slice()))
+}
+
+/// Collects the files beneath a directory; links go straight into the encoding, with their targets.
+fn root_files(root: &Path, dir: &Path, paths: &mut Vec<PathBuf>, encoder: &mut Encoder) -> Result<(), ops::FsError> {
+    for entry in ops::read_dir(dir)? {
+        let path = dir.join(&entry.name);
         match entry.kind {
             Kind::Dir if entry.name == "__pycache__" => {}
             Kind::Dir => root_files(root, &path, paths, encoder)?,
-            Kind::File => paths.push(root.join(&path)),
+            Kind::File => paths.push(path),
             Kind::Link => {
-                let link = ops::read_link(&root.join(&path))?;
-                encoder.bytes(path.as_os_str().as_encoded_bytes()).bytes(link.as_os_str().as_encoded_bytes());
+                let link = ops::read_link(&path)?;
+                let below = path.strip_prefix(root).unwrap_or(&path);
+                encoder.bytes(below.as_os_str().as_encoded_bytes()).bytes(link.as_os_str().as_encoded_bytes());
             }
             Kind::Special => {}
         }
@@ -395,6 +415,10 @@ mod tests {
         paths.iter().map(|path| digest_file(path).map(|(digest, _)| digest)).collect()
     }
 
+    fn resolved(name: &str, context: &ToolContext) -> Result<Tool, ToolError> {
+        resolve(name, context, &digests, &|root| root_digest(root, &digests))
+    }
+
     fn script(path: &Path, text: &str) {
         ops::create_dir_all(path.parent().expect("a file in a directory")).expect("a temporary directory");
         ops::write(path, text.as_bytes()).expect("a temporary file");
@@ -417,14 +441,14 @@ mod tests {
         let mut context = context(dir.path());
         context.root = dir.path().join("workspace");
         script(&dir.path().join("opt/tool/bin/gen"), "#!/bin/sh\necho 1\n");
-        let first = resolve("gen", &context, &digests).expect("it resolves");
+        let first = resolved("gen", &context).expect("it resolves");
         assert_eq!(first.mounts.len(), 1);
         assert_eq!(first.mounts[0].host, dir.path().join("opt/tool"));
         script(&dir.path().join("opt/tool/bin/gen"), "#!/bin/sh\necho 2\n");
-        let second = resolve("gen", &context, &digests).expect("it resolves");
+        let second = resolved("gen", &context).expect("it resolves");
         assert_ne!(first.identity, second.identity);
         script(&dir.path().join("opt/tool/lib/part.sh"), "x");
-        let third = resolve("gen", &context, &digests).expect("it resolves");
+        let third = resolved("gen", &context).expect("it resolves");
         assert_ne!(second.identity, third.identity);
     }
 
@@ -434,9 +458,9 @@ mod tests {
         let context = context(dir.path());
         script(&dir.path().join("opt/tool/bin/inner"), "#!/bin/sh\n");
         script(&dir.path().join("outer"), "#!/usr/bin/env inner\n");
-        let before = resolve("./outer", &context, &digests).expect("it resolves");
+        let before = resolved("./outer", &context).expect("it resolves");
         script(&dir.path().join("opt/tool/bin/inner"), "#!/bin/sh\n:\n");
-        let after = resolve("./outer", &context, &digests).expect("it resolves");
+        let after = resolved("./outer", &context).expect("it resolves");
         assert_ne!(before.identity, after.identity);
     }
 
@@ -450,13 +474,13 @@ mod tests {
         script(&pyenv.join("versions/3.12.1/bin/python3"), "#!/bin/sh\n");
         ops::write(&pyenv.join("version"), b"3.11.7\n").expect("a temporary file");
         context.path.insert(0, pyenv.join("shims"));
-        let tool = resolve("python3", &context, &digests).expect("it resolves");
+        let tool = resolved("python3", &context).expect("it resolves");
         assert_eq!(tool.program, pyenv.join("versions/3.11.7/bin/python3"));
         ops::write(&dir.path().join(".python-version"), b"3.12.1\n").expect("a temporary file");
-        let tool = resolve("python3", &context, &digests).expect("it resolves");
+        let tool = resolved("python3", &context).expect("it resolves");
         assert_eq!(tool.program, pyenv.join("versions/3.12.1/bin/python3"));
         ops::write(&dir.path().join(".python-version"), b"3.13\n").expect("a temporary file");
-        assert!(matches!(resolve("python3", &context, &digests), Err(ToolError::Shim { manager: "pyenv", .. })));
+        assert!(matches!(resolved("python3", &context), Err(ToolError::Shim { manager: "pyenv", .. })));
     }
 
     #[test]
@@ -481,7 +505,7 @@ mod tests {
     #[test]
     fn a_missing_tool_says_where_it_was_looked_for() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let error = resolve("no-such-tool", &context(dir.path()), &digests).expect_err("it is not there");
+        let error = resolved("no-such-tool", &context(dir.path())).expect_err("it is not there");
         assert!(error.to_string().contains("/usr/bin"), "{error}");
     }
 }
