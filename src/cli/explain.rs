@@ -167,7 +167,11 @@ fn last_run(session: &Session<'_>, forecast: &preview::Forecast) -> Result<Optio
 fn fingerprint_json(record: &RecordSink) -> serde_json::Value {
     let text = |field: Field, bytes: &[u8]| match (field, Digest::from_slice(bytes)) {
         (Field::Inputs | Field::Tools, Some(digest)) => serde_json::Value::from(digest.to_hex()),
-        _ => serde_json::Value::from(String::from_utf8_lossy(bytes).into_owned()),
+        _ => match std::str::from_utf8(bytes) {
+            Ok(text) => serde_json::Value::from(text),
+            // The expected digest of a fetch: bytes, not text.
+            Err(_) => serde_json::Value::from(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
+        },
     };
     let field = |(field, content): &(Field, Content)| {
         let value = match content {

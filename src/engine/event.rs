@@ -47,7 +47,7 @@ pub enum ResultSource {
 /// One difference between a fingerprint and the nearest earlier one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MissReason {
-    /// Which field: `first-run`, `command`, `env`, `input`, `tool`, `system`, `output-declaration`, `forced`, `uncached`, …
+    /// Which field: `first-run`, `command`, `env`, `input`, `tool`, `system`, `outputs`, `forced`, `never-cached`, …
     pub field: &'static str,
     /// Which one of them: a path, a variable, a tool; empty where the field is single.
     pub name: String,

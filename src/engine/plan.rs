@@ -120,7 +120,13 @@ fn check_machine(session: &Session<'_>, tasks: &[TaskId], problems: &mut Vec<Dia
 fn check_tools(session: &Session<'_>, task: TaskId, run: &RunTask, problems: &mut Vec<Diagnostic>) {
     let declared = &session.workspace.tasks[task];
     for name in &run.tools {
-        if let Err(error) = session.tool(&name.value, &declared.label.package) {
+        if name.value.starts_with("//") {
+            problems.push(
+                Diagnostic::error("a task as a tool is not supported by this version of drystone")
+                    .at(&name.place, "")
+                    .help("name the task under `needs` and run the program by its path"),
+            );
+        } else if let Err(error) = session.tool(&name.value, &declared.label.package) {
             problems.push(
                 Diagnostic::error(format!("{error}, and `{}` needs it", declared.label))
                     .at(&name.place, "declared here")

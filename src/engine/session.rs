@@ -10,7 +10,7 @@ use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::base::tree::Entry;
 use crate::fingerprint::system::{self, SystemIdentity};
-use crate::fingerprint::tools::{self, Tool, ToolContext, ToolError};
+use crate::fingerprint::tools::{self, FileDigest, Tool, ToolContext, ToolError};
 use crate::fs::ops::FsError;
 use crate::graph::build::TaskGraph;
 use crate::manifest::glob::Pattern;
@@ -178,7 +178,7 @@ impl<'w> Session<'w> {
     }
 
     /// Digests files of the machine by absolute path.
-    fn machine_digests(&self, paths: &[PathBuf]) -> Vec<Result<Digest, FsError>> {
+    fn machine_digests(&self, paths: &[PathBuf]) -> Vec<Result<FileDigest, FsError>> {
         let below: Vec<RelPath> = paths
             .iter()
             .map(|path| RelPath::parse(path.to_string_lossy().trim_start_matches('/')).unwrap_or_default())
@@ -188,7 +188,7 @@ impl<'w> Session<'w> {
             .into_iter()
             .zip(paths)
             .map(|(leaf, path)| match leaf {
-                Ok(Leaf { entry: Entry::File { digest, .. }, .. }) => Ok(digest),
+                Ok(Leaf { entry: Entry::File { digest, executable, .. }, .. }) => Ok((digest, executable)),
                 Err(LeafError::Fs(error)) => Err(error),
                 _ => Err(FsError::new("digest", path, std::io::Error::other("not a regular file"))),
             })
@@ -199,7 +199,7 @@ impl<'w> Session<'w> {
     pub fn system(&self) -> &SystemIdentity {
         self.system.get_or_init(|| {
             system::identify(Path::new("/"), &|path| {
-                self.machine_digests(&[path.to_owned()]).pop().and_then(Result::ok)
+                self.machine_digests(&[path.to_owned()]).pop().and_then(Result::ok).map(|(digest, _)| digest)
             })
         })
     }

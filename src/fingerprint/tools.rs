@@ -72,8 +72,11 @@ pub enum ToolError {
     },
 }
 
+/// A file's digest, and whether its owner may execute it.
+pub type FileDigest = (Digest, bool);
+
 /// Digests files by absolute path, in order; from memory where their stat signature is known.
-pub type DigestFiles<'a> = dyn Fn(&[PathBuf]) -> Vec<Result<Digest, ops::FsError>> + 'a;
+pub type DigestFiles<'a> = dyn Fn(&[PathBuf]) -> Vec<Result<FileDigest, ops::FsError>> + 'a;
 
 /// Digests an installation root as a whole: [`root_digest`], perhaps remembered for the invocation.
 pub type DigestRoot<'a> = dyn Fn(&Path) -> Result<Digest, ops::FsError> + 'a;
@@ -108,7 +111,8 @@ pub fn resolve(
     let outside = |path: &&PathBuf| !closure.roots.keys().any(|root| path.starts_with(root));
     let paths: Vec<PathBuf> = closure.files.keys().filter(outside).cloned().collect();
     for (path, digest) in paths.iter().zip(digest(&paths)) {
-        encoder.bytes(path.as_os_str().as_encoded_bytes()).digest(&digest.map_err(unreadable)?);
+        let (digest, executable) = digest.map_err(unreadable)?;
+        encoder.bytes(path.as_os_str().as_encoded_bytes()).u8(u8::from(executable)).digest(&digest);
     }
     let mounts = closure
         .roots
@@ -134,29 +138,37 @@ pub fn root_digest(root: &Path, digest: &DigestFiles<'_>) -> Result<Digest, ops:
     }
     for (path, digest) in paths.iter().zip(digest(&paths)) {
         let below = path.strip_prefix(root).unwrap_or(path);
-        encoder.bytes(below.as_os_str().as_encoded_bytes()).digest(&digest?);
+        let (digest, executable) = digest?;
+        encoder.bytes(below.as_os_str().as_encoded_bytes()).u8(u8::from(executable)).digest(&digest);
     }
     Ok(Digest::derived("drystone 2026-11 tool root v1", encoder.as_slice()))
 }
 
-/// Collects the files beneath a directory; links go straight into the encoding, with their targets.
+/// Collects the files beneath a directory; links (with their targets) and directories go straight into the encoding.
 fn root_files(root: &Path, dir: &Path, paths: &mut Vec<PathBuf>, encoder: &mut Encoder) -> Result<(), ops::FsError> {
     for entry in ops::read_dir(dir)? {
         let path = dir.join(&entry.name);
         match entry.kind {
             Kind::Dir if entry.name == "__pycache__" => {}
-            Kind::Dir => root_files(root, &path, paths, encoder)?,
+            Kind::Dir => {
+                let below = path.strip_prefix(root).unwrap_or(&path);
+                encoder.bytes(below.as_os_str().as_encoded_bytes()).u8(DIRECTORY);
+                root_files(root, &path, paths, encoder)?;
+            }
             Kind::File => paths.push(path),
             Kind::Link => {
                 let link = ops::read_link(&path)?;
                 let below = path.strip_prefix(root).unwrap_or(&path);
-                encoder.bytes(below.as_os_str().as_encoded_bytes()).bytes(link.as_os_str().as_encoded_bytes());
+                encoder.bytes(below.as_os_str().as_encoded_bytes()).u8(LINK).bytes(link.as_os_str().as_encoded_bytes());
             }
             Kind::Special => {}
         }
     }
     Ok(())
 }
+
+const LINK: u8 = 2;
+const DIRECTORY: u8 = 3;
 
 struct Closure<'a> {
     name: &'a str,
@@ -411,8 +423,9 @@ mod tests {
     use super::*;
     use crate::fs::digest::digest_file;
 
-    fn digests(paths: &[PathBuf]) -> Vec<Result<Digest, ops::FsError>> {
-        paths.iter().map(|path| digest_file(path).map(|(digest, _)| digest)).collect()
+    fn digests(paths: &[PathBuf]) -> Vec<Result<FileDigest, ops::FsError>> {
+        let executable = |path: &PathBuf| crate::fs::stat::StatKey::at(path).map(|stat| stat.is_executable());
+        paths.iter().map(|path| Ok((digest_file(path)?.0, executable(path)?))).collect()
     }
 
     fn resolved(name: &str, context: &ToolContext) -> Result<Tool, ToolError> {
@@ -450,6 +463,11 @@ mod tests {
         script(&dir.path().join("opt/tool/lib/part.sh"), "x");
         let third = resolved("gen", &context).expect("it resolves");
         assert_ne!(second.identity, third.identity);
+        ops::set_mode(&dir.path().join("opt/tool/lib/part.sh"), 0o644).expect("a temporary file");
+        let fourth = resolved("gen", &context).expect("it resolves");
+        assert_ne!(third.identity, fourth.identity);
+        ops::create_dir_all(&dir.path().join("opt/tool/empty")).expect("a temporary directory");
+        assert_ne!(fourth.identity, resolved("gen", &context).expect("it resolves").identity);
     }
 
     #[test]

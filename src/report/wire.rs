@@ -154,7 +154,7 @@ pub enum SourceWord {
 /// One difference from the nearest earlier run.
 #[derive(Serialize, JsonSchema, Debug)]
 pub struct WhyValue {
-    /// Which field: `first-run`, `command`, `env`, `input`, `tool`, `system`, `output-declaration`, `forced`, `uncached`, …
+    /// Which field: `first-run`, `command`, `env`, `input`, `tool`, `system`, `outputs`, `forced`, `never-cached`, …
     field: String,
     /// Which one of them: a path, a variable, a tool; empty where the field is single.
     name: String,
