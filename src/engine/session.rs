@@ -9,6 +9,7 @@ use crate::base::digest::Digest;
 use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::base::tree::Entry;
+use crate::fingerprint::roots::{self, Crowds, RootError};
 use crate::fingerprint::system::{self, SystemIdentity};
 use crate::fingerprint::tools::{self, FileDigest, Tool, ToolContext, ToolError};
 use crate::fs::ops::FsError;
@@ -95,6 +96,7 @@ pub struct Session<'w> {
     system: OnceLock<SystemIdentity>,
     tools: Mutex<ResolvedTools>,
     tool_roots: Mutex<BTreeMap<PathBuf, Digest>>,
+    crowds: OnceLock<Arc<Crowds>>,
     sandboxes: Mutex<BTreeMap<Level, Arc<dyn Sandbox>>>,
     pub(super) tracked: OnceLock<crate::engine::tracked::Problems>,
     state_dir: PathBuf,
@@ -143,6 +145,7 @@ impl<'w> Session<'w> {
             system: OnceLock::new(),
             tools: Mutex::default(),
             tool_roots: Mutex::default(),
+            crowds: OnceLock::new(),
             sandboxes: Mutex::default(),
             tracked: OnceLock::new(),
             workspace,
@@ -205,13 +208,28 @@ impl<'w> Session<'w> {
     }
 
     /// Digests an installation root, once per invocation: tools of several packages share them.
-    fn root_digest(&self, root: &Path) -> Result<Digest, FsError> {
+    fn root_digest(&self, root: &Path) -> Result<Digest, RootError> {
         if let Some(known) = held(&self.tool_roots).get(root) {
             return Ok(*known);
         }
-        let digest = tools::root_digest(root, &|paths| self.machine_digests(paths))?;
+        let digest = roots::root_digest(root, &|paths| self.machine_digests(paths))?;
         held(&self.tool_roots).insert(root.to_owned(), digest);
         Ok(digest)
+    }
+
+    fn tool_context(&self, directory: PathBuf) -> ToolContext {
+        let variable = |name: &str| self.ambient.variables.get(name).cloned();
+        let overrides = ["PYENV_VERSION", "RUSTUP_TOOLCHAIN", "RUSTUP_HOME"];
+        let home = variable("HOME").map(PathBuf::from);
+        let crowds = self.crowds.get_or_init(|| Arc::new(Crowds::read(Path::new("/"), home.as_deref())));
+        ToolContext {
+            path: variable("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default(),
+            crowds: Arc::clone(crowds),
+            home,
+            directory,
+            root: self.workspace.root.clone(),
+            overrides: overrides.iter().filter_map(|name| Some(((*name).to_owned(), variable(name)?))).collect(),
+        }
     }
 
     /// Resolves a tool for a package, once per invocation and directory.
@@ -221,15 +239,7 @@ impl<'w> Session<'w> {
         if let Some(known) = held(&self.tools).get(&key) {
             return known.clone();
         }
-        let variable = |name: &str| self.ambient.variables.get(name).cloned();
-        let overrides = ["PYENV_VERSION", "RUSTUP_TOOLCHAIN", "RUSTUP_HOME"];
-        let context = ToolContext {
-            path: variable("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default(),
-            home: variable("HOME").map(PathBuf::from),
-            directory,
-            root: self.workspace.root.clone(),
-            overrides: overrides.iter().filter_map(|name| Some(((*name).to_owned(), variable(name)?))).collect(),
-        };
+        let context = self.tool_context(directory);
         let resolved =
             tools::resolve(name, &context, &|paths| self.machine_digests(paths), &|root| self.root_digest(root));
         let resolved = resolved.map(Arc::new);

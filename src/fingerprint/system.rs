@@ -85,9 +85,13 @@ pub fn identify(root: &Path, digest: &dyn Fn(&Path) -> Option<Digest>) -> System
     match database {
         Some(database) => SystemIdentity { text: format!("{database} files {surroundings}"), exact: true },
         None => {
-            let release = digest(&root.join("etc/os-release")).map_or_else(|| "unknown".into(), |digest| digest.to_hex());
+            let release =
+                digest(&root.join("etc/os-release")).map_or_else(|| "unknown".into(), |digest| digest.to_hex());
             let signatures = signatures(root);
-            SystemIdentity { text: format!("os-release {release} files {surroundings} machine {signatures}"), exact: false }
+            SystemIdentity {
+                text: format!("os-release {release} files {surroundings} machine {signatures}"),
+                exact: false,
+            }
         }
     }
 }
