@@ -12,10 +12,10 @@ use crate::base::tree::Entry;
 use crate::fingerprint::roots::{self, Crowds, RootError};
 use crate::fingerprint::system::{self, SystemIdentity};
 use crate::fingerprint::tools::{self, FileDigest, Tool, ToolContext, ToolError};
-use crate::fs::ops::FsError;
+use crate::fs::ops::{self, FsError};
 use crate::graph::build::TaskGraph;
 use crate::manifest::glob::Pattern;
-use crate::manifest::model::{IsolationRequest, RunTask, TaskKind};
+use crate::manifest::model::{Command, IsolationRequest, RunTask, TaskKind};
 use crate::process::cancel::Cancel;
 use crate::sandbox::open::{Sandbox, open_with};
 use crate::sandbox::spec::{Level, SandboxError};
@@ -245,6 +245,41 @@ impl<'w> Session<'w> {
         let resolved = resolved.map(Arc::new);
         held(&self.tools).insert(key, resolved.clone());
         resolved
+    }
+
+    /// Tells which files and directories of the workspace belong to the tools of a task, as far as they are there.
+    ///
+    /// Cost: one search of the `PATH` per name; tools that lie in the workspace are resolved.
+    pub fn workspace_tools(&self) -> impl Fn(TaskId) -> Vec<RelPath> + '_ {
+        let roots = [Some(self.workspace.root.clone()), ops::canonical(&self.workspace.root).ok()];
+        let below = move |path: &Path| {
+            let below = roots.iter().flatten().find_map(|root| path.strip_prefix(root).ok())?;
+            RelPath::parse(below.to_str()?).ok()
+        };
+        let located: Mutex<BTreeMap<(String, RelPath), bool>> = Mutex::default();
+        move |task| {
+            let package = self.package(task);
+            let TaskKind::Run(run) = &self.workspace.tasks[task].kind else { return Vec::new() };
+            let program = match &run.command {
+                Command::Exec(words) => words.first(),
+                Command::Shell(_) => None,
+            };
+            let mut parts = Vec::new();
+            for name in run.tools.iter().map(|tool| &tool.value).chain(program) {
+                // A name means the same in every package; a path does not.
+                let place = if name.contains('/') { package.clone() } else { RelPath::root() };
+                let is_here = *held(&located).entry((name.clone(), place)).or_insert_with(|| {
+                    let found = tools::locate(name, &self.tool_context(self.workspace.root.join(package.as_str())));
+                    found.is_some_and(|path| {
+                        below(&path).is_some() || ops::canonical(&path).is_ok_and(|real| below(&real).is_some())
+                    })
+                });
+                if is_here && let Ok(tool) = self.tool(name, package) {
+                    parts.extend(tool.paths.iter().filter_map(|path| below(path)));
+                }
+            }
+            parts
+        }
     }
 
     /// The level a task runs at, or why there is none.

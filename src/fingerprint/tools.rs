@@ -103,6 +103,11 @@ pub type DigestRoot<'a> = dyn Fn(&Path) -> Result<Digest, RootError> + 'a;
 /// Links followed and interpreters chained at most.
 const CHAIN_MAX: usize = 16;
 
+/// The file a name or path stands for, links and shims not seen through. Cost: one `stat` per directory of the `PATH`.
+pub fn locate(name: &str, context: &ToolContext) -> Option<PathBuf> {
+    Closure::new(name, context).find(name).ok()
+}
+
 /// Resolves a tool and digests what belongs to it.
 pub fn resolve(
     name: &str,
@@ -111,7 +116,7 @@ pub fn resolve(
     root_digest: &DigestRoot<'_>,
 ) -> Result<Tool, ToolError> {
     let unreadable = |error: ops::FsError| ToolError::Unreadable { name: name.to_owned(), cause: error.to_string() };
-    let mut closure = Closure { name, context, files: BTreeMap::new(), roots: BTreeMap::new() };
+    let mut closure = Closure::new(name, context);
     let program = closure.add_program(name, 0)?;
     let mut encoder = Encoder::new();
     encoder.u64(closure.roots.len() as u64);
@@ -147,7 +152,11 @@ struct Closure<'a> {
     roots: BTreeMap<PathBuf, ()>,
 }
 
-impl Closure<'_> {
+impl<'a> Closure<'a> {
+    fn new(name: &'a str, context: &'a ToolContext) -> Self {
+        Self { name, context, files: BTreeMap::new(), roots: BTreeMap::new() }
+    }
+
     fn unreadable(&self, error: &ops::FsError) -> ToolError {
         ToolError::Unreadable { name: self.name.to_owned(), cause: error.to_string() }
     }
