@@ -1,5 +1,6 @@
 //! Runs one prepared task: sandbox, collection, storing. Knows nothing of what runs beside it.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::base::diagnostic::Diagnostic;
@@ -7,14 +8,16 @@ use crate::base::digest::Digest;
 use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::base::time::human_duration;
-use crate::base::tree::{Listing, fold};
+use crate::base::tree::{Entry, Listing, fold};
 use crate::engine::collect::{self, Collected, Declared};
 use crate::engine::event::{Failure, Log};
 use crate::engine::log::{self, LogCapture};
 use crate::engine::prepare::{Dependency, Prepared, all_outputs};
 use crate::engine::restore::{self, RestoreError};
+use crate::engine::secrets::Secrets;
 use crate::engine::session::Session;
 use crate::engine::view::{self, Shown};
+use crate::fs::ops::FsError;
 use crate::fs::stat::StatKey;
 use crate::manifest::glob::{Pattern, PatternList};
 use crate::manifest::model::RunTask;
@@ -66,7 +69,7 @@ pub struct Passed {
     pub attempts: u32,
     /// Things worth saying.
     pub notes: Vec<Diagnostic>,
-    /// Whether the result may be stored: not if an input changed meanwhile.
+    /// Whether the result may be stored: not if an input changed meanwhile, nor if an output holds a secret.
     pub storable: bool,
 }
 
@@ -111,6 +114,8 @@ enum Broken {
     Store(#[from] StoreError),
     #[error(transparent)]
     Collect(#[from] collect::CollectError),
+    #[error(transparent)]
+    Fs(#[from] FsError),
 }
 
 impl Broken {
@@ -143,7 +148,8 @@ fn attempt(
     let sandbox = session.sandbox(prepared.action.isolation)?;
     let stage = session.store.stage()?;
     let Shown { spec, stats } = view::show(session, task, run, prepared, dependencies, stage.path().to_owned())?;
-    let mut capture = LogCapture::new(prepared.secrets.values().cloned());
+    let secrets = session.secrets_reaching(task);
+    let mut capture = LogCapture::new(secrets.clone());
     let started = Instant::now();
     let finished = match sandbox.run(&spec, &session.cancel, &mut |stream, bytes| capture.take(stream, bytes)) {
         Ok(finished) => finished,
@@ -191,6 +197,19 @@ fn attempt(
             .help("run it again when the file is at rest"),
         );
     }
+    let leaked =
+        outputs_with(&secrets, &finished.workspace.path().join(declared.package.as_str()), &collected.listing)?;
+    if let Some(path) = &leaked {
+        let place = &session.workspace.tasks[task].place;
+        let label = session.label(task);
+        notes.push(
+            Diagnostic::warning(format!(
+                "output `{path}` of `{label}` holds the value of a secret; its result is not kept"
+            ))
+            .at(place, "declared here")
+            .help("write the secret to `scratch`, or leave it out of the outputs"),
+        );
+    }
     let trees = fold(&collected.listing);
     session.store.put_trees(&trees)?;
     Ok(Executed::Passed(Passed {
@@ -201,8 +220,27 @@ fn attempt(
         usage: finished.usage,
         attempts,
         notes,
-        storable: changed.is_none(),
+        storable: changed.is_none() && leaked.is_none(),
     }))
+}
+
+/// The first output, of those left below `package`, that holds a secret in its content, name or target.
+fn outputs_with(secrets: &Secrets, package: &Path, listing: &Listing) -> Result<Option<RelPath>, FsError> {
+    if secrets.is_empty() {
+        return Ok(None);
+    }
+    for (path, entry) in listing {
+        let holds = secrets.are_in(path.as_str().as_bytes())
+            || match entry {
+                Entry::File { .. } => secrets.are_in_file(&package.join(path.as_str()))?,
+                Entry::Link { target } => secrets.are_in(target.as_bytes()),
+                Entry::Dir => false,
+            };
+        if holds {
+            return Ok(Some(path.clone()));
+        }
+    }
+    Ok(None)
 }
 
 fn with_always_scratch(session: &Session<'_>, task: TaskId, scratch: &PatternList) -> PatternList {

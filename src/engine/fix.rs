@@ -71,7 +71,7 @@ fn fix_one(
         }
     }
     let sandbox = session.sandbox(prepared.action.isolation).map_err(|error| error.to_string())?;
-    let mut capture = LogCapture::new(prepared.secrets.values().cloned());
+    let mut capture = LogCapture::new(session.secrets_reaching(task));
     let finished = sandbox
         .run(&spec, &session.cancel, &mut |stream, bytes| capture.take(stream, bytes))
         .map_err(|error| error.to_string())?;

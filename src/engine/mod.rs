@@ -15,6 +15,7 @@ pub mod prepare;
 pub mod preview;
 pub mod restore;
 pub mod scheduler;
+pub mod secrets;
 pub mod session;
 pub mod tracked;
 pub mod unpack;

@@ -1,6 +1,6 @@
 //! What one invocation knows while it plans and runs: workspace, store, stat indexes, tools, sandboxes. Decides nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -9,6 +9,7 @@ use crate::base::digest::Digest;
 use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::base::tree::Entry;
+use crate::engine::secrets::Secrets;
 use crate::fingerprint::roots::{self, Crowds, RootError};
 use crate::fingerprint::system::{self, SystemIdentity};
 use crate::fingerprint::tools::{self, FileDigest, Tool, ToolContext, ToolError};
@@ -280,6 +281,19 @@ impl<'w> Session<'w> {
             }
             parts
         }
+    }
+
+    /// Values of the secret variables of a task and of everything it needs: outputs carry them on.
+    pub fn secrets_reaching(&self, task: TaskId) -> Secrets {
+        let of = |task: TaskId| match &self.workspace.tasks[task].kind {
+            TaskKind::Run(run) => run.secret_env.as_slice(),
+            TaskKind::Fetch(_) => &[],
+        };
+        if self.workspace.tasks.ids().all(|task| of(task).is_empty()) {
+            return Secrets::default();
+        }
+        let names: BTreeSet<&String> = self.graph.closure(&[task]).into_iter().flat_map(of).collect();
+        Secrets::new(names.into_iter().filter_map(|name| self.ambient.variables.get(name).cloned()))
     }
 
     /// The level a task runs at, or why there is none.
