@@ -184,7 +184,9 @@ pub(super) fn once(args: &RunArgs, context: &Context, cancel: &Cancel) -> Result
     if let Err(error) = store.maybe_gc() {
         tracing::debug!(%error, "the store was not collected");
     }
-    let exit = if summary.infrastructure {
+    let exit = if summary.interrupted {
+        ExitKind::Interrupted
+    } else if summary.infrastructure {
         ExitKind::Infrastructure
     } else if summary.refused {
         ExitKind::Usage

@@ -14,8 +14,7 @@ use crate::engine::log::{self, LogCapture};
 use crate::engine::prepare::{Dependency, Prepared, all_outputs};
 use crate::engine::restore::{self, RestoreError};
 use crate::engine::session::Session;
-use crate::engine::view::{self, Shown};
-use crate::fs::stat::StatKey;
+use crate::engine::view;
 use crate::manifest::glob::{Pattern, PatternList};
 use crate::manifest::model::RunTask;
 use crate::sandbox::spec::{Exit, Finished, SandboxError, Usage};
@@ -142,10 +141,11 @@ fn attempt(
 ) -> Result<Executed, Broken> {
     let sandbox = session.sandbox(prepared.action.isolation)?;
     let stage = session.store.stage()?;
-    let Shown { spec, stats } = view::show(session, task, run, prepared, dependencies, stage.path().to_owned())?;
+    let shown = view::show(session, task, run, prepared, dependencies, stage.path().to_owned())?;
+    let spec = &shown.spec;
     let mut capture = LogCapture::new(prepared.secrets.values().cloned());
     let started = Instant::now();
-    let finished = match sandbox.run(&spec, &session.cancel, &mut |stream, bytes| capture.take(stream, bytes)) {
+    let finished = match sandbox.run(spec, &session.cancel, &mut |stream, bytes| capture.take(stream, bytes)) {
         Ok(finished) => finished,
         Err(SandboxError::CannotStart { program, cause }) => {
             let cause = format!("cannot start `{program}`: {cause}");
@@ -180,7 +180,7 @@ fn attempt(
     if let Some(failure) = missing_outputs(session, task, run, &collected) {
         return Ok(Executed::Failed { log, failure, duration, attempts });
     }
-    let changed = changed_since(session, &stats);
+    let changed = view::first_change(session, &shown);
     let mut notes = undeclared_note(session, task, &collected);
     if let Some(path) = &changed {
         notes.push(
@@ -287,14 +287,6 @@ fn undeclared_note(session: &Session<'_>, task: TaskId, collected: &Collected) -
             .at(&declared.place, "they were thrown away")
             .help("add them to `outputs` to keep them, or to `scratch` to have them thrown away without a word"),
     ]
-}
-
-/// The first path whose signature is no longer what it was.
-fn changed_since(session: &Session<'_>, stats: &[(RelPath, StatKey)]) -> Option<RelPath> {
-    stats
-        .iter()
-        .find(|(path, stat)| StatKey::at(&session.workspace.root.join(path.as_str())).ok().as_ref() != Some(stat))
-        .map(|(path, _)| path.clone())
 }
 
 /// Stores a result; the first one for an action wins.

@@ -308,19 +308,6 @@ fn a_closed_pipe_ends_quietly() {
     let program = env!("CARGO_BIN_EXE_drystone");
     let script =
         format!("{program} run --format json a | true; {program} | true; {program} graph --format json | true");
-    let output = workspace
-        .command(&[])
-        .get_envs()
-        .fold(std::process::Command::new("sh"), |mut shell, (name, value)| {
-            if let Some(value) = value {
-                shell.env(name, value);
-            }
-            shell
-        })
-        .arg("-c")
-        .arg(script)
-        .current_dir(workspace.root())
-        .output()
-        .expect("sh starts");
+    let output = workspace.shell(&script).output().expect("sh starts");
     assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
 }
