@@ -185,8 +185,8 @@ pub struct TaskTable {
     pub caches: Option<Vec<At<String>>>,
     /// Patterns of what it may write without declaring it; thrown away.
     pub scratch: Option<Vec<At<String>>>,
-    /// Whether results are kept; `false` always runs.
-    #[schemars(extend("default" = true))]
+    /// Whether results are kept; `false` always runs. `true` by default, but `false` where `network = true`: what a server
+    /// answers is not in any key.
     pub cache: Option<At<bool>>,
     /// The part of the outputs that dependants with `#interface` are keyed on.
     pub interface: Option<Vec<At<String>>>,

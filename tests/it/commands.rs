@@ -204,3 +204,37 @@ fn watching_runs_again_after_a_change_until_it_is_interrupted() {
     assert!(killed.expect("kill starts").success());
     assert_eq!(child.wait().expect("it ends").code(), Some(130));
 }
+
+#[test]
+fn an_edit_made_while_the_tasks_run_is_not_lost_to_the_watch() {
+    let workspace = TestWorkspace::new(
+        "[task.a]\nrun = \"cp in.txt out.txt; touch .signal/started; while ! test -e .signal/stop; do :; done\"\ninputs = [\"in.txt\"]\noutputs = [\"out.txt\"]\ncaches = [\".signal\"]\n",
+    );
+    workspace.write("in.txt", "1");
+    let child = workspace
+        .command(&["run", "--watch", "--format", "json", "a"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn();
+    let mut child = child.expect("the program starts");
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().expect("piped")));
+    let caches = workspace.store().join("caches");
+    let signal = loop {
+        let entries = std::fs::read_dir(&caches).into_iter().flatten().flatten();
+        if let Some(dir) = entries.map(|entry| entry.path()).find(|path| path.join("started").exists()) {
+            break dir;
+        }
+        std::thread::yield_now();
+    };
+    workspace.write("in.txt", "2");
+    std::fs::write(signal.join("stop"), "").expect("a file");
+    let mut finished = 0;
+    while finished < 2 {
+        let line = lines.next().expect("the program goes on").expect("a line");
+        finished += usize::from(line.contains("run.finished"));
+    }
+    assert_eq!(workspace.read("out.txt"), "2");
+    let killed = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(killed.expect("kill starts").success());
+    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+}
