@@ -18,11 +18,13 @@ use crate::engine::plan::Plan;
 use crate::engine::scheduler::OnFailure;
 use crate::engine::session::{Committed, Options, Reuse, Session};
 use crate::engine::{drive, fix, plan as engine_plan};
+use crate::manifest::glob::Pattern;
 use crate::manifest::model::IsolationRequest;
 use crate::process::cancel::Cancel;
 use crate::process::signals;
 use crate::report::lines::WhyShown;
 use crate::report::story::OutputShown;
+use crate::workspace::outputs::{self, claims_of};
 
 /// Options of `run`.
 #[derive(Args, Clone, Debug)]
@@ -153,11 +155,23 @@ pub fn run(args: RunArgs, context: &Context) -> Result<ExitKind, CliError> {
     let for_signals = cancel.clone();
     let _watch = signals::watch(move |_| for_signals.cancel())
         .map_err(|error| CliError::infrastructure(format!("cannot watch for signals: {error}")))?;
-    if args.watch { watch::run(&args, context, &cancel) } else { once(&args, context, &cancel).map(|(exit, _)| exit) }
+    if args.watch {
+        watch::run(&args, context, &cancel)
+    } else {
+        once(&args, context, &cancel).map(|finished| finished.exit)
+    }
 }
 
-/// Runs the selected tasks once; also gives the workspace root.
-pub(super) fn once(args: &RunArgs, context: &Context, cancel: &Cancel) -> Result<(ExitKind, PathBuf), CliError> {
+/// How one round of a run ended.
+pub(super) struct Finished {
+    /// The exit.
+    pub exit: ExitKind,
+    /// Patterns of what tasks write and git does not have, relative to the workspace.
+    pub outputs: Vec<Pattern>,
+}
+
+/// Runs the selected tasks once.
+pub(super) fn once(args: &RunArgs, context: &Context, cancel: &Cancel) -> Result<Finished, CliError> {
     let opened = opening::open(context)?;
     let store = opening::open_store(context, opened.workspace.config.store_bytes_max)?;
     let session = opened.session(context, Arc::clone(&store), options(args), cancel.clone())?;
@@ -184,14 +198,18 @@ pub(super) fn once(args: &RunArgs, context: &Context, cancel: &Cancel) -> Result
     if let Err(error) = store.maybe_gc() {
         tracing::debug!(%error, "the store was not collected");
     }
-    let exit = if summary.infrastructure {
+    let exit = if summary.interrupted {
+        ExitKind::Interrupted
+    } else if summary.infrastructure {
         ExitKind::Infrastructure
     } else if summary.refused {
         ExitKind::Usage
     } else {
         ExitKind::of_run(summary.ok, summary.interrupted)
     };
-    Ok((exit, opened.workspace.root.clone()))
+    let claims = opened.workspace.tasks.iter().flat_map(|(id, task)| claims_of(id, task));
+    let outputs = claims.filter(|claim| claim.committed == outputs::Committed::No).map(|claim| claim.pattern).collect();
+    Ok(Finished { exit, outputs })
 }
 
 /// Applies the `fix` commands and tells what they changed; whether they changed anything.

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use notify::{RecursiveMode, Watcher};
 
+use crate::base::path::RelPath;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
-use crate::cli::opening;
 use crate::cli::run::{RunArgs, once};
+use crate::fs::ops;
+use crate::manifest::glob::Pattern;
 use crate::process::cancel::Cancel;
 use crate::process::signals;
 use crate::workspace::discover;
@@ -31,19 +33,21 @@ pub fn run(args: &RunArgs, context: &Context, cancel: &Cancel) -> Result<ExitKin
         .map_err(|error| CliError::infrastructure(format!("cannot watch for signals: {error}")))?;
     let root = discover::find_root(&context.dir).unwrap_or_else(|| context.dir.clone());
     let _watcher = watcher(&root, sender)?;
+    let mut outputs = Vec::new();
     loop {
         let result = once(args, context, cancel);
         if cancel.is_cancelled() {
             return Ok(ExitKind::Interrupted);
         }
-        if let Err(error) = result {
+        match result {
+            Ok(finished) => outputs = finished.outputs,
             // A manifest that is being edited is often wrong for a moment: say so and wait for the next change.
-            context.err.write(error.text(context.stderr).as_bytes());
+            Err(error) => context.err.write(error.text(context.stderr).as_bytes()),
         }
-        drain(&receiver);
         context.say("watching for changes; Ctrl-C ends\n");
-        match wait(&receiver, &root) {
-            Some(path) => context.say(&format!("{} changed\n", path.display())),
+        // Edits made while the tasks ran are still in the queue, and count.
+        match wait(&receiver, &root, &outputs) {
+            Some(path) => context.say(&format!("{path} changed\n")),
             None => return Ok(ExitKind::Interrupted),
         }
     }
@@ -67,13 +71,8 @@ fn watcher(root: &Path, sender: Sender<Wake>) -> Result<notify::RecommendedWatch
     Ok(watcher)
 }
 
-/// What our own writing of outputs caused is not a change of the person's.
-fn drain(receiver: &Receiver<Wake>) {
-    while let Ok(Wake::Changed(_)) = receiver.recv_timeout(SETTLE) {}
-}
-
-/// The first changed path, relative to the root, once the tree is at rest; `None` if interrupted.
-fn wait(receiver: &Receiver<Wake>, root: &Path) -> Option<PathBuf> {
+/// The first path that a person changed, relative to the root, once the tree is at rest; `None` if interrupted.
+fn wait(receiver: &Receiver<Wake>, root: &Path, outputs: &[Pattern]) -> Option<RelPath> {
     let mut first = None;
     loop {
         let wake = match &first {
@@ -85,18 +84,20 @@ fn wait(receiver: &Receiver<Wake>, root: &Path) -> Option<PathBuf> {
             },
         };
         match wake {
-            Some(Wake::Changed(path)) => {
-                let below = path.strip_prefix(root).unwrap_or(&path).to_owned();
-                if first.is_none() && !below.starts_with(".git") {
-                    first = Some(below);
-                }
-            }
+            Some(Wake::Changed(path)) => first = first.or_else(|| of_a_person(&path, root, outputs)),
             Some(Wake::Interrupted) | None => return None,
         }
     }
 }
 
-/// Checks early that there is a workspace to watch.
-pub fn check(context: &Context) -> Result<(), CliError> {
-    opening::open(context).map(drop)
+/// The path below the root, unless it is git's, an output (those we write ourselves), or a directory: what changed in one
+/// has an event of its own.
+fn of_a_person(path: &Path, root: &Path, outputs: &[Pattern]) -> Option<RelPath> {
+    let below = path.strip_prefix(root).ok()?;
+    let below = RelPath::parse_bytes(below.as_os_str().as_encoded_bytes()).ok()?;
+    let ours = below.is_root()
+        || below.components().any(|part| part == ".git" || part.contains(".drystone-"))
+        || outputs.iter().any(|pattern| pattern.matches(&below) || pattern.whole_dir() == Some(&below));
+    let is_dir = ops::symlink_metadata(path).is_ok_and(|meta| meta.is_dir());
+    (!ours && !is_dir).then_some(below)
 }

@@ -98,7 +98,7 @@ fn guarded(sender: &Sender<Message>, work: impl FnOnce() -> Message) {
 
 fn look(session: &Session<'_>, plan: &Plan, ix: Ix, produced: &[OnceLock<Arc<Produced>>]) -> Looked {
     let task = plan.tasks[ix];
-    job::look(session, task, &plan.sources[ix], dependencies(session, plan, ix, produced))
+    job::look(session, task, &plan.sources[ix], dependencies(session, plan, ix, produced), plan.reuse(session, ix))
 }
 
 fn dependencies(session: &Session<'_>, plan: &Plan, ix: Ix, produced: &[OnceLock<Arc<Produced>>]) -> Vec<Dependency> {

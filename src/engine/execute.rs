@@ -1,6 +1,5 @@
 //! Runs one prepared task: sandbox, collection, storing. Knows nothing of what runs beside it.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::base::diagnostic::Diagnostic;
@@ -8,7 +7,7 @@ use crate::base::digest::Digest;
 use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::base::time::human_duration;
-use crate::base::tree::{Entry, Listing, fold};
+use crate::base::tree::{Listing, fold};
 use crate::engine::collect::{self, Collected, Declared};
 use crate::engine::event::{Failure, Log};
 use crate::engine::log::{self, LogCapture};
@@ -16,9 +15,7 @@ use crate::engine::prepare::{Dependency, Prepared, all_outputs};
 use crate::engine::restore::{self, RestoreError};
 use crate::engine::secrets::Secrets;
 use crate::engine::session::Session;
-use crate::engine::view::{self, Shown};
-use crate::fs::ops::FsError;
-use crate::fs::stat::StatKey;
+use crate::engine::view;
 use crate::manifest::glob::{Pattern, PatternList};
 use crate::manifest::model::RunTask;
 use crate::sandbox::spec::{Exit, Finished, SandboxError, Usage};
@@ -114,8 +111,6 @@ enum Broken {
     Store(#[from] StoreError),
     #[error(transparent)]
     Collect(#[from] collect::CollectError),
-    #[error(transparent)]
-    Fs(#[from] FsError),
 }
 
 impl Broken {
@@ -147,11 +142,12 @@ fn attempt(
 ) -> Result<Executed, Broken> {
     let sandbox = session.sandbox(prepared.action.isolation)?;
     let stage = session.store.stage()?;
-    let Shown { spec, stats } = view::show(session, task, run, prepared, dependencies, stage.path().to_owned())?;
+    let shown = view::show(session, task, run, prepared, dependencies, stage.path().to_owned())?;
+    let spec = &shown.spec;
     let secrets = session.secrets_reaching(task);
     let mut capture = LogCapture::new(secrets.clone());
     let started = Instant::now();
-    let finished = match sandbox.run(&spec, &session.cancel, &mut |stream, bytes| capture.take(stream, bytes)) {
+    let finished = match sandbox.run(spec, &session.cancel, &mut |stream, bytes| capture.take(stream, bytes)) {
         Ok(finished) => finished,
         Err(SandboxError::CannotStart { program, cause }) => {
             let cause = format!("cannot start `{program}`: {cause}");
@@ -181,12 +177,13 @@ fn attempt(
         scratch: &scratch,
         caches: &run.caches,
         view: &spec.view,
+        secrets: &secrets,
     };
     let collected = collect::collect(finished.workspace.path(), &declared, &session.store)?;
     if let Some(failure) = missing_outputs(session, task, run, &collected) {
         return Ok(Executed::Failed { log, failure, duration, attempts });
     }
-    let changed = changed_since(session, &stats);
+    let changed = view::first_change(session, &shown);
     let mut notes = undeclared_note(session, task, &collected);
     if let Some(path) = &changed {
         notes.push(
@@ -197,19 +194,8 @@ fn attempt(
             .help("run it again when the file is at rest"),
         );
     }
-    let leaked =
-        outputs_with(&secrets, &finished.workspace.path().join(declared.package.as_str()), &collected.listing)?;
-    if let Some(path) = &leaked {
-        let place = &session.workspace.tasks[task].place;
-        let label = session.label(task);
-        notes.push(
-            Diagnostic::warning(format!(
-                "output `{path}` of `{label}` holds the value of a secret; its result is not kept"
-            ))
-            .at(place, "declared here")
-            .help("write the secret to `scratch`, or leave it out of the outputs"),
-        );
-    }
+    notes.extend(leak_note(session, task, &secrets, &collected));
+    session.discard_later(&collected);
     let trees = fold(&collected.listing);
     session.store.put_trees(&trees)?;
     Ok(Executed::Passed(Passed {
@@ -220,34 +206,26 @@ fn attempt(
         usage: finished.usage,
         attempts,
         notes,
-        storable: changed.is_none() && leaked.is_none(),
+        storable: changed.is_none() && collected.leaking.is_empty(),
     }))
 }
 
-/// The first output, of those left below `package`, that holds a secret in its content, name or target.
-fn outputs_with(secrets: &Secrets, package: &Path, listing: &Listing) -> Result<Option<RelPath>, FsError> {
-    if secrets.is_empty() {
-        return Ok(None);
-    }
-    for (path, entry) in listing {
-        let holds = secrets.are_in(path.as_str().as_bytes())
-            || match entry {
-                Entry::File { .. } => secrets.are_in_file(&package.join(path.as_str()))?,
-                Entry::Link { target } => secrets.are_in(target.as_bytes()),
-                Entry::Dir => false,
-            };
-        if holds {
-            return Ok(Some(path.clone()));
-        }
-    }
-    Ok(None)
+/// Names the file, never the value.
+fn leak_note(session: &Session<'_>, task: TaskId, secrets: &Secrets, collected: &Collected) -> Option<Diagnostic> {
+    let path = secrets.redacted(collected.leaking.first()?.as_str());
+    let declared = &session.workspace.tasks[task];
+    Some(
+        Diagnostic::warning(format!("output `{path}` of `{}` holds a secret; its result is not kept", declared.label))
+            .at(&declared.place, "declared here")
+            .help("write the secret to `scratch`, or keep it out of the outputs"),
+    )
 }
 
 fn with_always_scratch(session: &Session<'_>, task: TaskId, scratch: &PatternList) -> PatternList {
     let mut all = scratch.clone();
     let place = session.workspace.tasks[task].place.clone();
     let pattern = Pattern::parse(ALWAYS_SCRATCH).expect("a constant pattern");
-    all.items.insert(0, crate::manifest::glob::PatternItem { pattern, exclude: false, place });
+    all.items.insert(0, crate::manifest::glob::PatternItem { pattern, exclude: false, reach: None, place });
     all
 }
 
@@ -282,8 +260,10 @@ fn collect_after_failure(
         scratch: &everything,
         caches: &run.caches,
         view,
+        secrets: &session.secrets_reaching(task),
     };
     let collected = collect::collect(finished.workspace.path(), &declared, &session.store)?;
+    session.discard_later(&collected);
     restore::put_patterns(session, task, &patterns, &collected.listing)?;
     Ok(())
 }
@@ -325,14 +305,6 @@ fn undeclared_note(session: &Session<'_>, task: TaskId, collected: &Collected) -
             .at(&declared.place, "they were thrown away")
             .help("add them to `outputs` to keep them, or to `scratch` to have them thrown away without a word"),
     ]
-}
-
-/// The first path whose signature is no longer what it was.
-fn changed_since(session: &Session<'_>, stats: &[(RelPath, StatKey)]) -> Option<RelPath> {
-    stats
-        .iter()
-        .find(|(path, stat)| StatKey::at(&session.workspace.root.join(path.as_str())).ok().as_ref() != Some(stat))
-        .map(|(path, _)| path.clone())
 }
 
 /// Stores a result; the first one for an action wins.

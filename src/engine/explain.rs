@@ -24,8 +24,8 @@ impl From<Difference> for MissReason {
 ///
 /// Earlier fingerprints of this worktree and of others are compared; the one with the fewest differences tells, the newest
 /// among equals. Cost: per fingerprint, the directories whose digests differ.
-pub fn why(session: &Session<'_>, task: TaskId, prepared: &Prepared) -> Vec<MissReason> {
-    if session.options.reuse == Reuse::Nothing {
+pub fn why(session: &Session<'_>, task: TaskId, prepared: &Prepared, reuse: Reuse) -> Vec<MissReason> {
+    if reuse == Reuse::Nothing {
         return vec![reason("forced")];
     }
     if !is_cached(session, task) {

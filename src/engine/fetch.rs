@@ -14,7 +14,7 @@ use crate::engine::event::Failure;
 use crate::engine::execute::{Executed, Passed};
 use crate::engine::prepare::archive_name;
 use crate::engine::session::Session;
-use crate::engine::unpack;
+use crate::engine::{unpack, waiting};
 use crate::fs::ops::{self, AtPath, FsError, Kind};
 use crate::fs::walk;
 use crate::manifest::model::{Expected, FetchTask, Unpack};
@@ -23,6 +23,9 @@ use crate::store::{Store, StoreError};
 
 /// A server that says nothing for this long is given up.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// A file that takes longer than this is given up.
+const BODY_MAX: Duration = Duration::from_secs(3600);
 
 /// Why a fetch failed.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +55,9 @@ pub enum FetchError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The run was stopped.
+    #[error("cancelled")]
+    Cancelled,
 }
 
 /// Fetches, checks, unpacks and stores.
@@ -74,6 +80,7 @@ pub fn execute(session: &Session<'_>, fetch: &FetchTask) -> Executed {
                 storable: true,
             })
         }
+        Err(FetchError::Cancelled) => Executed::Cancelled { log: Vec::new() },
         Err(error) => failed(error, started),
     }
 }
@@ -86,7 +93,8 @@ fn failed(error: FetchError, started: Instant) -> Executed {
 fn fetch_listing(session: &Session<'_>, fetch: &FetchTask) -> Result<Listing, FetchError> {
     let stage = session.store.stage()?;
     let file = stage.path().join("download");
-    download(fetch, &file)?;
+    let (wanted, to) = (fetch.clone(), file.clone());
+    waiting::unless_cancelled(&session.cancel, move || download(&wanted, &to)).ok_or(FetchError::Cancelled)??;
     match fetch.unpack {
         Unpack::No => {
             let (digest, size) = session.store.put_file(&file)?;
@@ -174,6 +182,7 @@ fn receive(url: &str, to: &Path) -> Result<Received, String> {
     let agent = ureq::Agent::config_builder()
         .timeout_connect(Some(Duration::from_secs(10)))
         .timeout_recv_response(Some(SILENCE_MAX))
+        .timeout_recv_body(Some(BODY_MAX))
         .user_agent(concat!("drystone/", env!("CARGO_PKG_VERSION")))
         .build()
         .new_agent();

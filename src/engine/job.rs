@@ -12,7 +12,7 @@ use crate::engine::explain;
 use crate::engine::prepare::{Dependency, Prepared, Produced, Sources, prepare};
 use crate::engine::restore::{self, RestoreError};
 use crate::engine::session::{Committed, Reuse, Session};
-use crate::engine::{fetch, log};
+use crate::engine::{fetch, log, waiting};
 use crate::manifest::model::TaskKind;
 use crate::sandbox::spec::Level;
 use crate::store::{ActionLock, ActionResult, StoreError, TaskRun};
@@ -86,6 +86,8 @@ pub struct Missed {
     pub dependencies: Vec<Dependency>,
     /// Why it runs.
     pub why: Vec<MissReason>,
+    /// Whether a result that appears meanwhile may serve.
+    pub reuse: Reuse,
 }
 
 /// How a run of one task ended.
@@ -99,13 +101,19 @@ pub enum Ended {
 }
 
 /// Computes the key and takes an earlier result if there is one that is complete.
-pub fn look(session: &Session<'_>, task: TaskId, sources: &Sources, dependencies: Vec<Dependency>) -> Looked {
+pub fn look(
+    session: &Session<'_>,
+    task: TaskId,
+    sources: &Sources,
+    dependencies: Vec<Dependency>,
+    reuse: Reuse,
+) -> Looked {
     let started = Instant::now();
     let prepared = match prepare(session, task, sources, &dependencies) {
         Ok(prepared) => prepared,
         Err(problem) => return Looked::Failed(Box::new(mishap(problem, started, None))),
     };
-    let reusable = session.options.reuse == Reuse::Results && is_cached(session, task);
+    let reusable = reuse == Reuse::Results && is_cached(session, task);
     let found = if reusable { session.store.lookup(&prepared.key) } else { Ok(None) };
     match found {
         Ok(Some(result)) => match take(session, task, &prepared, &result, started) {
@@ -117,8 +125,8 @@ pub fn look(session: &Session<'_>, task: TaskId, sources: &Sources, dependencies
         Ok(None) => {}
         Err(error) => return Looked::Failed(Box::new(store_mishap(session, task, &error, started))),
     }
-    let why = explain::why(session, task, &prepared);
-    Looked::Miss(Box::new(Missed { prepared, dependencies, why }))
+    let why = explain::why(session, task, &prepared, reuse);
+    Looked::Miss(Box::new(Missed { prepared, dependencies, why, reuse }))
 }
 
 /// Whether results of the task are kept at all.
@@ -220,12 +228,13 @@ pub fn run(session: &Session<'_>, task: TaskId, missed: &Missed) -> Ended {
     let started = Instant::now();
     let prepared = &missed.prepared;
     let cached = is_cached(session, task);
-    let lock = match session.store.lock_action(&prepared.key) {
-        Ok(lock) => lock,
+    let lock = match waiting::lock_action(session, &prepared.key) {
+        Ok(Some(lock)) => lock,
+        Ok(None) => return Ended::Cancelled(Vec::new()),
         Err(error) => return Ended::Failed(Box::new(store_mishap(session, task, &error, started))),
     };
     if cached
-        && session.options.reuse == Reuse::Results
+        && missed.reuse == Reuse::Results
         && let Ok(Some(result)) = session.store.lookup(&prepared.key)
         && let Ok(Some(hit)) = take(session, task, prepared, &result, started)
     {

@@ -20,3 +20,4 @@ pub mod session;
 pub mod tracked;
 pub mod unpack;
 pub mod view;
+pub mod waiting;

@@ -1,6 +1,6 @@
 //! From a selection to a plan: the closed set of tasks in order, with their source files read. Runs nothing, writes nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::base::diagnostic::Diagnostic;
 use crate::base::ids::TaskId;
@@ -8,7 +8,7 @@ use crate::base::path::RelPath;
 use crate::base::tree::Entry;
 use crate::engine::prepare::Sources;
 use crate::engine::scheduler::{Ix, Node, Weight};
-use crate::engine::session::Session;
+use crate::engine::session::{Reuse, Session};
 use crate::manifest::model::{Command, RunTask, SystemPolicy, TaskKind};
 use crate::store::StoreError;
 use crate::workspace::inputs::{InputFiles, input_files};
@@ -25,6 +25,15 @@ pub struct Plan {
     pub expected_ms: Vec<Option<u64>>,
     /// Scheduler nodes by position.
     pub nodes: Vec<Node>,
+    /// The tasks that were asked for, without what they need.
+    pub selected: HashSet<TaskId>,
+}
+
+impl Plan {
+    /// Whether the task at a position may take an earlier result: `--force` is meant for the tasks that were asked for.
+    pub fn reuse(&self, session: &Session<'_>, ix: Ix) -> Reuse {
+        if self.selected.contains(&self.tasks[ix]) { session.options.reuse } else { Reuse::Results }
+    }
 }
 
 /// Why there is no plan.
@@ -74,7 +83,7 @@ pub fn plan(session: &Session<'_>, selected: &[TaskId]) -> Result<Plan, PlanErro
             weight: weight(session, *task, known.map_or(0, |history| history.max_rss_kib)),
         });
     }
-    Ok(Plan { tasks, positions, sources, expected_ms, nodes })
+    Ok(Plan { tasks, positions, sources, expected_ms, nodes, selected: selected.iter().copied().collect() })
 }
 
 fn weight(session: &Session<'_>, task: TaskId, learned_rss_kib: u64) -> Weight {

@@ -86,7 +86,7 @@ fn forecast(session: &Session<'_>, plan: &Plan) -> Result<(Vec<Forecast>, Option
         let prepared = prepare(session, *task, &plan.sources[ix], &dependencies)
             .map_err(|problem| PreviewError::Input(Box::new(problem)))?;
         record = Some(prepared.action.record());
-        let reusable = session.options.reuse == Reuse::Results && is_cached(session, *task);
+        let reusable = plan.reuse(session, ix) == Reuse::Results && is_cached(session, *task);
         let found = if reusable { session.store.lookup(&prepared.key)? } else { None };
         let listing = match &found {
             Some(result) => session.store.listing(&result.outputs)?,
@@ -98,7 +98,10 @@ fn forecast(session: &Session<'_>, plan: &Plan) -> Result<(Vec<Forecast>, Option
                 produced[ix] = Some(Arc::new(known));
                 Forecast::Hit { action: prepared.key }
             }
-            _ => Forecast::Run { action: prepared.key, why: explain::why(session, *task, &prepared) },
+            _ => Forecast::Run {
+                action: prepared.key,
+                why: explain::why(session, *task, &prepared, plan.reuse(session, ix)),
+            },
         });
     }
     Ok((forecasts, record))

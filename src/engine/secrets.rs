@@ -73,6 +73,14 @@ impl Secrets {
         (0..bytes.len()).any(|at| self.at(&bytes[at..]).is_some())
     }
 
+    /// The text without the values.
+    pub fn redacted(&self, text: &str) -> String {
+        let mut redaction = Redaction::default();
+        let mut clean = redaction.take(self, text.as_bytes());
+        clean.extend(redaction.finish(self));
+        String::from_utf8_lossy(&clean).into_owned()
+    }
+
     /// Whether a value is somewhere in a regular file. Cost: one read of it; links are refused.
     pub fn are_in_file(&self, path: &Path) -> Result<bool, FsError> {
         if self.is_empty() {

@@ -9,6 +9,7 @@ use crate::base::digest::Digest;
 use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::base::tree::Entry;
+use crate::engine::collect::Collected;
 use crate::engine::secrets::Secrets;
 use crate::fingerprint::roots::{self, Crowds, RootError};
 use crate::fingerprint::system::{self, SystemIdentity};
@@ -92,12 +93,13 @@ pub struct Session<'w> {
     pub outputs: OutputIndex<'w>,
     /// Where fetch tasks land, relative to their packages.
     pub(super) fetched: HashMap<TaskId, Pattern>,
-    index: StatIndex,
-    machine: StatIndex,
+    index: Arc<StatIndex>,
+    machine: Arc<StatIndex>,
     system: OnceLock<SystemIdentity>,
     tools: Mutex<ResolvedTools>,
     tool_roots: Mutex<BTreeMap<PathBuf, Digest>>,
     crowds: OnceLock<Arc<Crowds>>,
+    leaked: Mutex<BTreeSet<Digest>>,
     sandboxes: Mutex<BTreeMap<Level, Arc<dyn Sandbox>>>,
     pub(super) tracked: OnceLock<crate::engine::tracked::Problems>,
     state_dir: PathBuf,
@@ -105,6 +107,9 @@ pub struct Session<'w> {
 
 /// Tools by name and directory of the package.
 type ResolvedTools = BTreeMap<(String, PathBuf), Result<Arc<Tool>, ToolError>>;
+
+/// Stack of a CPU thread, in bytes; only what is used takes memory.
+const CPU_STACK_BYTES: usize = 64 * 1024 * 1024;
 
 /// A poisoned lock means a panic elsewhere, which ends the run by itself; the data is a cache either way.
 pub(super) fn held<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -135,11 +140,13 @@ impl<'w> Session<'w> {
         let state_dir = store.workspace_dir(&workspace.root)?;
         let cpu = rayon::ThreadPoolBuilder::new()
             .thread_name(|index| format!("cpu-{index}"))
+            // A lookup that waits for its batch takes up another lookup on its stack, and so on.
+            .stack_size(CPU_STACK_BYTES)
             .build()
             .map_err(|error| SessionError::Threads(error.to_string()))?;
         Ok(Self {
-            index: StatIndex::load(&state_dir.join("stat-index")),
-            machine: StatIndex::load(&store.dir().join("machine-index")),
+            index: Arc::new(StatIndex::load(&state_dir.join("stat-index"))),
+            machine: Arc::new(StatIndex::load(&store.dir().join("machine-index"))),
             files: SourceFiles::new(workspace),
             outputs: OutputIndex::new(workspace),
             fetched: fetch_patterns(workspace),
@@ -147,6 +154,7 @@ impl<'w> Session<'w> {
             tools: Mutex::default(),
             tool_roots: Mutex::default(),
             crowds: OnceLock::new(),
+            leaked: Mutex::default(),
             sandboxes: Mutex::default(),
             tracked: OnceLock::new(),
             workspace,
@@ -160,8 +168,23 @@ impl<'w> Session<'w> {
         })
     }
 
-    /// Keeps what was learned about files for the next invocation. Failing to is no reason to fail.
+    /// Marks the contents that hold secrets: they are in the store to be put in place, and go when the invocation ends.
+    pub fn discard_later(&self, collected: &Collected) {
+        let entries = collected.leaking.iter().filter_map(|path| collected.listing.get(path));
+        held(&self.leaked).extend(entries.filter_map(|entry| match entry {
+            Entry::File { digest, .. } => Some(*digest),
+            Entry::Link { .. } | Entry::Dir => None,
+        }));
+    }
+
+    /// Keeps what was learned about files for the next invocation, and removes from the store what must not stay there.
+    /// Failing to is no reason to fail.
     pub fn save_indexes(&self) {
+        for digest in std::mem::take(&mut *held(&self.leaked)) {
+            if let Err(error) = self.store.discard(&digest) {
+                tracing::warn!(%error, "content that holds a secret stays until the store is collected");
+            }
+        }
         let saved = self
             .index
             .save(&self.state_dir.join("stat-index"))
@@ -173,7 +196,21 @@ impl<'w> Session<'w> {
 
     /// What lies at workspace paths now, digested only where the stat signature is new.
     pub fn leaves(&self, paths: &[RelPath]) -> Vec<Result<Leaf, LeafError>> {
-        self.cpu.install(|| self.index.digest(&self.workspace.root, paths))
+        self.digest_on_cpu(&self.index, &self.workspace.root, paths)
+    }
+
+    /// Digests on the CPU pool and waits without taking up other work.
+    ///
+    /// `ThreadPool::install` from a thread of another rayon pool runs further jobs of that pool while it waits; a job that
+    /// holds the lock of its action must never begin a second one on its stack. So job threads wait on a channel.
+    fn digest_on_cpu(&self, index: &Arc<StatIndex>, root: &Path, paths: &[RelPath]) -> Vec<Result<Leaf, LeafError>> {
+        if self.cpu.current_thread_index().is_some() || rayon::current_thread_index().is_none() {
+            return self.cpu.install(|| index.digest(root, paths));
+        }
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let (index, root, paths) = (Arc::clone(index), root.to_owned(), paths.to_vec());
+        self.cpu.spawn(move || drop(sender.send(index.digest(&root, &paths))));
+        receiver.recv().expect("a batch that panics ends the program")
     }
 
     /// The same, with anything that is no file or link, or cannot be read, as absent.
@@ -187,7 +224,7 @@ impl<'w> Session<'w> {
             .iter()
             .map(|path| RelPath::parse(path.to_string_lossy().trim_start_matches('/')).unwrap_or_default())
             .collect();
-        let leaves = self.cpu.install(|| self.machine.digest(Path::new("/"), &below));
+        let leaves = self.digest_on_cpu(&self.machine, Path::new("/"), &below);
         leaves
             .into_iter()
             .zip(paths)

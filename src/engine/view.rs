@@ -1,6 +1,6 @@
 //! From a prepared task to the view its sandbox shows. Touches the disk only to make dependency outputs right.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::base::ids::TaskId;
@@ -9,8 +9,9 @@ use crate::base::tree::{Entry, Listing};
 use crate::engine::prepare::{Dependency, Prepared, all_outputs, seen};
 use crate::engine::restore;
 use crate::engine::session::Session;
-use crate::fs::ops;
+use crate::fs::ops::{self, Kind};
 use crate::fs::stat::StatKey;
+use crate::fs::walk;
 use crate::manifest::glob::Pattern;
 use crate::manifest::model::{RunTask, SystemPolicy};
 use crate::sandbox::spec::{Access, Mount, SandboxSpec, View, WORKSPACE_DIR};
@@ -21,6 +22,26 @@ pub struct Shown {
     pub spec: SandboxSpec,
     /// Must be unchanged when the command has ended, or its result is not stored.
     pub stats: Vec<(RelPath, StatKey)>,
+    /// Directories bound as a whole, with everything that may lie in them.
+    pub whole: Vec<(RelPath, BTreeSet<RelPath>)>,
+}
+
+/// The first path that is no longer what was shown: changed, gone, or new in a directory that was bound whole.
+///
+/// Cost: one `stat` per file shown and one listing per directory bound whole.
+pub fn first_change(session: &Session<'_>, shown: &Shown) -> Option<RelPath> {
+    let root = &session.workspace.root;
+    let changed =
+        |(path, stat): &&(RelPath, StatKey)| StatKey::at(&root.join(path.as_str())).ok().as_ref() != Some(stat);
+    if let Some((path, _)) = shown.stats.iter().find(changed) {
+        return Some(path.clone());
+    }
+    shown.whole.iter().find_map(|(dir, expected)| {
+        let found = walk::walk_all(&root.join(dir.as_str())).ok()?;
+        let stray =
+            found.into_iter().find(|found| found.kind != Kind::Dir && !expected.contains(&dir.join(&found.path)));
+        stray.map(|found| dir.join(&found.path))
+    })
 }
 
 /// Builds the sandbox specification of a task.
@@ -35,7 +56,13 @@ pub fn show(
     stage: PathBuf,
 ) -> Result<Shown, restore::RestoreError> {
     let package = session.package(task);
-    let mut stats = prepared.stats.clone();
+    // What a dependency makes comes from it, even where the tree had a committed file of that name before.
+    let made: BTreeSet<RelPath> = dependencies
+        .iter()
+        .flat_map(|dependency| seen(session, dependency).map(|(path, _)| session.package(dependency.task).join(path)))
+        .collect();
+    let mut stats: Vec<(RelPath, StatKey)> =
+        prepared.stats.iter().filter(|(path, _)| !made.contains(path)).cloned().collect();
     let mut view: BTreeMap<RelPath, View> = BTreeMap::new();
     let mut whole: Vec<RelPath> = Vec::new();
     for dependency in dependencies {
@@ -43,9 +70,12 @@ pub fn show(
         let shown: Listing = seen(session, dependency).map(|(path, entry)| (path.clone(), entry.clone())).collect();
         let from = session.package(dependency.task);
         let paths: Vec<RelPath> = shown.keys().map(|path| from.join(path)).collect();
-        for (path, leaf) in paths.iter().zip(session.leaves(&paths)) {
-            if let Ok(leaf) = leaf {
-                stats.push((path.clone(), leaf.stat));
+        for ((path, leaf), entry) in paths.iter().zip(session.leaves(&paths)).zip(shown.values()) {
+            match leaf {
+                Ok(leaf) if leaf.entry == *entry && *entry == Entry::Dir => {}
+                Ok(leaf) if leaf.entry == *entry => stats.push((path.clone(), leaf.stat)),
+                // Someone is at it right now. A signature nothing has: the result will be shown and not kept.
+                _ => stats.push((path.clone(), StatKey::default())),
             }
         }
         if !dependency.interface_only {
@@ -98,7 +128,9 @@ pub fn show(
         timeout: run.timeout,
         stage,
     };
-    Ok(Shown { spec, stats })
+    let within = |dir: &RelPath| prepared.listing.keys().filter(|path| path.starts_with(dir)).cloned().collect();
+    let whole = whole.into_iter().map(|dir| (dir.clone(), within(&dir))).collect();
+    Ok(Shown { spec, stats, whole })
 }
 
 /// Directories that belong to a task as a whole, relative to its package.

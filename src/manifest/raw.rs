@@ -150,7 +150,8 @@ pub struct TaskTable {
     /// the template.
     pub run: Option<At<CommandText>>,
     /// The source files it reads: patterns relative to the package, `//` from the root, `!` takes away, the last match decides;
-    /// or `"package"`, every file of the package that git does not ignore, less its own outputs.
+    /// `^src/**` means the files `src/**` of every package this one depends on directly, `^^src/**` of all of them,
+    /// `^dev:src/**` of those it depends on for development only; or `"package"`, every file of the package that git does not ignore, less its own outputs.
     #[schemars(extend("default" = "package"))]
     pub inputs: Option<At<InputsText>>,
     /// The files and directories it makes: patterns relative to the package, inside it.
@@ -185,8 +186,8 @@ pub struct TaskTable {
     pub caches: Option<Vec<At<String>>>,
     /// Patterns of what it may write without declaring it; thrown away.
     pub scratch: Option<Vec<At<String>>>,
-    /// Whether results are kept; `false` always runs.
-    #[schemars(extend("default" = true))]
+    /// Whether results are kept; `false` always runs. `true` by default, but `false` where `network = true`: what a server
+    /// answers is not in any key.
     pub cache: Option<At<bool>>,
     /// The part of the outputs that dependants with `#interface` are keyed on.
     pub interface: Option<Vec<At<String>>>,

@@ -62,7 +62,10 @@ impl Lowering<'_, '_> {
             resources: self.resources(),
             caches: self.caches(),
             scratch: self.own_items(|table| table.scratch.as_ref(), "scratch pattern"),
-            cache: self.layers.first(|table| table.cache.as_ref()).is_none_or(|(cache, _)| cache.value),
+            cache: match self.layers.first(|table| table.cache.as_ref()) {
+                Some((cache, _)) => cache.value,
+                None => !self.layers.first(|table| table.network.as_ref()).is_some_and(|(network, _)| network.value),
+            },
             interface: self.own_items(|table| table.interface.as_ref(), "interface"),
             committed,
             on_failure,

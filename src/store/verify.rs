@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 use crate::base::digest::Digest;
 use crate::base::tree::Tree;
-use crate::fs::digest::digest_file;
+use crate::fs::digest::{Threads, digest_file_with};
 use crate::fs::ops;
 use crate::store::blobs::OnDamage;
 use crate::store::content::{self, Key, Kind, Row};
@@ -135,7 +135,7 @@ impl Store {
 
     fn is_sound(&self, key: &Key, row: &Row) -> Result<bool, StoreError> {
         if key.kind == Kind::Blob && row.is_file {
-            let file = ops::if_there(digest_file(&self.layout.content(key)))?;
+            let file = ops::if_there(digest_file_with(&self.layout.content(key), Threads::Pool))?;
             return Ok(file == Some((key.digest, row.size)));
         }
         let bytes = if row.is_file {

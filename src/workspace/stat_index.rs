@@ -21,7 +21,7 @@ use crate::base::digest::{DIGEST_LEN, Digest};
 use crate::base::path::RelPath;
 use crate::base::tree::Entry;
 use crate::fs::atomic::{self, Durability};
-use crate::fs::digest::digest_file;
+use crate::fs::digest::{Threads, digest_file_with};
 use crate::fs::ops::{self, FsError};
 use crate::fs::stat::StatKey;
 
@@ -213,7 +213,7 @@ fn leaf(root: &Path, path: &RelPath, known: Option<Record>) -> Looked {
             let entry = Entry::File { digest: record.digest, size: stat.size, executable };
             return Ok((Leaf { entry, stat }, None));
         }
-        let (digest, size) = digest_file(&on_disk)?;
+        let (digest, size) = digest_file_with(&on_disk, Threads::Pool)?;
         let leaf = Leaf { entry: Entry::File { digest, size, executable }, stat };
         Ok((leaf, Some(Record { stat, digest, seen_ns })))
     };

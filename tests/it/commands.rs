@@ -204,3 +204,71 @@ fn watching_runs_again_after_a_change_until_it_is_interrupted() {
     assert!(killed.expect("kill starts").success());
     assert_eq!(child.wait().expect("it ends").code(), Some(130));
 }
+
+#[test]
+fn an_edit_made_while_the_tasks_run_is_not_lost_to_the_watch() {
+    let workspace = TestWorkspace::new(
+        "[task.a]\nrun = \"cp in.txt out.txt; touch .signal/started; while ! test -e .signal/stop; do :; done\"\ninputs = [\"in.txt\"]\noutputs = [\"out.txt\"]\ncaches = [\".signal\"]\n",
+    );
+    workspace.write("in.txt", "1");
+    let child = workspace
+        .command(&["run", "--watch", "--format", "json", "a"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn();
+    let mut child = child.expect("the program starts");
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().expect("piped")));
+    let caches = workspace.store().join("caches");
+    let signal = loop {
+        let entries = std::fs::read_dir(&caches).into_iter().flatten().flatten();
+        if let Some(dir) = entries.map(|entry| entry.path()).find(|path| path.join("started").exists()) {
+            break dir;
+        }
+        std::thread::yield_now();
+    };
+    workspace.write("in.txt", "2");
+    std::fs::write(signal.join("stop"), "").expect("a file");
+    let mut finished = 0;
+    while finished < 2 {
+        let line = lines.next().expect("the program goes on").expect("a line");
+        finished += usize::from(line.contains("run.finished"));
+    }
+    assert_eq!(workspace.read("out.txt"), "2");
+    let killed = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(killed.expect("kill starts").success());
+    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+}
+
+#[test]
+fn the_sources_of_packages_it_depends_on_can_be_inputs() {
+    let workspace = TestWorkspace::empty();
+    workspace.write(
+        "drystone.toml",
+        r#"
+[workspace]
+name = "test"
+
+[template.all]
+run = "cat ../*/src/*"
+inputs = ["src/**", "^^src/**", "!^^src/*.md"]
+
+[template.next]
+run = "cat ../*/src/* > /dev/null"
+inputs = ["src/**", "^src/**"]
+
+[[apply]]
+to = ["a", "b", "c"]
+tasks = { all = "all", next = "next" }
+"#,
+    );
+    for (package, depends) in [("a", ""), ("b", "\"//a\""), ("c", "\"//b\"")] {
+        workspace.write(&format!("{package}/drystone.toml"), &format!("[package]\ndepends = [{depends}]\n"));
+        workspace.write(&format!("{package}/src/code"), package);
+    }
+    assert_eq!(workspace.events(&["//..."]).with("ran").len(), 6);
+    workspace.write("a/src/code", "changed");
+    let events = workspace.events(&["//..."]);
+    assert_eq!(events.with("ran"), set(&["//a:all", "//a:next", "//b:all", "//b:next", "//c:all"]));
+    workspace.write("a/src/notes.md", "left out");
+    assert_eq!(workspace.events(&["//..."]).with("ran"), set(&["//a:all", "//a:next", "//b:next"]));
+}

@@ -20,17 +20,7 @@ fn follow_readme(example: &str) {
     for block in blocks {
         for step in format!("\n{block}").split("\n$ ").skip(1) {
             let (typed, expected) = step.split_once('\n').unwrap_or((step, ""));
-            let output = workspace
-                .command(&[])
-                .get_envs()
-                .fold(std::process::Command::new("sh"), |mut shell, (name, value)| {
-                    shell.env(name, value.unwrap_or_default());
-                    shell
-                })
-                .args(["-c", &format!("({typed}) 2>&1")])
-                .current_dir(workspace.root())
-                .output()
-                .expect("sh starts");
+            let output = workspace.shell(&format!("({typed}) 2>&1")).output().expect("sh starts");
             let said = String::from_utf8_lossy(&output.stdout).into_owned();
             assert!(
                 matches(expected.trim_end(), said.trim_end()),

@@ -308,19 +308,96 @@ fn a_closed_pipe_ends_quietly() {
     let program = env!("CARGO_BIN_EXE_drystone");
     let script =
         format!("{program} run --format json a | true; {program} | true; {program} graph --format json | true");
-    let output = workspace
-        .command(&[])
-        .get_envs()
-        .fold(std::process::Command::new("sh"), |mut shell, (name, value)| {
-            if let Some(value) = value {
-                shell.env(name, value);
-            }
-            shell
-        })
-        .arg("-c")
-        .arg(script)
-        .current_dir(workspace.root())
-        .output()
-        .expect("sh starts");
+    let output = workspace.shell(&script).output().expect("sh starts");
     assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn jobs_of_one_action_wait_for_each_other_and_never_for_themselves() {
+    // Labels are not in the key, so these eight are one action; what they need is large enough to be digested in parallel.
+    let workspace = TestWorkspace::new(
+        r#"
+[task.dep]
+run = "mkdir d; i=0; while [ $i -lt 1500 ]; do i=$((i+1)); echo $i > d/$i; done"
+inputs = []
+outputs = ["d/**"]
+
+[task.t]
+run = "ls d | wc -l"
+inputs = []
+needs = [":dep"]
+matrix = { n = ["1", "2", "3", "4", "5", "6", "7", "8"] }
+"#,
+    );
+    let events = workspace.events(&["-j4", "t"]);
+    assert_eq!((events.with("ran").len(), events.with("hit").len()), (2, 7));
+    assert_eq!(workspace.events(&["-j4", "--force", "t"]).with("ran").len(), 8);
+}
+
+#[test]
+fn force_is_meant_for_the_tasks_that_were_asked_for() {
+    let workspace = TestWorkspace::new(
+        "[task.a]\nrun = \"true\"\ninputs = []\n[task.b]\nrun = \"true\"\ninputs = []\nneeds = [\":a\"]\n",
+    );
+    workspace.events(&["b"]);
+    let events = workspace.events(&["--force", "b"]);
+    assert_eq!((events.with("ran"), events.with("hit")), (set(&["//:b"]), set(&["//:a"])));
+}
+
+#[test]
+fn what_came_over_the_network_is_kept_only_on_request() {
+    let workspace = TestWorkspace::new(
+        "[task.a]\nrun = \"true\"\ninputs = []\nnetwork = true\n[task.b]\nrun = \"true\"\ninputs = []\nnetwork = true\ncache = true\n",
+    );
+    workspace.events(&["a", "b"]);
+    let events = workspace.events(&["a", "b"]);
+    assert_eq!((events.with("ran"), events.with("hit")), (set(&["//:a"]), set(&["//:b"])));
+    assert_eq!(events.why("//:a"), ["never-cached  "]);
+}
+
+/// Starts `task`, which must wait for `.signal/stop` in its cache directory, and gives that directory once it runs.
+fn start_and_find_signal(workspace: &TestWorkspace, args: &[&str]) -> (std::process::Child, std::path::PathBuf) {
+    let child =
+        workspace.command(args).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn();
+    let child = child.expect("the program starts");
+    let caches = workspace.store().join("caches");
+    loop {
+        let entries = fs::read_dir(&caches).into_iter().flatten().flatten();
+        if let Some(dir) = entries.map(|entry| entry.path()).find(|path| path.join("started").exists()) {
+            return (child, dir);
+        }
+        std::thread::yield_now();
+    }
+}
+
+const WAITING: &str = "touch .signal/started; while ! test -e .signal/stop; do :; done";
+
+#[test]
+fn a_file_added_to_an_output_of_a_dependency_meanwhile_keeps_the_result_out_of_the_store() {
+    let workspace = TestWorkspace::new(&format!(
+        "[task.dep]\nrun = \"mkdir d; echo 1 > d/1\"\ninputs = []\noutputs = [\"d/**\"]\n[task.t]\nrun = \"{WAITING}; ls d > out.txt\"\ninputs = []\noutputs = [\"out.txt\"]\nneeds = [\":dep\"]\ncaches = [\".signal\"]\n"
+    ));
+    let (child, signal) = start_and_find_signal(&workspace, &["run", "t"]);
+    workspace.write("d/2", "2");
+    fs::write(signal.join("stop"), "").expect("a file");
+    assert!(child.wait_with_output().expect("it ends").status.success());
+    let events = workspace.events(&["t"]);
+    assert!(events.with("ran").contains("//:t"), "the tainted result was kept");
+    assert_eq!(workspace.read("out.txt"), "1\n");
+}
+
+#[test]
+fn an_interrupt_ends_the_wait_for_another_process() {
+    let workspace =
+        TestWorkspace::new(&format!("[task.t]\nrun = \"{WAITING}\"\ninputs = []\ncaches = [\".signal\"]\n"));
+    let (first, signal) = start_and_find_signal(&workspace, &["run", "t"]);
+    let second = workspace.command(&["run", "--format", "json", "t"]).stdout(std::process::Stdio::piped()).spawn();
+    let mut second = second.expect("the program starts");
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(second.stdout.take().expect("piped")));
+    assert!(lines.by_ref().map(|line| line.expect("a line")).any(|line| line.contains("task.started")));
+    let killed = std::process::Command::new("kill").args(["-INT", &second.id().to_string()]).status();
+    assert!(killed.expect("kill starts").success());
+    assert_eq!(second.wait().expect("it ends").code(), Some(130));
+    fs::write(signal.join("stop"), "").expect("a file");
+    assert!(first.wait_with_output().expect("it ends").status.success());
 }

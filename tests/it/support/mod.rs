@@ -147,6 +147,13 @@ impl TestWorkspace {
         command
     }
 
+    /// A shell in the workspace with the environment of the program.
+    pub fn shell(&self, script: &str) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]).current_dir(self.root()).env_clear().envs(&self.variables).stdin(Stdio::null());
+        command
+    }
+
     /// Runs the program to its end.
     pub fn run(&self, args: &[&str]) -> Ran {
         let output = self.command(args).output().expect("the program starts");
