@@ -25,6 +25,7 @@ use crate::store::Store;
 use crate::workspace::files::SourceFiles;
 use crate::workspace::model::Workspace;
 use crate::workspace::outputs::{OutputIndex, claims_of};
+use crate::workspace::repository;
 use crate::workspace::stat_index::{Leaf, LeafError, StatIndex};
 
 /// The environment of the person or job that started the program; only `cli` reads it.
@@ -99,6 +100,7 @@ pub struct Session<'w> {
     tools: Mutex<ResolvedTools>,
     tool_roots: Mutex<BTreeMap<PathBuf, Digest>>,
     crowds: OnceLock<Arc<Crowds>>,
+    repository: OnceLock<String>,
     leaked: Mutex<BTreeSet<Digest>>,
     sandboxes: Mutex<BTreeMap<Level, Arc<dyn Sandbox>>>,
     pub(super) tracked: OnceLock<crate::engine::tracked::Problems>,
@@ -154,6 +156,7 @@ impl<'w> Session<'w> {
             tools: Mutex::default(),
             tool_roots: Mutex::default(),
             crowds: OnceLock::new(),
+            repository: OnceLock::new(),
             leaked: Mutex::default(),
             sandboxes: Mutex::default(),
             tracked: OnceLock::new(),
@@ -366,8 +369,18 @@ impl<'w> Session<'w> {
         &self.workspace.tasks[task].label.package
     }
 
-    /// Name of this worktree in histories: the digest of its root path.
+    /// Name of the repository this workspace is of: the same in all its worktrees and clones.
+    pub fn repository(&self) -> &str {
+        self.repository.get_or_init(|| repository::name(&self.workspace.root))
+    }
+
+    /// Name of this worktree in histories: its repository, then the digest of its root path.
     pub fn worktree(&self) -> String {
+        format!("{}/{}", self.repository(), self.place())
+    }
+
+    /// The digest of the root path.
+    pub fn place(&self) -> String {
         Digest::of(self.workspace.root.as_os_str().as_encoded_bytes()).short()
     }
 }

@@ -151,7 +151,7 @@ fn can_bind(session: &Session<'_>, dir: &RelPath, listing: &Listing, run: &RunTa
 fn cache_mounts(session: &Session<'_>, task: TaskId, run: &RunTask) -> Result<Vec<Mount>, ops::FsError> {
     let mut mounts = Vec::new();
     for cache in &run.caches {
-        let name = format!("{} {} {}", session.worktree(), session.label(task), cache.as_str());
+        let name = format!("{} {} {}", session.place(), session.label(task), cache.as_str());
         let host = session.store.dir().join("caches").join(crate::base::digest::Digest::of(name.as_bytes()).short());
         ops::create_dir_all(&host)?;
         let inside = PathBuf::from(WORKSPACE_DIR).join(session.package(task).join(cache).as_str());
