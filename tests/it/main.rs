@@ -8,6 +8,7 @@ mod key_script;
 mod keys;
 mod oracle;
 mod outputs;
+mod ownership;
 mod run;
 mod stores;
 mod support;
