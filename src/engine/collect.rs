@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::base::path::RelPath;
 use crate::base::tree::{Entry, Listing};
-use crate::engine::owned;
+use crate::engine::owned::Ground;
 use crate::fs::ops::{self, Kind};
 use crate::fs::walk::{self, WalkError};
 use crate::manifest::glob::{Pattern, PatternList};
@@ -19,8 +19,8 @@ pub struct Declared<'a> {
     pub outputs: &'a [&'a Pattern],
     /// The same with `!`: reports, and what is kept of a failed run.
     pub reports: &'a PatternList,
-    /// Directories of nested packages, relative to the package: no wildcard reaches into them.
-    pub nested: &'a [RelPath],
+    /// Where wildcards reach.
+    pub ground: Ground<'a>,
     /// May be written and is thrown away.
     pub scratch: &'a PatternList,
     /// Private directories, which are not the command's writes.
@@ -83,7 +83,7 @@ pub fn collect(leftover: &Path, declared: &Declared<'_>, store: &Store) -> Resul
         let own = found.path.strip_prefix(declared.package);
         if let Some(path) = &own {
             for (position, pattern) in expected.iter().enumerate() {
-                matched[position] |= takes(pattern, path, declared.nested);
+                matched[position] |= takes(pattern, path, declared.ground);
             }
         }
         if placed(declared.view, &found.path) {
@@ -108,14 +108,14 @@ pub fn collect(leftover: &Path, declared: &Declared<'_>, store: &Store) -> Resul
 }
 
 fn is_output(declared: &Declared<'_>, path: &RelPath) -> bool {
-    let reported = || declared.reports.matches(path) && !owned::is_foreign_ground(path, declared.nested);
-    declared.outputs.iter().any(|pattern| takes(pattern, path, declared.nested)) || reported()
+    let reported = || declared.reports.matches(path) && !declared.ground.is_foreign(path);
+    declared.outputs.iter().any(|pattern| takes(pattern, path, declared.ground)) || reported()
 }
 
 /// Whether a pattern takes the path; a wildcard takes nothing of nested packages and repositories.
-fn takes(pattern: &Pattern, path: &RelPath, nested: &[RelPath]) -> bool {
+fn takes(pattern: &Pattern, path: &RelPath, ground: Ground<'_>) -> bool {
     let is_unit = pattern.literal || pattern.whole_dir().is_some_and(|dir| !dir.is_root());
-    (pattern.matches(path) || pattern.whole_dir() == Some(path)) && (is_unit || !owned::is_foreign_ground(path, nested))
+    (pattern.matches(path) || pattern.whole_dir() == Some(path)) && (is_unit || !ground.is_foreign(path))
 }
 
 /// Whether the path was placed in the view, by itself or beneath a whole directory.

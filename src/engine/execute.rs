@@ -11,7 +11,7 @@ use crate::base::tree::{Listing, fold};
 use crate::engine::collect::{self, Collected, Declared};
 use crate::engine::event::{Failure, Log};
 use crate::engine::log::{self, LogCapture};
-use crate::engine::owned;
+use crate::engine::owned::Ground;
 use crate::engine::prepare::{Dependency, Prepared, all_outputs};
 use crate::engine::restore::{self, RestoreError};
 use crate::engine::session::Session;
@@ -183,7 +183,7 @@ fn attempt(
         package: session.package(task),
         outputs: &outputs,
         reports: &run.reports,
-        nested: &owned::nested(session, task),
+        ground: Ground::of(session, task),
         scratch: &scratch,
         caches: &run.caches,
         view: &spec.view,
@@ -263,7 +263,7 @@ fn collect_after_failure(
         package: session.package(task),
         outputs: &[],
         reports: &run.on_failure,
-        nested: &owned::nested(session, task),
+        ground: Ground::of(session, task),
         scratch: &everything,
         caches: &run.caches,
         view,

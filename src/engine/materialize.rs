@@ -30,7 +30,7 @@ pub enum MaterializeError {
     #[error("`{0}` is a directory that holds other files, so no output can be placed there")]
     InTheWay(RelPath),
     /// Someone else writes there all the time.
-    #[error("`{0}` keeps changing while its outputs are put in place")]
+    #[error("outputs in `{0}` keep changing while they are put in place")]
     Restless(RelPath),
     /// The store no longer has a blob of the result; it must be made again.
     #[error("the content of `{0}` is no longer in the store")]

@@ -4,12 +4,13 @@
 //! (`src/*.js`, and every report) the task owns only what it made itself: other files that match are someone else's.
 //! Paths are relative to the package.
 
-use crate::base::ids::TaskId;
+use crate::base::ids::{PackageId, TaskId};
 use crate::base::path::RelPath;
 use crate::base::tree::Listing;
 use crate::engine::session::Session;
 use crate::manifest::glob::{Pattern, PatternList};
 use crate::manifest::model::{RunTask, TaskKind};
+use crate::workspace::model::Workspace;
 
 /// What one task owns.
 pub struct Owned<'a> {
@@ -21,7 +22,7 @@ pub struct Owned<'a> {
     loose: Vec<&'a Pattern>,
     reports: Option<&'a PatternList>,
     committed: Vec<&'a Pattern>,
-    nested: Vec<RelPath>,
+    ground: Ground<'a>,
 }
 
 impl<'a> Owned<'a> {
@@ -55,7 +56,7 @@ impl<'a> Owned<'a> {
             loose: Vec::new(),
             reports: None,
             committed: Vec::new(),
-            nested: nested(session, task),
+            ground: Ground::of(session, task),
         }
     }
 
@@ -109,14 +110,14 @@ impl<'a> Owned<'a> {
     /// Whether a wildcard or a report matches. Nothing in `.git` and in nested packages does.
     pub fn matches_loosely(&self, path: &RelPath) -> bool {
         let reported = || self.reports.is_some_and(|reports| reports.matches(path));
-        !is_foreign_ground(path, &self.nested)
+        !self.ground.is_foreign(path)
             && (self.loose.iter().any(|pattern| pattern.matches(path) || pattern.whole_dir() == Some(path))
                 || reported())
     }
 
     /// Whether a wildcard may reach into the directory.
     pub fn may_enter(&self, dir: &RelPath) -> bool {
-        !is_foreign_ground(dir, &self.nested)
+        !self.ground.is_foreign(dir)
     }
 
     /// The part of a result that is put in place.
@@ -126,15 +127,24 @@ impl<'a> Owned<'a> {
     }
 }
 
-/// Directories of the packages nested in a task's package, relative to it.
-pub fn nested(session: &Session<'_>, task: TaskId) -> Vec<RelPath> {
-    let dirs = session.workspace.nested(session.workspace.package_of(task));
-    dirs.filter_map(|dir| dir.strip_prefix(session.package(task))).collect()
+/// Where the wildcards of a package reach: not into repositories' own directories and not into nested packages.
+#[derive(Clone, Copy)]
+pub struct Ground<'a> {
+    workspace: &'a Workspace,
+    package: PackageId,
 }
 
-/// Whether no wildcard reaches the path: it lies in a repository's own directory or in a nested package.
-pub fn is_foreign_ground(path: &RelPath, nested: &[RelPath]) -> bool {
-    path.components().any(|part| part == ".git") || nested.iter().any(|dir| path.starts_with(dir))
+impl<'a> Ground<'a> {
+    /// That of a task's package.
+    pub fn of(session: &'a Session<'_>, task: TaskId) -> Self {
+        Self { workspace: session.workspace, package: session.workspace.package_of(task) }
+    }
+
+    /// Whether a path relative to the package is out of reach.
+    pub fn is_foreign(&self, path: &RelPath) -> bool {
+        let full = self.workspace.packages[self.package].dir.join(path);
+        path.components().any(|part| part == ".git") || self.workspace.owner(&full) != Some(self.package)
+    }
 }
 
 /// Directories that belong to a task as a whole, relative to its package.

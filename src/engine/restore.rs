@@ -13,6 +13,7 @@ use crate::engine::session::Session;
 use crate::engine::takeover;
 use crate::engine::tracked;
 use crate::engine::written::{Record, Records};
+use crate::fs::ops;
 use crate::manifest::model::{RunTask, TaskKind};
 use crate::store::StoreError;
 
@@ -33,7 +34,7 @@ pub enum RestoreError {
     Materialize(#[from] MaterializeError),
     /// A file operation.
     #[error(transparent)]
-    Fs(#[from] crate::fs::ops::FsError),
+    Fs(#[from] ops::FsError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -266,7 +267,7 @@ pub fn add_after_failure(session: &Session<'_>, task: TaskId, listing: &Listing)
         if there.as_ref() == Some(entry) {
             continue;
         }
-        let exists = crate::fs::ops::exists(&session.workspace.root.join(full.as_str()));
+        let exists = ops::exists(&session.workspace.root.join(full.as_str()));
         let reason = if tracked::is_tracked(session, full) {
             "tracked by git"
         } else if takeover::is_output_of_another(session, task, full) {
@@ -295,6 +296,8 @@ fn place_after_failure(
     }
     let _lock = records.lock(label)?;
     let mut record = records.load(label);
+    // Logs may have a new name each time: what is gone is forgotten.
+    record.paths.retain(|path, _| ops::exists(&session.workspace.root.join(path.as_str())));
     for (path, entry) in wanted.iter().filter(|(path, _)| owned.unit_of(path).is_none()) {
         record.note(owned.package.join(path), entry);
     }
@@ -347,7 +350,7 @@ pub fn committed_differences(session: &Session<'_>, task: TaskId, listing: &List
 /// The first line that differs, for texts; else what kind of difference it is.
 fn first_difference(session: &Session<'_>, path: &RelPath, there: &Entry, wanted: &Entry) -> String {
     let (Entry::File { .. }, Entry::File { digest, .. }) = (there, wanted) else { return "is of another kind".into() };
-    let disk = crate::fs::ops::read_text(&session.workspace.root.join(path.as_str())).ok();
+    let disk = ops::read_text(&session.workspace.root.join(path.as_str())).ok();
     let made = session.store.read(digest).ok().flatten().and_then(|bytes| String::from_utf8(bytes).ok());
     let (Some(disk), Some(made)) = (disk, made) else { return "has other bytes".into() };
     if disk == made {

@@ -14,7 +14,7 @@ use crate::engine::tracked::run_git;
 use crate::engine::written::{Record, Records};
 use crate::store::StoreError;
 use crate::workspace::git;
-use crate::workspace::outputs::{Committed, claims_of};
+use crate::workspace::outputs::claims_of;
 
 /// Files told per directory.
 const FILES_TOLD_MAX: usize = 3;
@@ -39,7 +39,7 @@ pub fn check(
             .collect();
         let repository: Vec<RelPath> =
             foreign.iter().filter(|path| is_in_unwanted_repository(path, wanted)).cloned().collect();
-        if !repository.is_empty() {
+        if !repository.is_empty() && !is_earlier_result(session, task, owned, unit, present)? {
             return Ok(Some(refusal(session, task, owned, unit, &repository)));
         }
         // A link is replaced, not followed: what it led to stays.
@@ -113,25 +113,21 @@ fn refusal(session: &Session<'_>, task: TaskId, owned: &Owned<'_>, unit: &RelPat
     .help(format!("move them away, or remove `{unit}` if nothing in it is needed"))
 }
 
-/// Another task that declares the path; if both only report into it, that is none.
-fn claimant(session: &Session<'_>, task: TaskId, path: &RelPath) -> Option<TaskId> {
-    let mut others = session.outputs.producers(path).into_iter().map(|(other, _)| other).filter(|other| *other != task);
-    others.find(|other| declares_output(session, task, path) || declares_output(session, *other, path))
-}
-
-/// Whether the path is an output of the task, not only a report.
-fn declares_output(session: &Session<'_>, task: TaskId, path: &RelPath) -> bool {
-    claims_of(task, &session.workspace.tasks[task]).iter().any(|claim| claim.covers(path))
+/// Another task that declares the path as its output. Reports are not outputs in this: of a place that several tasks report
+/// into, each owns what it wrote.
+fn output_of_another(session: &Session<'_>, task: TaskId, path: &RelPath) -> Option<TaskId> {
+    let others = session.outputs.producers(path).into_iter().map(|(other, _)| other).filter(|other| *other != task);
+    let declares =
+        |other: &TaskId| claims_of(*other, &session.workspace.tasks[*other]).iter().any(|claim| claim.covers(path));
+    others.into_iter().find(declares)
 }
 
 /// The error for an output that another task declares, too: whichever ran last would win.
-///
-/// Two tasks may report into one place, so reports are not held against each other.
 pub fn shared(session: &Session<'_>, task: TaskId, listing: &Listing) -> Option<Diagnostic> {
     let package = session.package(task);
     let files = listing.iter().filter(|(_, entry)| **entry != Entry::Dir).map(|(path, _)| package.join(path));
     let (path, other) = files.into_iter().find_map(|path| {
-        let other = claimant(session, task, &path)?;
+        let other = output_of_another(session, task, &path)?;
         Some((path, other))
     })?;
     let (one, two) = (&session.workspace.tasks[task], &session.workspace.tasks[other]);
@@ -151,10 +147,7 @@ fn place_of(session: &Session<'_>, task: TaskId, path: &RelPath) -> crate::base:
 
 /// Whether another task declares the path as its output.
 pub fn is_output_of_another(session: &Session<'_>, task: TaskId, path: &RelPath) -> bool {
-    let mut producers = session.outputs.producers(path).into_iter();
-    producers.any(|(other, committed)| {
-        other != task && (committed == Committed::Yes || declares_output(session, other, path))
-    })
+    output_of_another(session, task, path).is_some()
 }
 
 /// Whether a file that a failed task left may replace what lies at a workspace path.
