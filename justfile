@@ -32,8 +32,6 @@ examples:
     cargo test --locked --test it -- examples
 
 # Times runs against other engines.
-bench *args:
-    python3 benches/run.py {{args}}
 
 # Does what the CI job does.
 ci:

@@ -230,7 +230,7 @@ fn with_always_scratch(session: &Session<'_>, task: TaskId, scratch: &PatternLis
     let mut all = scratch.clone();
     let place = session.workspace.tasks[task].place.clone();
     let pattern = Pattern::parse(ALWAYS_SCRATCH).expect("a constant pattern");
-    all.items.insert(0, crate::manifest::glob::PatternItem { pattern, exclude: false, place });
+    all.items.insert(0, crate::manifest::glob::PatternItem { pattern, exclude: false, reach: None, place });
     all
 }
 

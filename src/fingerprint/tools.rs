@@ -81,6 +81,9 @@ pub type DigestFiles<'a> = dyn Fn(&[PathBuf]) -> Vec<Result<FileDigest, ops::FsE
 /// Digests an installation root as a whole: [`root_digest`], perhaps remembered for the invocation.
 pub type DigestRoot<'a> = dyn Fn(&Path) -> Result<Digest, ops::FsError> + 'a;
 
+/// As much of a `#!` line as the kernel reads (`BINPRM_BUF_SIZE`), in bytes.
+const SHEBANG_BYTES_MAX: usize = 256;
+
 /// Links followed and interpreters chained at most.
 const CHAIN_MAX: usize = 16;
 
@@ -326,12 +329,14 @@ impl Closure<'_> {
         if self.files.insert(real.clone(), ()).is_some() {
             return Ok(());
         }
-        let bytes = ops::read(&real).map_err(|error| self.unreadable(&error))?;
-        if let Some(line) = bytes.strip_prefix(b"#!") {
+        let file = ops::open(&real).map_err(|error| self.unreadable(&error))?;
+        let read_at = |offset: u64, length: usize| ops::read_at(&file, offset, length).ok();
+        let beginning = read_at(0, SHEBANG_BYTES_MAX).unwrap_or_default();
+        if let Some(line) = beginning.strip_prefix(b"#!") {
             let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
             return self.add_interpreter(&String::from_utf8_lossy(line), depth);
         }
-        let Some(dynamic) = elf::dynamic(&bytes) else { return Ok(()) };
+        let Some(dynamic) = elf::dynamic(&read_at) else { return Ok(()) };
         if let Some(interpreter) = &dynamic.interpreter {
             self.add_file(Path::new(interpreter), depth + 1)?;
         }

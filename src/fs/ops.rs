@@ -74,6 +74,23 @@ pub fn read_text(path: &Path) -> Result<String, FsError> {
     fs::read_to_string(path).at("read", path)
 }
 
+/// Reads up to `length` bytes at an offset; fewer only at the end of the file.
+pub fn read_at(file: &File, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+    use std::os::unix::fs::FileExt;
+    let mut bytes = vec![0; length];
+    let mut filled = 0;
+    while filled < length {
+        match file.read_at(&mut bytes[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
 /// Opens for reading.
 pub fn open(path: &Path) -> Result<File, FsError> {
     File::open(path).at("open", path)

@@ -222,7 +222,7 @@ impl<'w> Resolver<'w> {
         let packages: &[PackageId] = match reach {
             Reach::Direct => &value.depends,
             Reach::Development => &value.dev_depends,
-            Reach::Transitive => self.transitive.entry(package).or_insert_with(|| all_depends(self.workspace, package)),
+            Reach::Transitive => self.transitive.entry(package).or_insert_with(|| self.workspace.all_depends(package)),
         };
         let tasks = packages.iter().filter_map(|package| self.by_name.get(&(*package, task)));
         tasks.flatten().copied().collect()
@@ -288,17 +288,6 @@ impl<'w> Resolver<'w> {
             );
         }
     }
-}
-
-/// Everything a package depends on, not for development only, directly or not; without itself, in id order.
-fn all_depends(workspace: &Workspace, package: PackageId) -> Vec<PackageId> {
-    let mut seen = BTreeSet::from([package]);
-    let mut next = vec![package];
-    while let Some(here) = next.pop() {
-        next.extend(workspace.packages[here].depends.iter().filter(|to| seen.insert(**to)));
-    }
-    seen.remove(&package);
-    seen.into_iter().collect()
 }
 
 #[cfg(test)]

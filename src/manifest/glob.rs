@@ -9,6 +9,7 @@ use globset::{Glob, GlobBuilder, GlobMatcher};
 
 use crate::base::limits::{PATTERN_BYTES_MAX, PATTERN_NESTING_MAX};
 use crate::base::path::RelPath;
+use crate::manifest::model::Reach;
 
 /// One parsed pattern.
 #[derive(Clone, Debug)]
@@ -130,6 +131,9 @@ pub struct PatternItem {
     pub pattern: Pattern,
     /// Whether it takes away (`!`).
     pub exclude: bool,
+    /// For `^…` inputs: in which packages it is looked for. Package-relative until the workspace is put together, which then
+    /// has one item for each of those packages.
+    pub reach: Option<Reach>,
     /// Where it is written.
     pub place: crate::base::span::Place,
 }

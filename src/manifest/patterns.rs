@@ -5,6 +5,7 @@ use crate::base::path::{PathError, RelPath};
 use crate::base::span::Placed;
 use crate::manifest::glob::{Pattern, PatternError, PatternItem};
 use crate::manifest::interpolate::{Names, Use, interpolate};
+use crate::manifest::model::Reach;
 use crate::manifest::origin::Written;
 use crate::manifest::problems::Problems;
 
@@ -12,6 +13,10 @@ use crate::manifest::problems::Problems;
 pub(crate) fn input(written: Written<'_>, names: &Names<'_>, problems: &mut Problems<'_>) -> Option<PatternItem> {
     let text = interpolate(written, names, Use::Pattern, problems)?;
     let (exclude, body) = excluded(&text);
+    if let Some((reach, own)) = upstream(body) {
+        let pattern = own_pattern(own, written, "upstream input", problems)?;
+        return Some(PatternItem { pattern, exclude, reach: Some(reach), place: written.place() });
+    }
     let parsed = match body.strip_prefix("//") {
         Some(rest) => Pattern::parse(rest).map(|mut pattern| {
             pattern.text = body.to_owned();
@@ -21,7 +26,7 @@ pub(crate) fn input(written: Written<'_>, names: &Names<'_>, problems: &mut Prob
         None => Pattern::parse(body).map(|pattern| pattern.below(names.package_dir)),
     };
     match parsed {
-        Ok(pattern) => Some(PatternItem { pattern, exclude, place: written.place() }),
+        Ok(pattern) => Some(PatternItem { pattern, exclude, reach: None, place: written.place() }),
         Err(PatternError::Path(PathError::Escapes | PathError::Absolute)) => {
             problems.push(outside_input(body, written, names.package_dir));
             None
@@ -43,7 +48,7 @@ pub(crate) fn own_item(
     let text = interpolate(written, names, Use::Pattern, problems)?;
     let (exclude, body) = excluded(&text);
     let pattern = own_pattern(body, written, what, problems)?;
-    Some(PatternItem { pattern, exclude, place: written.place() })
+    Some(PatternItem { pattern, exclude, reach: None, place: written.place() })
 }
 
 /// A pattern inside the package, package-relative.
@@ -100,6 +105,16 @@ fn own_pattern(text: &str, written: Written<'_>, what: &str, problems: &mut Prob
     };
     problems.push(problem);
     None
+}
+
+/// `^src/**`, `^^src/**`, `^dev:src/**`: files of the packages this one depends on, by the grammar of `needs`.
+fn upstream(body: &str) -> Option<(Reach, &str)> {
+    let rest = body.strip_prefix('^')?;
+    Some(match (rest.strip_prefix('^'), rest.strip_prefix("dev:")) {
+        (Some(rest), _) => (Reach::Transitive, rest),
+        (_, Some(rest)) => (Reach::Development, rest),
+        _ => (Reach::Direct, rest),
+    })
 }
 
 fn excluded(text: &str) -> (bool, &str) {

@@ -150,7 +150,8 @@ pub struct TaskTable {
     /// the template.
     pub run: Option<At<CommandText>>,
     /// The source files it reads: patterns relative to the package, `//` from the root, `!` takes away, the last match decides;
-    /// or `"package"`, every file of the package that git does not ignore, less its own outputs.
+    /// `^src/**` means the files `src/**` of every package this one depends on directly, `^^src/**` of all of them,
+    /// `^dev:src/**` of those it depends on for development only; or `"package"`, every file of the package that git does not ignore, less its own outputs.
     #[schemars(extend("default" = "package"))]
     pub inputs: Option<At<InputsText>>,
     /// The files and directories it makes: patterns relative to the package, inside it.

@@ -129,7 +129,7 @@ impl Fixture {
             Some(rest) => Pattern::parse(rest).expect("a good pattern"),
             None => Pattern::parse(bare).expect("a good pattern").below(dir),
         };
-        PatternItem { pattern, exclude, place: self.place() }
+        PatternItem { pattern, exclude, reach: None, place: self.place() }
     }
 
     fn last_task(&mut self) -> &mut Task {

@@ -172,7 +172,8 @@ impl Selection<'_> {
                     picked.insert(path, kind);
                 }
             }
-            if !any {
+            // That a package further up has no such file is no mistake of this task.
+            if !any && item.reach.is_none() {
                 unmatched.extend(self.nothing_matches(item));
             }
         }

@@ -22,6 +22,7 @@ use crate::workspace::claims;
 use crate::workspace::discover::{self, Discovered, MANIFEST};
 use crate::workspace::model::{Package, Workspace};
 use crate::workspace::package_graph::edges;
+use crate::workspace::upstream;
 
 /// Why a workspace could not be loaded.
 #[derive(Clone, Debug, Default)]
@@ -152,6 +153,7 @@ impl Loader<'_> {
         self.add_tasks(&mut workspace, tasks);
         let declared = self.declared_depends(&workspace, files);
         edges::connect(&mut workspace, declared, &mut self.diagnostics);
+        upstream::expand(&mut workspace);
         claims::check(&workspace, &mut self.diagnostics);
         workspace
     }

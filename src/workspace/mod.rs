@@ -14,6 +14,7 @@ pub mod model;
 pub mod outputs;
 pub mod package_graph;
 pub mod stat_index;
+mod upstream;
 
 pub use discover::find_root;
 pub use load::{LoadError, load};

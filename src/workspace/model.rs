@@ -1,5 +1,6 @@
 //! The loaded workspace: packages and tasks by id, and lookups over them. Reads no files.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -91,6 +92,17 @@ impl Workspace {
     /// The package a task belongs to.
     pub fn package_of(&self, task: TaskId) -> PackageId {
         self.package_at(&self.tasks[task].label.package).expect("every task was lowered from a package")
+    }
+
+    /// Everything a package depends on, not for development only, directly or not; without itself, in id order.
+    pub fn all_depends(&self, package: PackageId) -> Vec<PackageId> {
+        let mut seen = BTreeSet::from([package]);
+        let mut next = vec![package];
+        while let Some(here) = next.pop() {
+            next.extend(self.packages[here].depends.iter().filter(|to| seen.insert(**to)));
+        }
+        seen.remove(&package);
+        seen.into_iter().collect()
     }
 }
 

@@ -238,3 +238,37 @@ fn an_edit_made_while_the_tasks_run_is_not_lost_to_the_watch() {
     assert!(killed.expect("kill starts").success());
     assert_eq!(child.wait().expect("it ends").code(), Some(130));
 }
+
+#[test]
+fn the_sources_of_packages_it_depends_on_can_be_inputs() {
+    let workspace = TestWorkspace::empty();
+    workspace.write(
+        "drystone.toml",
+        r#"
+[workspace]
+name = "test"
+
+[template.all]
+run = "cat ../*/src/*"
+inputs = ["src/**", "^^src/**", "!^^src/*.md"]
+
+[template.next]
+run = "cat ../*/src/* > /dev/null"
+inputs = ["src/**", "^src/**"]
+
+[[apply]]
+to = ["a", "b", "c"]
+tasks = { all = "all", next = "next" }
+"#,
+    );
+    for (package, depends) in [("a", ""), ("b", "\"//a\""), ("c", "\"//b\"")] {
+        workspace.write(&format!("{package}/drystone.toml"), &format!("[package]\ndepends = [{depends}]\n"));
+        workspace.write(&format!("{package}/src/code"), package);
+    }
+    assert_eq!(workspace.events(&["//..."]).with("ran").len(), 6);
+    workspace.write("a/src/code", "changed");
+    let events = workspace.events(&["//..."]);
+    assert_eq!(events.with("ran"), set(&["//a:all", "//a:next", "//b:all", "//b:next", "//c:all"]));
+    workspace.write("a/src/notes.md", "left out");
+    assert_eq!(workspace.events(&["//..."]).with("ran"), set(&["//a:all", "//a:next", "//b:next"]));
+}

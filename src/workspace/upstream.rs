@@ -1,0 +1,39 @@
+//! `^…` inputs: one pattern for each package that the task's own depends on. Needs the package graph, looks at no disk.
+
+use crate::base::ids::PackageId;
+use crate::manifest::glob::PatternItem;
+use crate::manifest::model::{Inputs, Reach, TaskKind};
+use crate::workspace::model::Workspace;
+
+/// Puts the patterns of every package in reach in place of each `^…` input, in the order of the packages.
+///
+/// Cost: per such input, the packages in reach.
+pub(crate) fn expand(workspace: &mut Workspace) {
+    for id in workspace.tasks.ids() {
+        let package = workspace.package_of(id);
+        let TaskKind::Run(run) = &workspace.tasks[id].kind else { continue };
+        let Inputs::Patterns(list) = &run.inputs else { continue };
+        if list.items.iter().all(|item| item.reach.is_none()) {
+            continue;
+        }
+        let items = list.items.iter().flat_map(|item| expanded(workspace, package, item)).collect();
+        let TaskKind::Run(run) = &mut workspace.tasks[id].kind else { continue };
+        if let Inputs::Patterns(list) = &mut run.inputs {
+            list.items = items;
+        }
+    }
+}
+
+fn expanded(workspace: &Workspace, package: PackageId, item: &PatternItem) -> Vec<PatternItem> {
+    let reached = match item.reach {
+        None => return vec![item.clone()],
+        Some(Reach::Direct) => workspace.packages[package].depends.clone(),
+        Some(Reach::Development) => workspace.packages[package].dev_depends.clone(),
+        Some(Reach::Transitive) => workspace.all_depends(package),
+    };
+    let below = |id: PackageId| {
+        let pattern = item.pattern.below(&workspace.packages[id].dir);
+        PatternItem { pattern, exclude: item.exclude, reach: item.reach, place: item.place.clone() }
+    };
+    reached.into_iter().map(below).collect()
+}
