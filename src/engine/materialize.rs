@@ -198,7 +198,7 @@ impl Destination<'_> {
                 _ => None,
             };
             let old = old.filter(|old| used.insert((**old).clone()));
-            if !old.is_some_and(|old| link::hard_link(&self.disk(old), &at).is_ok()) {
+            if old.is_none_or(|old| link::hard_link(&self.disk(old), &at).is_err()) {
                 self.stage(&at, path, entry)?;
             }
         }
