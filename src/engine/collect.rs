@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::base::digest::Digest;
 use crate::base::path::RelPath;
 use crate::base::tree::{Entry, Listing};
+use crate::engine::owned::Ground;
 use crate::engine::secrets::Secrets;
 use crate::fs::ops::{self, Kind};
 use crate::fs::walk::{self, WalkError};
@@ -18,6 +19,10 @@ pub struct Declared<'a> {
     pub package: &'a RelPath,
     /// Patterns of outputs, relative to the package.
     pub outputs: &'a [&'a Pattern],
+    /// The same with `!`: reports, and what is kept of a failed run.
+    pub reports: &'a PatternList,
+    /// Where wildcards reach.
+    pub ground: Ground<'a>,
     /// May be written and is thrown away.
     pub scratch: &'a PatternList,
     /// Private directories, which are not the command's writes.
@@ -35,7 +40,7 @@ pub struct Collected {
     pub listing: Listing,
     /// Files that were written and are neither outputs nor scratch, relative to the workspace.
     pub undeclared: Vec<RelPath>,
-    /// Positions of patterns that matched nothing.
+    /// Positions of patterns that matched nothing: outputs first, then reports.
     pub missing: Vec<usize>,
     /// Outputs that hold a secret in their content, name or target.
     pub leaking: Vec<RelPath>,
@@ -61,26 +66,36 @@ pub enum CollectError {
     Store(#[from] StoreError),
 }
 
+impl CollectError {
+    /// Whether the command made something that no output can be, rather than the machine being at fault.
+    pub fn is_of_the_command(&self) -> bool {
+        match self {
+            Self::Special(_) | Self::LinkNotUtf8(_) => true,
+            Self::Walk(error) => !matches!(error, WalkError::Fs(_)),
+            Self::Fs(_) | Self::Store(_) => false,
+        }
+    }
+}
+
 /// Lists what was written below `leftover`, stores the outputs, and tells the rest.
 ///
 /// Cost: one walk of the leftover; one read per output file.
 pub fn collect(leftover: &Path, declared: &Declared<'_>, store: &Store) -> Result<Collected, CollectError> {
     let mut collected = Collected::default();
-    let mut matched = vec![false; declared.outputs.len()];
+    let reports = declared.reports.items.iter().filter(|item| !item.exclude).map(|item| &item.pattern);
+    let expected: Vec<&Pattern> = declared.outputs.iter().copied().chain(reports).collect();
+    let mut matched = vec![false; expected.len()];
     for found in walk::walk_all(leftover)? {
         let own = found.path.strip_prefix(declared.package);
         if let Some(path) = &own {
-            for (position, pattern) in declared.outputs.iter().enumerate() {
-                let is_root = pattern.whole_dir().is_some_and(|dir| dir == path);
-                matched[position] |= is_root || pattern.matches(path);
+            for (position, pattern) in expected.iter().enumerate() {
+                matched[position] |= takes(pattern, path, declared.ground);
             }
         }
         if placed(declared.view, &found.path) {
             continue;
         }
-        let output = own.filter(|path| {
-            declared.outputs.iter().any(|pattern| pattern.matches(path) || pattern.whole_dir() == Some(path))
-        });
+        let output = own.filter(|path| is_output(declared, path));
         match output {
             Some(path) => {
                 let disk = leftover.join(found.path.as_str());
@@ -103,6 +118,17 @@ pub fn collect(leftover: &Path, declared: &Declared<'_>, store: &Store) -> Resul
     collected.listing.retain(|path, entry| *entry != Entry::Dir || !parents.contains(path));
     collected.missing = (0..matched.len()).filter(|&position| !matched[position]).collect();
     Ok(collected)
+}
+
+fn is_output(declared: &Declared<'_>, path: &RelPath) -> bool {
+    let reported = || declared.reports.matches(path) && !declared.ground.is_foreign(path);
+    declared.outputs.iter().any(|pattern| takes(pattern, path, declared.ground)) || reported()
+}
+
+/// Whether a pattern takes the path; a wildcard takes nothing of nested packages and repositories.
+fn takes(pattern: &Pattern, path: &RelPath, ground: Ground<'_>) -> bool {
+    let is_unit = pattern.literal || pattern.whole_dir().is_some_and(|dir| !dir.is_root());
+    (pattern.matches(path) || pattern.whole_dir() == Some(path)) && (is_unit || !ground.is_foreign(path))
 }
 
 /// Whether the path was placed in the view, by itself or beneath a whole directory.

@@ -11,10 +11,12 @@ use crate::base::tree::{Listing, fold};
 use crate::engine::collect::{self, Collected, Declared};
 use crate::engine::event::{Failure, Log};
 use crate::engine::log::{self, LogCapture};
+use crate::engine::owned::Ground;
 use crate::engine::prepare::{Dependency, Prepared, all_outputs};
 use crate::engine::restore::{self, RestoreError};
 use crate::engine::secrets::Secrets;
 use crate::engine::session::Session;
+use crate::engine::takeover;
 use crate::engine::view;
 use crate::manifest::glob::{Pattern, PatternList};
 use crate::manifest::model::RunTask;
@@ -45,8 +47,8 @@ pub enum Executed {
     Broken {
         /// What.
         problem: Diagnostic,
-        /// Whether it is that the outputs hold files tracked by git.
-        tracked: bool,
+        /// Whether it is for a person to mend: files of someone else where outputs go, a link on the way.
+        refused: bool,
     },
 }
 
@@ -93,8 +95,8 @@ pub fn execute(
                 if attempts <= run.retries && failure.exit.is_some() && !session.cancel.is_cancelled() => {}
             Ok(executed) => return executed,
             Err(broken) => {
-                let tracked = matches!(broken, Broken::Restore(RestoreError::Tracked(_)));
-                return Executed::Broken { problem: broken.into_diagnostic(session, task), tracked };
+                let refused = matches!(&broken, Broken::Restore(error) if error.is_refusal());
+                return Executed::Broken { problem: broken.into_diagnostic(session, task), refused };
             }
         }
     }
@@ -116,20 +118,29 @@ enum Broken {
 impl Broken {
     fn into_diagnostic(self, session: &Session<'_>, task: TaskId) -> Diagnostic {
         let declared = &session.workspace.tasks[task];
-        if let Broken::Restore(RestoreError::Tracked(mut problems)) = self {
-            return problems.remove(0);
-        }
-        let help = match &self {
+        let problem = match self {
+            Broken::Restore(RestoreError::Refused(problems)) => return join(problems),
+            other => other,
+        };
+        let help = match &problem {
+            Broken::Restore(error) if error.is_refusal() => "move what is in the way, or change `outputs`",
             Broken::Sandbox(SandboxError::Setup { .. }) => {
                 "`drystone doctor` tells what this machine allows; `--isolation none` runs without a sandbox"
             }
             Broken::Sandbox(_) => "run it again; if it persists, `drystone doctor` tells more",
             _ => "see the path and its permissions; `drystone store verify` checks the store",
         };
-        Diagnostic::error(format!("`{}` could not be run: {self}", declared.label))
+        Diagnostic::error(format!("`{}` could not be run: {problem}", declared.label))
             .at(&declared.place, "declared here")
             .help(help)
     }
+}
+
+/// Several problems as one: the first one with the messages of the others.
+fn join(problems: Vec<Diagnostic>) -> Diagnostic {
+    let mut problems = problems.into_iter();
+    let first = problems.next().unwrap_or_else(|| Diagnostic::error("the outputs hold files of someone else"));
+    problems.fold(first, |all, one| all.help(one.message))
 }
 
 fn attempt(
@@ -164,23 +175,34 @@ fn attempt(
         return Ok(Executed::Cancelled { log });
     }
     if finished.exit != Exit::Code(0) {
-        collect_after_failure(session, task, run, &spec.view, &finished)?;
-        let failure =
-            Failure { cause: exit_sentence(finished.exit, run), exit: Some(finished.exit), diagnostics: vec![] };
+        let diagnostics = collect_after_failure(session, task, run, &spec.view, &finished);
+        let failure = Failure { cause: exit_sentence(finished.exit, run), exit: Some(finished.exit), diagnostics };
         return Ok(Executed::Failed { log, failure, duration, attempts });
     }
     let scratch = with_always_scratch(session, task, &run.scratch);
-    let outputs = all_outputs(run);
+    let outputs: Vec<&Pattern> = run.outputs.iter().map(|output| &output.value).collect();
     let declared = Declared {
         package: session.package(task),
         outputs: &outputs,
+        reports: &run.reports,
+        ground: Ground::of(session, task),
         scratch: &scratch,
         caches: &run.caches,
         view: &spec.view,
         secrets: &secrets,
     };
-    let collected = collect::collect(finished.workspace.path(), &declared, &session.store)?;
-    if let Some(failure) = missing_outputs(session, task, run, &collected) {
+    let collected = match collect::collect(finished.workspace.path(), &declared, &session.store) {
+        Ok(collected) => collected,
+        Err(error) if error.is_of_the_command() => {
+            let failure = unusable_output(session, task, &error);
+            return Ok(Executed::Failed { log, failure, duration, attempts });
+        }
+        Err(error) => return Err(error.into()),
+    };
+    session.discard_later(&collected);
+    if let Some(failure) =
+        missing_outputs(session, task, run, &collected).or_else(|| shared_output(session, task, &collected))
+    {
         return Ok(Executed::Failed { log, failure, duration, attempts });
     }
     let changed = view::first_change(session, &shown);
@@ -195,7 +217,6 @@ fn attempt(
         );
     }
     notes.extend(leak_note(session, task, &secrets, &collected));
-    session.discard_later(&collected);
     let trees = fold(&collected.listing);
     session.store.put_trees(&trees)?;
     Ok(Executed::Passed(Passed {
@@ -241,31 +262,53 @@ fn exit_sentence(exit: Exit, run: &RunTask) -> String {
 }
 
 /// Reports and `on-failure` files of a failed command go to the tree, so that a person can read them; nothing is cached.
+///
+/// Gives what could not be kept. It is never an error of its own: the failure of the command is the news.
 fn collect_after_failure(
     session: &Session<'_>,
     task: TaskId,
     run: &RunTask,
     view: &std::collections::BTreeMap<RelPath, crate::sandbox::spec::View>,
     finished: &Finished,
-) -> Result<(), Broken> {
-    let reports = run.reports.items.iter().chain(&run.on_failure.items);
-    let patterns: Vec<&Pattern> = reports.filter(|item| !item.exclude).map(|item| &item.pattern).collect();
-    if patterns.is_empty() {
-        return Ok(());
+) -> Vec<Diagnostic> {
+    if run.on_failure.is_empty() {
+        return Vec::new();
     }
     let everything = PatternList::default();
     let declared = Declared {
         package: session.package(task),
-        outputs: &patterns,
+        outputs: &[],
+        reports: &run.on_failure,
+        ground: Ground::of(session, task),
         scratch: &everything,
         caches: &run.caches,
         view,
         secrets: &session.secrets_reaching(task),
     };
-    let collected = collect::collect(finished.workspace.path(), &declared, &session.store)?;
-    session.discard_later(&collected);
-    restore::put_patterns(session, task, &patterns, &collected.listing)?;
-    Ok(())
+    match collect::collect(finished.workspace.path(), &declared, &session.store) {
+        Ok(collected) => {
+            session.discard_later(&collected);
+            restore::add_after_failure(session, task, &collected.listing)
+        }
+        Err(error) => {
+            vec![Diagnostic::warning(format!("what `{}` left was not kept: {error}", session.label(task)))]
+        }
+    }
+}
+
+/// An output that is made of something no output can be.
+fn unusable_output(session: &Session<'_>, task: TaskId, error: &collect::CollectError) -> Failure {
+    let declared = &session.workspace.tasks[task];
+    let problem = Diagnostic::error(format!("`{}` made what cannot be kept: {error}", declared.label))
+        .at(&declared.place, "declared here")
+        .help("outputs are files, directories and links with UTF-8 names; list the rest under `scratch`");
+    Failure { cause: error.to_string(), exit: Some(Exit::Code(0)), diagnostics: vec![problem] }
+}
+
+/// An output that another task declares, too.
+fn shared_output(session: &Session<'_>, task: TaskId, collected: &Collected) -> Option<Failure> {
+    let problem = takeover::shared(session, task, &collected.listing)?;
+    Some(Failure { cause: problem.message.clone(), exit: Some(Exit::Code(0)), diagnostics: vec![problem] })
 }
 
 fn missing_outputs(session: &Session<'_>, task: TaskId, run: &RunTask, collected: &Collected) -> Option<Failure> {

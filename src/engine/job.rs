@@ -10,7 +10,7 @@ use crate::engine::event::{Failure, Log, MissReason, ResultSource};
 use crate::engine::execute::{self, Executed, now_ms};
 use crate::engine::explain;
 use crate::engine::prepare::{Dependency, Prepared, Produced, Sources, prepare};
-use crate::engine::restore::{self, RestoreError};
+use crate::engine::restore::{self, Placed, RestoreError};
 use crate::engine::session::{Committed, Reuse, Session};
 use crate::engine::{fetch, log, waiting};
 use crate::manifest::model::TaskKind;
@@ -152,8 +152,8 @@ fn take(
     let log = session.store.read(&result.stdout_stderr).map_err(|error| broken(&error))?;
     let Some(log) = log.and_then(|bytes| log::decode(&bytes).ok()) else { return Ok(None) };
     let listing = Arc::new(listing);
-    let materialized = match settle(session, task, &listing, started, &log) {
-        Ok(materialized) => materialized,
+    let placed = match settle(session, task, &listing, started, &log) {
+        Ok(placed) => placed,
         Err(Settled::Vanished) => return Ok(None),
         Err(Settled::Mishap(mut mishap)) => {
             mishap.action = Some(prepared.key);
@@ -168,8 +168,8 @@ fn take(
         duration: started.elapsed(),
         saved: Duration::from_millis(result.duration_ms),
         attempts: 0,
-        notes: prepared.notes.clone(),
-        materialized,
+        notes: [prepared.notes.clone(), placed.notes].concat(),
+        materialized: placed.written,
         action: prepared.key,
     }))
 }
@@ -186,21 +186,23 @@ fn settle(
     listing: &Arc<Listing>,
     started: Instant,
     log: &Log,
-) -> Result<bool, Settled> {
+) -> Result<Placed, Settled> {
     let failed = |error: RestoreError| match error {
         RestoreError::Materialize(crate::engine::materialize::MaterializeError::Vanished(_)) => Settled::Vanished,
         error => Settled::Mishap(Box::new(restore_mishap(session, task, error, started))),
     };
-    let mut materialized = restore::put_in_place(session, task, listing).map_err(failed)?;
-    let differences = restore::committed_differences(session, task, listing);
-    if differences.is_empty() {
-        return Ok(materialized);
+    let mut placed = restore::put_in_place(session, task, listing).map_err(failed)?;
+    let mut differences = restore::committed_differences(session, task, listing);
+    if !differences.is_empty()
+        && session.options.committed == Committed::Fix
+        && let TaskKind::Run(run) = &session.workspace.tasks[task].kind
+    {
+        let fixed = restore::put_committed(session, task, run, listing).map_err(failed)?;
+        placed = Placed { written: placed.written | fixed.written, notes: [placed.notes, fixed.notes].concat() };
+        differences = restore::committed_differences(session, task, listing);
     }
-    if session.options.committed == Committed::Fix {
-        let TaskKind::Run(run) = &session.workspace.tasks[task].kind else { return Ok(materialized) };
-        let patterns: Vec<_> = run.committed.iter().map(|pattern| &pattern.value).collect();
-        materialized |= restore::put_patterns(session, task, &patterns, listing).map_err(failed)?;
-        return Ok(materialized);
+    if differences.is_empty() {
+        return Ok(placed);
     }
     let declared = &session.workspace.tasks[task];
     let diagnostics = differences
@@ -208,7 +210,7 @@ fn settle(
         .map(|(path, what)| {
             Diagnostic::error(format!("committed output `{}` {what}", declared.label.package.join(path)))
                 .at(&declared.place, "made by this task")
-                .help(format!("`drystone run --fix {}` writes it", declared.label))
+                .help(way_out(session, &declared.label.to_string()))
         })
         .collect();
     let cause = format!("committed output `{}` is out of date", differences[0].0);
@@ -221,6 +223,14 @@ fn settle(
         action: None,
         fault: Fault::Command,
     })))
+}
+
+/// What a person does about a committed output that differs.
+fn way_out(session: &Session<'_>, label: &str) -> String {
+    match session.options.committed {
+        Committed::Check => format!("`drystone run --fix {label}` writes it"),
+        Committed::Fix => "it is not as git has it: remove it by hand, if nothing in it is needed".into(),
+    }
 }
 
 /// Runs a task that missed. Only one process runs an action at a time; the others take its result.
@@ -257,9 +267,9 @@ fn conclude(
 ) -> Ended {
     match executed {
         Executed::Cancelled { log } => Ended::Cancelled(log),
-        Executed::Broken { problem, tracked } => {
+        Executed::Broken { problem, refused } => {
             let mut mishap = mishap(problem, started, Some(prepared.key));
-            mishap.fault = if tracked { Fault::Workspace } else { Fault::Machine };
+            mishap.fault = if refused { Fault::Workspace } else { Fault::Machine };
             Ended::Failed(Box::new(mishap))
         }
         Executed::Failed { log, failure, duration, attempts } => {
@@ -276,8 +286,8 @@ fn conclude(
             }
             note(session, task, prepared, passed.duration, false, passed.usage.max_rss_kib);
             let listing = Arc::new(passed.listing);
-            let materialized = match settle(session, task, &listing, started, &passed.log) {
-                Ok(materialized) => materialized,
+            let placed = match settle(session, task, &listing, started, &passed.log) {
+                Ok(placed) => placed,
                 Err(Settled::Mishap(mut mishap)) => {
                     mishap.action = Some(prepared.key);
                     mishap.attempts = passed.attempts;
@@ -297,8 +307,8 @@ fn conclude(
                 duration: passed.duration,
                 saved: Duration::ZERO,
                 attempts: passed.attempts,
-                notes: [prepared.notes.clone(), passed.notes].concat(),
-                materialized,
+                notes: [prepared.notes.clone(), passed.notes, placed.notes].concat(),
+                materialized: placed.written,
                 action: prepared.key,
             }))
         }
@@ -331,20 +341,14 @@ fn store_mishap(session: &Session<'_>, task: TaskId, error: &StoreError, started
 
 fn restore_mishap(session: &Session<'_>, task: TaskId, error: RestoreError, started: Instant) -> Mishap {
     let declared = &session.workspace.tasks[task];
-    if let RestoreError::Tracked(problems) = error {
+    let fault = if error.is_refusal() { Fault::Workspace } else { Fault::Machine };
+    if let RestoreError::Refused(problems) = error {
         let cause = problems.first().map_or_else(String::new, |problem| problem.message.clone());
         let failure = Failure { cause, exit: None, diagnostics: problems };
-        return Mishap {
-            failure,
-            log: Vec::new(),
-            duration: started.elapsed(),
-            attempts: 0,
-            action: None,
-            fault: Fault::Workspace,
-        };
+        return Mishap { failure, log: Vec::new(), duration: started.elapsed(), attempts: 0, action: None, fault };
     }
     let problem = Diagnostic::error(format!("outputs of `{}` could not be put in place: {error}", declared.label))
         .at(&declared.place, "declared here")
         .help("move what is in the way, or change `outputs`");
-    Mishap { fault: Fault::Machine, ..mishap(problem, started, None) }
+    Mishap { fault, ..mishap(problem, started, None) }
 }

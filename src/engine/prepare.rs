@@ -121,7 +121,7 @@ fn prepare_run(
         platform: system::platform(),
         isolation: level,
         network: if run.network { Network::Host } else { Network::Loopback },
-        outputs: all_outputs(run).iter().map(|pattern| pattern.text.clone()).collect(),
+        outputs: written_outputs(run),
         caches: run.caches.iter().map(|cache| cache.as_str().to_owned()).collect(),
         workspace_salt: session.workspace.config.salt.clone(),
         task_salt: run.salt.clone(),
@@ -151,8 +151,18 @@ fn drop_shadowed_directories(listing: &mut Listing) {
 
 /// Patterns of everything a successful run leaves: outputs and reports.
 pub fn all_outputs(run: &RunTask) -> Vec<&Pattern> {
-    let reports = run.reports.items.iter().map(|item| &item.pattern);
+    let reports = run.reports.items.iter().filter(|item| !item.exclude).map(|item| &item.pattern);
     run.outputs.iter().map(|output| &output.value).chain(reports).collect()
+}
+
+/// The same as the manifest has them, in order, with what reports take away.
+fn written_outputs(run: &RunTask) -> Vec<String> {
+    let outputs = run.outputs.iter().map(|output| output.value.text.clone());
+    let reports = run.reports.items.iter().map(|item| {
+        let taken = if item.exclude { "!" } else { "" };
+        format!("{taken}{}", item.pattern.text)
+    });
+    outputs.chain(reports).collect()
 }
 
 /// The tools and the command line of a task: declared tools, and the program of an array command, which is always one.

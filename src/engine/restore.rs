@@ -1,94 +1,342 @@
-//! Puts the outputs of a result in place in the tree, and checks the rules for writing there. Runs nothing.
+//! Puts the outputs of a result in place in the tree, by the rules of who owns what there. Runs no task.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use crate::base::diagnostic::Diagnostic;
 use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::base::tree::{Entry, Listing};
-use crate::engine::materialize::{self, Destination, MaterializeError};
-use crate::engine::prepare::all_outputs;
+use crate::engine::materialize::{Destination, MaterializeError};
+use crate::engine::owned::Owned;
+use crate::engine::present::{Names, Present};
 use crate::engine::session::Session;
+use crate::engine::takeover;
 use crate::engine::tracked;
-use crate::manifest::glob::Pattern;
-use crate::manifest::model::TaskKind;
+use crate::engine::written::{Record, Records};
+use crate::fs::ops;
+use crate::manifest::model::{RunTask, TaskKind};
 use crate::store::StoreError;
+
+/// How often the tree may change between being read and being written before that is an error.
+const ATTEMPTS_MAX: usize = 16;
+
+/// Files told per note.
+const FILES_TOLD_MAX: usize = 5;
 
 /// Why outputs could not be put in place.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// The outputs hold files that are tracked by git.
-    #[error("declared outputs hold files tracked by git")]
-    Tracked(Vec<Diagnostic>),
+    /// What lies there belongs to someone else: git, a person, another task.
+    #[error("{}", .0.first().map_or("the outputs hold files of someone else", |problem| problem.message.as_str()))]
+    Refused(Vec<Diagnostic>),
     /// Writing went wrong.
     #[error(transparent)]
     Materialize(#[from] MaterializeError),
     /// A file operation.
     #[error(transparent)]
-    Fs(#[from] crate::fs::ops::FsError),
+    Fs(#[from] ops::FsError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Patterns of what a task owns in the tree: outputs and reports, less committed ones.
-pub fn owned_patterns<'a>(session: &'a Session<'_>, task: TaskId) -> Vec<&'a Pattern> {
-    match &session.workspace.tasks[task].kind {
-        TaskKind::Run(run) => {
-            let committed = |text: &str| run.committed.iter().any(|pattern| pattern.value.text == text);
-            all_outputs(run).into_iter().filter(|pattern| !committed(&pattern.text)).collect()
+impl RestoreError {
+    /// Whether a person has to change the tree or the manifest before it can go on.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Refused(_) => true,
+            Self::Materialize(error) => error.is_refusal(),
+            Self::Fs(_) | Self::Store(_) => false,
         }
-        TaskKind::Fetch(_) => session.fetched.get(&task).into_iter().collect(),
     }
+}
+
+/// What putting outputs in place did.
+#[derive(Debug, Default)]
+pub struct Placed {
+    /// Whether the tree changed.
+    pub written: bool,
+    /// Things worth saying.
+    pub notes: Vec<Diagnostic>,
 }
 
 /// Makes the owned outputs of a task in the tree equal to `listing`; committed ones are left alone.
 ///
-/// Returns whether anything was written. Cost when nothing differs: one walk of the outputs and one `stat` per file.
-pub fn put_in_place(session: &Session<'_>, task: TaskId, listing: &Arc<Listing>) -> Result<bool, RestoreError> {
-    let patterns = owned_patterns(session, task);
-    put_patterns(session, task, &patterns, listing)
+/// Cost when nothing differs: one walk of the outputs and one `stat` per file.
+pub fn put_in_place(session: &Session<'_>, task: TaskId, listing: &Listing) -> Result<Placed, RestoreError> {
+    let owned = Owned::of(session, task);
+    if owned.is_empty() {
+        return Ok(Placed::default());
+    }
+    let wanted = owned.part_of(listing);
+    put(session, task, &owned, &wanted, Class::Outputs)
 }
 
-/// The same for chosen patterns: all that a `--fix` writes.
-pub fn put_patterns(
+/// Writes the committed outputs: all that a `--fix` writes.
+///
+/// What the task no longer makes is removed if an earlier `--fix` wrote it or git has it just as it is.
+pub fn put_committed(
     session: &Session<'_>,
     task: TaskId,
-    patterns: &[&Pattern],
+    run: &RunTask,
     listing: &Listing,
-) -> Result<bool, RestoreError> {
-    if patterns.is_empty() {
-        return Ok(false);
+) -> Result<Placed, RestoreError> {
+    let owned = Owned::committed(session, task, run);
+    let wanted = owned.part_of(listing);
+    put(session, task, &owned, &wanted, Class::Committed)
+}
+
+/// Which of a task's files are put in place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Outputs,
+    Committed,
+}
+
+fn put(
+    session: &Session<'_>,
+    task: TaskId,
+    owned: &Owned<'_>,
+    wanted: &Listing,
+    class: Class,
+) -> Result<Placed, RestoreError> {
+    let root = session.workspace.root.as_path();
+    let label = session.label(task);
+    let records = Records::new(&session.state_dir);
+    for _ in 0..ATTEMPTS_MAX {
+        let mut names = Names::find(root, owned)?;
+        let stray = names.files.iter().chain(&names.dirs);
+        let has_stray = stray.into_iter().any(|path| owned.unit_of(path).is_none() && !wanted.contains_key(path));
+        let record = if has_stray { records.load(&label) } else { Record::default() };
+        let recoverable = match class {
+            Class::Committed => extra_in_git(session, owned, &names, wanted),
+            Class::Outputs => BTreeSet::new(),
+        };
+        let keep = |path: &RelPath| {
+            wanted.contains_key(path)
+                || record.paths.contains_key(&owned.package.join(path))
+                || recoverable.contains(path)
+        };
+        names.retain(owned, &keep);
+        let present = Present::look(owned, names, &|paths| session.leaves(paths).into_iter().map(Result::ok).collect());
+        if present.is(wanted) {
+            adopt(owned, wanted, (&records, &label))?;
+            return Ok(Placed::default());
+        }
+        let record = records.load(&label);
+        if class == Class::Outputs {
+            tracked::check(session, &[task]).map_err(RestoreError::Refused)?;
+            let problem = takeover::check(session, task, owned, (&present, wanted), (&records, &record))?;
+            let problem = takeover::shared(session, task, wanted).or(problem);
+            if let Some(problem) = problem {
+                return Err(RestoreError::Refused(vec![problem]));
+            }
+        }
+        // Nothing is digested from here on: who holds the lock must not wait for the CPU pool.
+        let _lock = records.lock(&label)?;
+        let mut now = Names::find(root, owned)?;
+        now.retain(owned, &keep);
+        if !present.is_still(root, owned, &now) || records.load(&label) != record {
+            continue;
+        }
+        let destination = Destination { root, owned, store: &session.store };
+        let (doomed, changed) = no_longer_made(owned, &present, wanted, &record, &recoverable);
+        place(&destination, &present, wanted, &doomed, (&records, &label, record))?;
+        return Ok(Placed { written: true, notes: left_alone(session, task, owned, &changed) });
     }
-    let destination = Destination { root: &session.workspace.root, package: session.package(task), patterns };
-    let present = materialize::present(&destination, &|paths| session.observe(paths))?;
-    let wanted: Listing = listing
-        .iter()
-        .filter(|(path, _)| patterns.iter().any(|pattern| pattern.matches(path) || pattern.whole_dir() == Some(path)))
-        .map(|(path, entry)| (path.clone(), entry.clone()))
-        .collect();
-    if present == wanted {
-        return Ok(false);
+    Err(MaterializeError::Restless(owned.package.clone()).into())
+}
+
+/// Directories that are right although nothing is recorded of them: the record was lost, and they are ours all the same.
+fn adopt(owned: &Owned<'_>, wanted: &Listing, (records, label): (&Records, &str)) -> Result<(), RestoreError> {
+    if owned.units.is_empty() || records.has(label) {
+        return Ok(());
     }
-    tracked::check(session, &[task]).map_err(RestoreError::Tracked)?;
-    materialize::materialize(&destination, &present, &wanted, &session.store)?;
-    Ok(true)
+    let mut record = Record::default();
+    record.dirs.extend(exact_directories(owned, wanted));
+    let _lock = records.lock(label)?;
+    if !records.has(label) && !record.dirs.is_empty() {
+        records.save(label, &record)?;
+    }
+    Ok(())
+}
+
+/// Units that are directories once `wanted` is in place, relative to the workspace.
+fn exact_directories(owned: &Owned<'_>, wanted: &Listing) -> Vec<RelPath> {
+    let is_dir = |unit: &&RelPath| !matches!(wanted.get(*unit), Some(Entry::File { .. } | Entry::Link { .. }));
+    owned.units.iter().filter(is_dir).map(|unit| owned.package.join(unit)).collect()
+}
+
+/// What wildcards matched and the task no longer makes: what is as it was written goes, what someone changed since stays.
+fn no_longer_made(
+    owned: &Owned<'_>,
+    present: &Present,
+    wanted: &Listing,
+    record: &Record,
+    recoverable: &BTreeSet<RelPath>,
+) -> (BTreeSet<RelPath>, BTreeSet<RelPath>) {
+    let told = present.listing.keys().chain(&present.untold);
+    let extra = told.filter(|path| owned.unit_of(path).is_none() && !wanted.contains_key(*path)).cloned();
+    extra.partition(|path| {
+        let entry = present.listing.get(path);
+        let as_written = entry.is_some_and(|entry| record.is_as_written(&owned.package.join(path), entry));
+        as_written || recoverable.contains(path)
+    })
+}
+
+/// Writes the record so that a kill at any point leaves nothing unrecorded, then the files, then the record as it is.
+fn place(
+    destination: &Destination<'_>,
+    present: &Present,
+    wanted: &Listing,
+    doomed: &BTreeSet<RelPath>,
+    (records, label, before): (&Records, &str, Record),
+) -> Result<(), RestoreError> {
+    let owned = destination.owned;
+    let mut record = before.clone();
+    record.dirs.extend(exact_directories(owned, wanted));
+    for (path, entry) in wanted.iter().filter(|(path, _)| owned.unit_of(path).is_none()) {
+        // What already lay there was not written by us, and is not ours to remove later.
+        if present.listing.get(path) != Some(entry) {
+            record.note(owned.package.join(path), entry);
+        }
+    }
+    if record != before {
+        records.save(label, &record)?;
+    }
+    destination.put(present, wanted, doomed)?;
+    let mut after = record.clone();
+    after.paths.retain(|path, _| {
+        let own = path.strip_prefix(owned.package).filter(|path| owned.claims(path));
+        own.is_none_or(|path| owned.unit_of(&path).is_none() && wanted.contains_key(&path))
+    });
+    if after != record {
+        records.save(label, &after)?;
+    }
+    Ok(())
+}
+
+fn left_alone(session: &Session<'_>, task: TaskId, owned: &Owned<'_>, changed: &BTreeSet<RelPath>) -> Vec<Diagnostic> {
+    if changed.is_empty() {
+        return Vec::new();
+    }
+    let declared = &session.workspace.tasks[task];
+    vec![
+        Diagnostic::warning(format!(
+            "`{}` no longer makes {}, changed since it did",
+            declared.label,
+            told(owned.package, changed.iter())
+        ))
+        .at(&declared.place, "left alone from now on")
+        .help("remove what nothing needs"),
+    ]
+}
+
+/// The first few paths in backticks.
+fn told<'p>(package: &RelPath, paths: impl ExactSizeIterator<Item = &'p RelPath>) -> String {
+    let rest = paths.len().saturating_sub(FILES_TOLD_MAX);
+    let first: Vec<String> = paths.take(FILES_TOLD_MAX).map(|path| format!("`{}`", package.join(path))).collect();
+    let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+    format!("{}{more}", first.join(", "))
+}
+
+/// Files that match `committed` and are no longer made, as far as git has them just as they are.
+fn extra_in_git(session: &Session<'_>, owned: &Owned<'_>, names: &Names, wanted: &Listing) -> BTreeSet<RelPath> {
+    let extra: Vec<RelPath> =
+        names.files.iter().filter(|path| !wanted.contains_key(*path)).map(|path| owned.package.join(path)).collect();
+    if extra.is_empty() {
+        return BTreeSet::new();
+    }
+    let safe = takeover::recoverable(session, extra).into_iter();
+    safe.filter_map(|path| path.strip_prefix(owned.package)).collect()
+}
+
+/// Adds what a failed task left, file by file: nothing is removed, and what belongs to someone else is not replaced.
+///
+/// What was not put there is told, never an error: the failure itself is the news.
+pub fn add_after_failure(session: &Session<'_>, task: TaskId, listing: &Listing) -> Vec<Diagnostic> {
+    let owned = Owned::of(session, task);
+    let label = session.label(task);
+    let records = Records::new(&session.state_dir);
+    let known = records.load(&label);
+    let inside: Vec<RelPath> = listing.keys().map(|path| owned.package.join(path)).collect();
+    let there = session.observe(&inside);
+    let mut wanted = Listing::new();
+    let mut skipped = Vec::new();
+    for (((path, entry), full), there) in listing.iter().zip(&inside).zip(there) {
+        if there.as_ref() == Some(entry) {
+            continue;
+        }
+        let exists = ops::exists(&session.workspace.root.join(full.as_str()));
+        let reason = if tracked::is_tracked(session, full) {
+            "tracked by git"
+        } else if takeover::is_output_of_another(session, task, full) {
+            "an output of another task"
+        } else if exists && !takeover::may_replace(session, &known, full) {
+            "there already, and not from this task"
+        } else {
+            wanted.insert(path.clone(), entry.clone());
+            continue;
+        };
+        skipped.push(skip_note(session, task, full, reason));
+    }
+    let placed = place_after_failure(session, &owned, &wanted, (&records, &label));
+    skipped.extend(placed.unwrap_or_else(|error| vec![skip_note_of(session, task, &error)]));
+    skipped
+}
+
+fn place_after_failure(
+    session: &Session<'_>,
+    owned: &Owned<'_>,
+    wanted: &Listing,
+    (records, label): (&Records, &str),
+) -> Result<Vec<Diagnostic>, RestoreError> {
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let _lock = records.lock(label)?;
+    let mut record = records.load(label);
+    // Logs may have a new name each time: what is gone is forgotten.
+    record.paths.retain(|path, _| ops::exists(&session.workspace.root.join(path.as_str())));
+    for (path, entry) in wanted.iter().filter(|(path, _)| owned.unit_of(path).is_none()) {
+        record.note(owned.package.join(path), entry);
+    }
+    records.save(label, &record)?;
+    let destination = Destination { root: &session.workspace.root, owned, store: &session.store };
+    let mut notes = Vec::new();
+    for one in wanted {
+        if let Err(error) = destination.place_all(std::iter::once(one)) {
+            notes.push(Diagnostic::warning(format!("`{}` was not kept: {error}", owned.package.join(one.0))));
+        }
+    }
+    Ok(notes)
+}
+
+fn skip_note(session: &Session<'_>, task: TaskId, path: &RelPath, reason: &str) -> Diagnostic {
+    Diagnostic::warning(format!("the `{path}` that `{}` left was not kept: it is {reason}", session.label(task)))
+        .help("take it out of `on-failure` with `!`, or move what is there")
+}
+
+fn skip_note_of(session: &Session<'_>, task: TaskId, error: &RestoreError) -> Diagnostic {
+    Diagnostic::warning(format!("what `{}` left was not kept: {error}", session.label(task)))
 }
 
 /// Committed outputs that differ from what the task makes: paths relative to the package, with what differs.
 pub fn committed_differences(session: &Session<'_>, task: TaskId, listing: &Listing) -> Vec<(RelPath, String)> {
     let TaskKind::Run(run) = &session.workspace.tasks[task].kind else { return Vec::new() };
-    let package = session.package(task);
-    let patterns: Vec<&Pattern> = run.committed.iter().map(|pattern| &pattern.value).collect();
-    let destination = Destination { root: &session.workspace.root, package, patterns: &patterns };
-    let present = materialize::present(&destination, &|paths| session.observe(paths)).unwrap_or_default();
-    let matched = |path: &RelPath| patterns.iter().any(|pattern| pattern.matches(path));
+    if run.committed.is_empty() {
+        return Vec::new();
+    }
+    let owned = Owned::committed(session, task, run);
+    let names = Names::find(&session.workspace.root, &owned).unwrap_or_default();
+    let observe = |paths: &[RelPath]| session.leaves(paths).into_iter().map(Result::ok).collect();
+    let present = Present::look(&owned, names, &observe).listing;
     let mut differences = Vec::new();
-    for (path, entry) in listing.iter().filter(|(path, _)| matched(path)) {
+    for (path, entry) in &owned.part_of(listing) {
         match present.get(path) {
             Some(there) if there == entry => {}
             Some(there) => {
-                differences.push((path.clone(), first_difference(session, &package.join(path), there, entry)))
+                differences.push((path.clone(), first_difference(session, &owned.package.join(path), there, entry)))
             }
             None => differences.push((path.clone(), "is not there".into())),
         }
@@ -102,7 +350,7 @@ pub fn committed_differences(session: &Session<'_>, task: TaskId, listing: &List
 /// The first line that differs, for texts; else what kind of difference it is.
 fn first_difference(session: &Session<'_>, path: &RelPath, there: &Entry, wanted: &Entry) -> String {
     let (Entry::File { .. }, Entry::File { digest, .. }) = (there, wanted) else { return "is of another kind".into() };
-    let disk = crate::fs::ops::read_text(&session.workspace.root.join(path.as_str())).ok();
+    let disk = ops::read_text(&session.workspace.root.join(path.as_str())).ok();
     let made = session.store.read(digest).ok().flatten().and_then(|bytes| String::from_utf8(bytes).ok());
     let (Some(disk), Some(made)) = (disk, made) else { return "has other bytes".into() };
     if disk == made {

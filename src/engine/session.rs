@@ -103,8 +103,9 @@ pub struct Session<'w> {
     repository: OnceLock<String>,
     leaked: Mutex<BTreeSet<Digest>>,
     sandboxes: Mutex<BTreeMap<Level, Arc<dyn Sandbox>>>,
-    pub(super) tracked: OnceLock<crate::engine::tracked::Problems>,
-    state_dir: PathBuf,
+    pub(super) tracked: OnceLock<crate::engine::tracked::Tracked>,
+    /// What is kept for this worktree between invocations.
+    pub(super) state_dir: PathBuf,
 }
 
 /// Tools by name and directory of the package.

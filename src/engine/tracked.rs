@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::base::diagnostic::Diagnostic;
 use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
-use crate::engine::restore::owned_patterns;
+use crate::engine::owned::Owned;
 use crate::engine::session::Session;
 use crate::fs::ops;
 use crate::process::spawn;
@@ -19,53 +19,56 @@ const GIT_LIMIT: Duration = Duration::from_secs(60);
 /// Files told per task.
 const FILES_TOLD_MAX: usize = 3;
 
-/// Problems by task.
-pub type Problems = BTreeMap<TaskId, Diagnostic>;
+/// What git tracks in the workspace.
+#[derive(Debug, Default)]
+pub struct Tracked {
+    /// Sorted.
+    paths: Vec<RelPath>,
+    /// What is wrong with the outputs of a task.
+    problems: BTreeMap<TaskId, Diagnostic>,
+}
 
 /// Checks the owned outputs of these tasks; git is asked once per invocation. A workspace without git passes.
 pub fn check(session: &Session<'_>, tasks: &[TaskId]) -> Result<(), Vec<Diagnostic>> {
     let all = session.tracked.get_or_init(|| examine(session));
-    let found: Vec<Diagnostic> = tasks.iter().filter_map(|task| all.get(task).cloned()).collect();
+    let found: Vec<Diagnostic> = tasks.iter().filter_map(|task| all.problems.get(task).cloned()).collect();
     if found.is_empty() { Ok(()) } else { Err(found) }
 }
 
-fn examine(session: &Session<'_>) -> Problems {
+/// Whether git tracks the path.
+pub fn is_tracked(session: &Session<'_>, path: &RelPath) -> bool {
+    session.tracked.get_or_init(|| examine(session)).paths.binary_search(path).is_ok()
+}
+
+fn examine(session: &Session<'_>) -> Tracked {
     let root = &session.workspace.root;
     let in_git = root.ancestors().any(|dir| ops::exists(&dir.join(".git")));
-    let mut problems = Problems::new();
     if !in_git {
-        return problems;
+        return Tracked::default();
     }
-    let Some(tracked) = run_git(session, &git::tracked(&[])) else { return problems };
+    let Some(answer) = run_git(session, &git::tracked(&[])) else { return Tracked::default() };
+    let paths = git::parse_changed(&answer);
     let mut by_task: BTreeMap<TaskId, Vec<RelPath>> = BTreeMap::new();
-    for path in git::parse_changed(&tracked) {
-        for (task, committed) in session.outputs.producers(&path) {
-            if committed == Committed::Yes {
-                continue;
-            }
+    for path in &paths {
+        for (task, committed) in session.outputs.producers(path) {
             let below = path.strip_prefix(session.package(task)).unwrap_or_default();
-            if owned_patterns(session, task).iter().any(|pattern| pattern.matches(&below)) {
+            if committed == Committed::No && Owned::of(session, task).claims(&below) {
                 by_task.entry(task).or_default().push(path.clone());
             }
         }
     }
-    for (task, paths) in by_task {
-        let declared = &session.workspace.tasks[task];
-        let told: Vec<String> = paths.iter().take(FILES_TOLD_MAX).map(|path| format!("`{path}`")).collect();
-        let more =
-            if paths.len() > told.len() { format!(" and {} more", paths.len() - told.len()) } else { String::new() };
-        problems.insert(
-            task,
-            Diagnostic::error(format!(
-                "outputs of `{}` hold files tracked by git: {}{more}",
-                declared.label,
-                told.join(", ")
-            ))
-            .at(&declared.place, "a run would overwrite them")
-            .help("list them under `committed` if they are generated and kept in git, or `git rm --cached` them"),
-        );
-    }
-    problems
+    let problems = by_task.into_iter().map(|(task, paths)| (task, problem(session, task, &paths))).collect();
+    Tracked { paths, problems }
+}
+
+fn problem(session: &Session<'_>, task: TaskId, paths: &[RelPath]) -> Diagnostic {
+    let declared = &session.workspace.tasks[task];
+    let told: Vec<String> = paths.iter().take(FILES_TOLD_MAX).map(|path| format!("`{path}`")).collect();
+    let rest = paths.len() - told.len();
+    let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+    Diagnostic::error(format!("outputs of `{}` hold files tracked by git: {}{more}", declared.label, told.join(", ")))
+        .at(&declared.place, "a run would overwrite them")
+        .help("list them under `committed` if they are generated and kept in git, or `git rm --cached` them")
 }
 
 /// Output of git in the workspace root; `None` if it cannot be had (no git, not a repository).

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::base::tree::{Entry, Listing};
+use crate::engine::owned::whole_directories;
 use crate::engine::prepare::{Dependency, Prepared, all_outputs, seen};
 use crate::engine::restore;
 use crate::engine::session::Session;
@@ -13,7 +14,6 @@ use crate::engine::waiting;
 use crate::fs::ops::{self, Kind};
 use crate::fs::stat::StatKey;
 use crate::fs::walk;
-use crate::manifest::glob::Pattern;
 use crate::manifest::model::{RunTask, SystemPolicy};
 use crate::sandbox::spec::{Access, Mount, SandboxSpec, View, WORKSPACE_DIR};
 use crate::store::CacheDir;
@@ -83,7 +83,7 @@ pub fn show(
             }
         }
         if !dependency.interface_only {
-            whole.extend(whole_directories(session, dependency.task).map(|dir| from.join(&dir)));
+            whole.extend(whole_directories(session, dependency.task).iter().map(|dir| from.join(dir)));
         }
     }
     whole.retain(|dir| can_bind(session, dir, &prepared.listing, run, package));
@@ -136,12 +136,6 @@ pub fn show(
     let within = |dir: &RelPath| prepared.listing.keys().filter(|path| path.starts_with(dir)).cloned().collect();
     let whole = whole.into_iter().map(|dir| (dir.clone(), within(&dir))).collect();
     Ok(Shown { spec, stats, whole, caches })
-}
-
-/// Directories that belong to a task as a whole, relative to its package.
-fn whole_directories<'a>(session: &'a Session<'_>, task: TaskId) -> impl Iterator<Item = RelPath> + 'a {
-    let patterns = restore::owned_patterns(session, task);
-    patterns.into_iter().filter_map(Pattern::whole_dir).filter(|dir| !dir.is_root()).cloned()
 }
 
 /// A directory is bound whole if it is there and this task neither writes nor keeps anything beneath it.

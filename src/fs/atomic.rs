@@ -23,6 +23,14 @@ pub fn temporary_beside(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name}.drystone-{}-{count}", std::process::id()))
 }
 
+/// The process that made a temporary of this name with [`temporary_beside`]; `None` for every other name.
+pub fn temporary_owner(name: &str) -> Option<u32> {
+    let (_, numbers) = name.strip_prefix('.')?.rsplit_once(".drystone-")?;
+    let (process, count) = numbers.split_once('-')?;
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|letter| letter.is_ascii_digit());
+    if is_number(process) && is_number(count) { process.parse().ok() } else { None }
+}
+
 /// Replaces the file at `path`: readers see the old bytes or the new ones, never a mixture.
 pub fn write(path: &Path, bytes: &[u8], durability: Durability) -> Result<(), FsError> {
     let temporary = temporary_beside(path);
@@ -39,4 +47,22 @@ pub fn write(path: &Path, bytes: &[u8], durability: Durability) -> Result<(), Fs
         drop(ops::remove_file(&temporary));
     }
     written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_temporaries_tell_an_owner() {
+        let check = |name: &str, expect: Option<u32>| assert_eq!(temporary_owner(name), expect, "{name}");
+        check(".a.js.drystone-17-0", Some(17));
+        check("..drystone-1.drystone-17-3", Some(17));
+        for other in ["a.drystone-17-0", ".a.drystone-17", ".a.drystone-x-1", ".a.drystone-17-", ".drystone-17-0", ""] {
+            check(other, None);
+        }
+        let made = temporary_beside(Path::new("out/a.js"));
+        let name = made.file_name().and_then(|name| name.to_str()).expect("a UTF-8 name");
+        check(name, Some(std::process::id()));
+    }
 }

@@ -32,6 +32,11 @@ impl FsError {
         Self { verb, path: path.as_ref().to_owned(), cause }
     }
 
+    /// What the system said, without the error number.
+    pub fn plain_cause(&self) -> String {
+        plain(&self.cause)
+    }
+
     /// Whether nothing is there.
     pub fn is_missing(&self) -> bool {
         self.cause.kind() == io::ErrorKind::NotFound

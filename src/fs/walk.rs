@@ -1,10 +1,13 @@
 //! Lists the files of a directory as git would see them: ignore files respected, links not followed. Knows no manifest.
+//!
+//! No walk lists the temporaries of `fs::atomic`: what a killed run left must not become an input or an output.
 
 use std::path::{Path, PathBuf};
 
 use ignore::WalkBuilder;
 
 use crate::base::path::RelPath;
+use crate::fs::atomic;
 use crate::fs::ops::{self, FsError, Kind};
 
 /// Which files are listed.
@@ -129,7 +132,7 @@ pub fn survey(
         .require_git(false)
         .follow_links(false)
         .filter_entry(move |entry| {
-            if entry.file_name() == ".git" {
+            if entry.file_name() == ".git" || is_temporary(entry.file_name()) {
                 return false;
             }
             if !entry.file_type().is_some_and(|kind| kind.is_dir()) {
@@ -188,29 +191,54 @@ fn unreadable(start: &Path, error: &ignore::Error) -> Trouble {
     Trouble::Unreadable { path, cause }
 }
 
+fn is_temporary(name: &std::ffi::OsStr) -> bool {
+    name.to_str().is_some_and(|name| atomic::temporary_owner(name).is_some())
+}
+
 /// Lists everything beneath `dir` with plain directory reads: for output trees, where nothing is ignored.
 ///
 /// Paths are relative to `dir`; depth first, byte order within each directory. A missing `dir` gives an empty list.
 pub fn walk_all(dir: &Path) -> Result<Vec<Found>, WalkError> {
-    let mut found = Vec::new();
-    descend(dir, &RelPath::root(), &mut found)?;
-    Ok(found)
+    let mut survey = Survey::default();
+    descend(dir, &RelPath::root(), &|_| false, &mut survey)?;
+    match survey.troubles.into_iter().next() {
+        Some(trouble) => Err(trouble.into()),
+        None => Ok(survey.found),
+    }
 }
 
-fn descend(dir: &Path, below: &RelPath, found: &mut Vec<Found>) -> Result<(), WalkError> {
-    let Some(entries) = ops::if_there(ops::read_dir(dir))? else { return Ok(()) };
+/// Like [`walk_all`], but goes on past what it cannot look at, and not into directories that `skip` names.
+pub fn survey_all(dir: &Path, skip: &dyn Fn(&RelPath) -> bool) -> Result<Survey, WalkError> {
+    let mut survey = Survey::default();
+    descend(dir, &RelPath::root(), skip, &mut survey)?;
+    Ok(survey)
+}
+
+fn descend(dir: &Path, below: &RelPath, skip: &dyn Fn(&RelPath) -> bool, survey: &mut Survey) -> Result<(), WalkError> {
+    let entries = match ops::if_there(ops::read_dir(dir)) {
+        Ok(Some(entries)) => entries,
+        Ok(None) => return Ok(()),
+        Err(error) => {
+            survey.troubles.push(Trouble::Unreadable { cause: error.plain_cause(), path: error.path });
+            return Ok(());
+        }
+    };
     if below.components().count() > crate::base::limits::TREE_DEPTH_MAX {
         let cause = format!("deeper than {} directories", crate::base::limits::TREE_DEPTH_MAX);
         return Err(WalkError::Unreadable { path: dir.to_owned(), cause });
     }
-    for entry in entries {
+    for entry in entries.into_iter().filter(|entry| !is_temporary(&entry.name)) {
         let Some(name) = entry.name.to_str() else {
-            return Err(WalkError::NotUtf8 { path: dir.join(&entry.name) });
+            survey.troubles.push(Trouble::NotUtf8 { path: dir.join(&entry.name) });
+            continue;
         };
         let path = below.child(name);
-        found.push(Found { path: path.clone(), kind: entry.kind });
+        if entry.kind == Kind::Dir && skip(&path) {
+            continue;
+        }
+        survey.found.push(Found { path: path.clone(), kind: entry.kind });
         if entry.kind == Kind::Dir {
-            descend(&dir.join(name), &path, found)?;
+            descend(&dir.join(name), &path, skip, survey)?;
         }
     }
     Ok(())

@@ -51,6 +51,13 @@ pub fn untracked() -> Vec<String> {
     command(&["ls-files", "-z", "--others", "--exclude-standard"])
 }
 
+/// Prints the files beneath the given paths that git neither tracks nor ignores, for [`parse_changed`]. No path is a pattern.
+pub fn untracked_beneath(paths: &[RelPath]) -> Vec<String> {
+    let mut words = command(&["--literal-pathspecs", "ls-files", "-z", "--others", "--exclude-standard", "--"]);
+    words.extend(paths.iter().map(ToString::to_string));
+    words
+}
+
 /// Prints which files beneath the given paths git tracks, for [`parse_changed`]. No path is a pattern.
 pub fn tracked(paths: &[RelPath]) -> Vec<String> {
     let mut words = command(&["--literal-pathspecs", "ls-files", "-z", "--cached", "--"]);

@@ -9,6 +9,7 @@ mod keys;
 mod leaks;
 mod oracle;
 mod outputs;
+mod ownership;
 mod run;
 mod stores;
 mod support;

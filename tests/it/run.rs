@@ -356,6 +356,7 @@ fn what_came_over_the_network_is_kept_only_on_request() {
 }
 
 /// Starts `task`, which must wait for `.signal/stop` in its cache directory, and gives that directory once it runs.
+#[expect(clippy::zombie_processes, reason = "the loop only ends by giving the child to the caller, who waits for it")]
 fn start_and_find_signal(workspace: &TestWorkspace, args: &[&str]) -> (std::process::Child, std::path::PathBuf) {
     let child =
         workspace.command(args).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn();
