@@ -104,7 +104,9 @@ pub(super) fn installation_root(path: &Path, workspace: &Path, crowds: &Crowds) 
     if ops::exists(&prefix.join("pyvenv.cfg")) {
         return Some(prefix.to_owned());
     }
-    let crowded = path.starts_with(workspace) || workspace.starts_with(prefix) || crowds.holds(prefix);
+    let holds = |prefix: &Path| workspace.starts_with(prefix) || crowds.holds(prefix);
+    // A link to a home is as crowded as the home.
+    let crowded = path.starts_with(workspace) || holds(prefix) || ops::canonical(prefix).is_ok_and(|real| holds(&real));
     Some(if crowded { path.to_owned() } else { prefix.to_owned() })
 }
 
@@ -139,6 +141,10 @@ fn root_digest_within(root: &Path, digest: &DigestFiles<'_>, limit: usize) -> Re
     let mut listing = Listing { root, limit, entries: 0, paths: Vec::new(), encoder: Encoder::new() };
     if ops::metadata(root)?.is_dir() {
         listing.add(root)?;
+    } else if ops::symlink_metadata(root)?.is_symlink() {
+        // The file it leads to is part of the tool for itself.
+        let target = ops::read_link(root)?;
+        listing.encoder.bytes(b"").u8(LINK).bytes(target.as_os_str().as_encoded_bytes());
     } else {
         listing.paths.push(root.to_owned());
     }
@@ -261,6 +267,19 @@ mod tests {
         check(&crowds(None));
         check(&crowds(Some("/nonexistent")));
         check(&Crowds::default());
+    }
+
+    #[test]
+    fn a_link_to_a_crowded_directory_is_crowded() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        ops::create_dir_all(&dir.path().join("people/bob/bin")).expect("a temporary directory");
+        ops::symlink("people/bob", &dir.path().join("kit")).expect("a temporary link");
+        let home = ops::canonical(&dir.path().join("people/bob")).expect("it is there");
+        let crowds = Crowds { homes: [home].into(), ..Crowds::default() };
+        let program = dir.path().join("kit/bin/x");
+        assert_eq!(installation_root(&program, Path::new("/work/shop"), &crowds), Some(program.clone()));
+        let kit = dir.path().join("kit");
+        assert_eq!(installation_root(&program, Path::new("/work/shop"), &Crowds::default()), Some(kit));
     }
 
     #[test]

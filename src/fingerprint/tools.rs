@@ -5,7 +5,7 @@
 //! lies outside the system directories. Such roots are mounted read-only at their own paths.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::digest::Digest;
@@ -299,7 +299,7 @@ impl<'a> Closure<'a> {
         for _ in 0..CHAIN_MAX {
             self.add_root(&hop);
             match ops::read_link(&hop) {
-                Ok(next) => hop = hop.parent().unwrap_or(Path::new("/")).join(next),
+                Ok(next) => hop = beyond(&hop, &next),
                 Err(_) => break,
             }
         }
@@ -345,6 +345,24 @@ impl<'a> Closure<'a> {
             self.roots.insert(root, ());
         }
     }
+}
+
+/// Where a link leads, with its `.` and `..` resolved and the links further on left as they are: mounts need a plain path.
+fn beyond(link: &Path, target: &Path) -> PathBuf {
+    let dir = link.parent().unwrap_or(Path::new("/"));
+    // A relative target starts where the directory really is.
+    let mut place = ops::canonical(dir).unwrap_or_else(|_| dir.to_owned());
+    for component in target.components() {
+        match component {
+            Component::ParentDir => {
+                place.pop();
+            }
+            Component::CurDir => {}
+            // An absolute one starts over.
+            component => place.push(component),
+        }
+    }
+    place
 }
 
 fn same_file(one: &Path, other: &Path) -> bool {
@@ -435,6 +453,28 @@ mod tests {
         script(&dir.path().join("opt/tool/bin/inner"), "#!/bin/sh\n:\n");
         let after = resolved("./outer", &context).expect("it resolves");
         assert_ne!(before.identity, after.identity);
+    }
+
+    #[test]
+    fn a_program_behind_a_link_in_a_home_is_the_link_and_the_file() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut context = context(dir.path());
+        context.root = dir.path().join("workspace");
+        let home = dir.path().join("home");
+        ops::create_dir_all(&dir.path().join("etc")).expect("a temporary directory");
+        context.crowds = Arc::new(Crowds::read(dir.path(), Some(&home)));
+        script(&home.join("one/gen"), "#!/bin/sh\n");
+        script(&home.join("two/gen"), "#!/bin/sh\n");
+        ops::create_dir_all(&home.join(".local/bin")).expect("a temporary directory");
+        let link = home.join(".local/bin/gen");
+        ops::symlink("../../one/gen", &link).expect("a temporary link");
+        context.path.insert(0, home.join(".local/bin"));
+        let one = resolved("gen", &context).expect("it resolves");
+        let hosts: Vec<&Path> = one.mounts.iter().map(|mount| mount.host.as_path()).collect();
+        assert_eq!(hosts, [link.as_path(), &home.join("one")]);
+        ops::remove_file(&link).expect("it can go");
+        ops::symlink("../../two/gen", &link).expect("a temporary link");
+        assert_ne!(resolved("gen", &context).expect("it resolves").identity, one.identity);
     }
 
     #[test]

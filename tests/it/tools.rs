@@ -157,3 +157,17 @@ inputs = []
     workspace.write(".python-version", "3.12\n");
     assert_eq!(affected(&workspace), set(&["//:array", "//:named", "//:relative"]));
 }
+
+#[test]
+fn a_tool_behind_a_link_in_a_home_runs() {
+    let mut workspace = TestWorkspace::new(
+        "[task.t]\nrun = \"gen > out.txt\"\ninputs = []\noutputs = [\"out.txt\"]\ntools = [\"gen\"]\n",
+    );
+    script(&workspace, "home/kits/gen", "#!/bin/sh\necho made\n");
+    fs::create_dir_all(workspace.beside("home/.local/bin")).expect("a directory");
+    std::os::unix::fs::symlink("../../kits/gen", workspace.beside("home/.local/bin/gen")).expect("a link");
+    let bin = workspace.beside("home/.local/bin").display().to_string();
+    workspace.set("PATH", &format!("{bin}:{}", std::env::var("PATH").expect("a PATH")));
+    workspace.events(&["t"]);
+    assert_eq!(workspace.read("out.txt"), "made\n");
+}
