@@ -53,3 +53,7 @@ pub const MEMORY_DAYS: u32 = 90;
 
 /// Days for which a damaged database that was set aside is kept.
 pub const DAMAGED_DAYS: u32 = 7;
+
+/// Most files, links and directories in one installation root of a tool: the largest kits have about a tenth of it, a home or a
+/// data disk has more.
+pub const TOOL_ROOT_ENTRIES_MAX: usize = 500_000;

@@ -9,6 +9,8 @@ use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
 use crate::cli::table::json;
+use crate::fingerprint::system;
+use crate::fs::digest::digest_file;
 use crate::fs::ops;
 use crate::report::ink::{Color, Ink, paint};
 use crate::sandbox::probe::{Refusal, probe};
@@ -161,11 +163,24 @@ fn git_check(context: &Context) -> Check {
     }
 }
 
+/// What of the system enters keys: without a package database it is this machine's own.
+fn system_check() -> Check {
+    let digest = |path: &std::path::Path| digest_file(path).ok().map(|(digest, _)| digest);
+    let identity = system::identify(std::path::Path::new("/"), &digest);
+    if identity.exact {
+        let kind = identity.text.split(' ').next().unwrap_or_default();
+        return Check::new("system", Verdict::Good, format!("known by its {kind} packages"));
+    }
+    Check::new("system", Verdict::Limited, "no package database: sizes and times of its files stand in")
+        .remedy("results are not shared with other machines; `system = \"tools\"` leaves the system out of the keys")
+}
+
 /// Checks this machine.
 pub fn run(args: DoctorArgs, context: &Context) -> Result<ExitKind, CliError> {
     let mut checks = sandbox_checks();
     checks.extend(store_checks(context));
     checks.push(git_check(context));
+    checks.push(system_check());
     context.out.write(doctor_text(&checks, args.format, context.stdout.color).as_bytes());
     Ok(doctor_exit(&checks))
 }

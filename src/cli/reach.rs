@@ -19,7 +19,7 @@ pub type Proof = Vec<String>;
 /// one pass over what depends on the touched tasks.
 pub fn affected_tasks(session: &Session<'_>, revision: Option<&str>) -> Result<BTreeMap<TaskId, Proof>, CliError> {
     let changed = changed_paths(session, revision)?;
-    let touched = affected::directly(session.workspace, &changed, &session.outputs);
+    let touched = affected::directly(session.workspace, &changed, &session.outputs, &session.workspace_tools());
     let mut proofs: BTreeMap<TaskId, Proof> = BTreeMap::new();
     let mut queue: VecDeque<TaskId> = VecDeque::new();
     for (task, path) in touched {

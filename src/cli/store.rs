@@ -116,6 +116,10 @@ pub struct StoreStat {
     pub trees: u64,
     /// How many action results.
     pub results: u64,
+    /// How many caches of tasks.
+    pub caches: u64,
+    /// Bytes of those.
+    pub cache_bytes: u64,
 }
 
 /// The numbers for people, or for programs.
@@ -132,6 +136,7 @@ pub fn stat_text(stat: &StoreStat, format: Format) -> String {
         row("results", stat.results.to_string()),
         row("blobs", stat.blobs.to_string()),
         row("trees", stat.trees.to_string()),
+        row("caches", format!("{}, {}", stat.caches, human_bytes(stat.cache_bytes))),
     ])
 }
 
@@ -142,6 +147,8 @@ pub struct Collected {
     pub results: u64,
     /// Blobs.
     pub blobs: u64,
+    /// Caches of tasks.
+    pub caches: u64,
     /// Bytes.
     pub bytes: u64,
     /// Bytes that are left.
@@ -152,10 +159,11 @@ pub struct Collected {
 
 /// One sentence about a collection.
 pub fn gc_text(collected: &Collected) -> String {
-    let Collected { results, blobs, bytes, bytes_left, dry_run } = *collected;
+    let Collected { results, blobs, caches, bytes, bytes_left, dry_run } = *collected;
     let verb = if dry_run { "would remove" } else { "removed" };
     let (bytes, left) = (human_bytes(bytes), human_bytes(bytes_left));
-    format!("{verb} {results} results and {blobs} blobs, {bytes}; {left} left\n")
+    let caches = if caches > 0 { format!(", {caches} caches") } else { String::new() };
+    format!("{verb} {results} results and {blobs} blobs{caches}, {bytes}; {left} left\n")
 }
 
 /// What a check of the whole store found.
@@ -215,11 +223,13 @@ fn stat(args: &StatArgs, context: &Context) -> Result<ExitKind, CliError> {
     let found = store.stat()?;
     let stat = StoreStat {
         dir: store.dir().display().to_string(),
-        bytes: found.file_bytes + found.database_bytes,
+        bytes: found.file_bytes + found.database_bytes + found.cache_bytes,
         bytes_max: found.bytes_max,
         blobs: found.blobs,
         trees: found.trees,
         results: found.results,
+        caches: found.caches,
+        cache_bytes: found.cache_bytes,
     };
     context.out.write(stat_text(&stat, args.format).as_bytes());
     Ok(ExitKind::Done)
@@ -234,6 +244,7 @@ fn gc(args: &GcArgs, context: &Context) -> Result<ExitKind, CliError> {
     let collected = Collected {
         results: report.results_removed,
         blobs: report.blobs_removed,
+        caches: report.caches_removed,
         bytes: report.bytes_freed,
         bytes_left: report.bytes_kept,
         dry_run: args.dry_run,
@@ -315,10 +326,19 @@ mod tests {
 
     #[test]
     fn how_full_it_is_is_told_with_the_cap() {
-        let stat = StoreStat { dir: "/s".into(), bytes: 5 << 30, bytes_max: 20 << 30, blobs: 12, trees: 3, results: 2 };
+        let stat = StoreStat {
+            dir: "/s".into(),
+            bytes: 5 << 30,
+            bytes_max: 20 << 30,
+            blobs: 12,
+            trees: 3,
+            results: 2,
+            caches: 1,
+            cache_bytes: 2048,
+        };
         assert_eq!(
             stat_text(&stat, Format::Human),
-            "store    /s\nused     5.0 GiB of 20.0 GiB (25 %)\nresults  2\nblobs    12\ntrees    3\n"
+            "store    /s\nused     5.0 GiB of 20.0 GiB (25 %)\nresults  2\nblobs    12\ntrees    3\ncaches   1, 2.0 KiB\n"
         );
         let value: serde_json::Value = serde_json::from_str(&stat_text(&stat, Format::Json)).unwrap();
         assert_eq!(value["bytes"], 5_u64 << 30);
@@ -326,8 +346,10 @@ mod tests {
 
     #[test]
     fn a_trial_collection_says_that_it_was_one() {
-        let collected = Collected { results: 2, blobs: 9, bytes: 2048, bytes_left: 512, dry_run: true };
+        let collected = Collected { results: 2, blobs: 9, caches: 0, bytes: 2048, bytes_left: 512, dry_run: true };
         assert_eq!(gc_text(&collected), "would remove 2 results and 9 blobs, 2.0 KiB; 512 B left\n");
+        let collected = Collected { caches: 1, dry_run: false, ..collected };
+        assert_eq!(gc_text(&collected), "removed 2 results and 9 blobs, 1 caches, 2.0 KiB; 512 B left\n");
     }
 
     #[test]

@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use crate::base::digest::Digest;
 use crate::base::path::RelPath;
 use crate::base::tree::{Entry, Listing};
 use crate::engine::owned::Ground;
+use crate::engine::secrets::Secrets;
 use crate::fs::ops::{self, Kind};
 use crate::fs::walk::{self, WalkError};
 use crate::manifest::glob::{Pattern, PatternList};
@@ -27,6 +29,8 @@ pub struct Declared<'a> {
     pub caches: &'a [RelPath],
     /// What was placed there before the command ran.
     pub view: &'a std::collections::BTreeMap<RelPath, View>,
+    /// What no output may hold.
+    pub secrets: &'a Secrets,
 }
 
 /// What was found.
@@ -38,6 +42,8 @@ pub struct Collected {
     pub undeclared: Vec<RelPath>,
     /// Positions of patterns that matched nothing: outputs first, then reports.
     pub missing: Vec<usize>,
+    /// Outputs that hold a secret in their content, name or target.
+    pub leaking: Vec<RelPath>,
 }
 
 /// Why outputs could not be taken.
@@ -92,7 +98,14 @@ pub fn collect(leftover: &Path, declared: &Declared<'_>, store: &Store) -> Resul
         let output = own.filter(|path| is_output(declared, path));
         match output {
             Some(path) => {
-                if let Some(entry) = entry(&leftover.join(found.path.as_str()), &path, found.kind, store)? {
+                let disk = leftover.join(found.path.as_str());
+                let leaks = leaks(declared.secrets, &disk, &path, found.kind)?;
+                if leaks {
+                    collected.leaking.push(path.clone());
+                }
+                // Apart from the database, where a value could still be read after its row is gone.
+                let put = if leaks { Store::put_file_apart } else { Store::put_file };
+                if let Some(entry) = entry(&disk, &path, found.kind, &|file| put(store, file))? {
                     collected.listing.insert(path, entry);
                 }
             }
@@ -140,7 +153,20 @@ fn ignored(declared: &Declared<'_>, path: &RelPath) -> bool {
     declared.scratch.matches(&own) || declared.caches.iter().any(|cache| own.starts_with(cache))
 }
 
-fn entry(disk: &Path, path: &RelPath, kind: Kind, store: &Store) -> Result<Option<Entry>, CollectError> {
+/// Whether an output holds a secret. Cost: one read of the file where there are secrets.
+fn leaks(secrets: &Secrets, disk: &Path, path: &RelPath, kind: Kind) -> Result<bool, ops::FsError> {
+    let inside = match kind {
+        Kind::File => secrets.are_in_file(disk)?,
+        Kind::Link => secrets.are_in(ops::read_link(disk)?.as_os_str().as_encoded_bytes()),
+        Kind::Dir | Kind::Special => false,
+    };
+    Ok(inside || secrets.are_in(path.as_str().as_bytes()))
+}
+
+/// Stores a file; gives its digest and length.
+type Put<'a> = dyn Fn(&Path) -> Result<(Digest, u64), StoreError> + 'a;
+
+fn entry(disk: &Path, path: &RelPath, kind: Kind, put: &Put<'_>) -> Result<Option<Entry>, CollectError> {
     Ok(match kind {
         Kind::Dir => Some(Entry::Dir),
         Kind::Special => return Err(CollectError::Special(path.clone())),
@@ -152,7 +178,7 @@ fn entry(disk: &Path, path: &RelPath, kind: Kind, store: &Store) -> Result<Optio
         Kind::File => {
             let meta = ops::symlink_metadata(disk)?;
             let executable = std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o100 != 0;
-            let (digest, size) = store.put_file(disk)?;
+            let (digest, size) = put(disk)?;
             Some(Entry::File { digest, size, executable })
         }
     })

@@ -14,6 +14,7 @@ use crate::engine::log::{self, LogCapture};
 use crate::engine::owned::Ground;
 use crate::engine::prepare::{Dependency, Prepared, all_outputs};
 use crate::engine::restore::{self, RestoreError};
+use crate::engine::secrets::Secrets;
 use crate::engine::session::Session;
 use crate::engine::takeover;
 use crate::engine::view;
@@ -67,7 +68,7 @@ pub struct Passed {
     pub attempts: u32,
     /// Things worth saying.
     pub notes: Vec<Diagnostic>,
-    /// Whether the result may be stored: not if an input changed meanwhile.
+    /// Whether the result may be stored: not if an input changed meanwhile, nor if an output holds a secret.
     pub storable: bool,
 }
 
@@ -154,7 +155,8 @@ fn attempt(
     let stage = session.store.stage()?;
     let shown = view::show(session, task, run, prepared, dependencies, stage.path().to_owned())?;
     let spec = &shown.spec;
-    let mut capture = LogCapture::new(prepared.secrets.values().cloned());
+    let secrets = session.secrets_reaching(task);
+    let mut capture = LogCapture::new(secrets.clone());
     let started = Instant::now();
     let finished = match sandbox.run(spec, &session.cancel, &mut |stream, bytes| capture.take(stream, bytes)) {
         Ok(finished) => finished,
@@ -187,6 +189,7 @@ fn attempt(
         scratch: &scratch,
         caches: &run.caches,
         view: &spec.view,
+        secrets: &secrets,
     };
     let collected = match collect::collect(finished.workspace.path(), &declared, &session.store) {
         Ok(collected) => collected,
@@ -212,6 +215,8 @@ fn attempt(
             .help("run it again when the file is at rest"),
         );
     }
+    notes.extend(leak_note(session, task, &secrets, &collected));
+    session.discard_later(&collected);
     let trees = fold(&collected.listing);
     session.store.put_trees(&trees)?;
     Ok(Executed::Passed(Passed {
@@ -222,8 +227,19 @@ fn attempt(
         usage: finished.usage,
         attempts,
         notes,
-        storable: changed.is_none(),
+        storable: changed.is_none() && collected.leaking.is_empty(),
     }))
+}
+
+/// Names the file, never the value.
+fn leak_note(session: &Session<'_>, task: TaskId, secrets: &Secrets, collected: &Collected) -> Option<Diagnostic> {
+    let path = secrets.redacted(collected.leaking.first()?.as_str());
+    let declared = &session.workspace.tasks[task];
+    Some(
+        Diagnostic::warning(format!("output `{path}` of `{}` holds a secret; its result is not kept", declared.label))
+            .at(&declared.place, "declared here")
+            .help("write the secret to `scratch`, or keep it out of the outputs"),
+    )
 }
 
 fn with_always_scratch(session: &Session<'_>, task: TaskId, scratch: &PatternList) -> PatternList {
@@ -267,9 +283,13 @@ fn collect_after_failure(
         scratch: &everything,
         caches: &run.caches,
         view,
+        secrets: &session.secrets_reaching(task),
     };
     match collect::collect(finished.workspace.path(), &declared, &session.store) {
-        Ok(collected) => restore::add_after_failure(session, task, &collected.listing),
+        Ok(collected) => {
+            session.discard_later(&collected);
+            restore::add_after_failure(session, task, &collected.listing)
+        }
         Err(error) => {
             vec![Diagnostic::warning(format!("what `{}` left was not kept: {error}", session.label(task)))]
         }

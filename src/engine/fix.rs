@@ -64,16 +64,17 @@ fn fix_one(
     prepared.action.work = crate::fingerprint::action::Work::Run { argv };
     let stage = session.store.stage().map_err(|error| error.to_string())?;
     let shown = view::show(session, task, fixer, &prepared, &[], stage.path().to_owned());
-    let mut spec = shown.map_err(|error| error.to_string())?.spec;
+    let mut shown = shown.map_err(|error| error.to_string())?;
+    let spec = &mut shown.spec;
     for view in spec.view.values_mut() {
         if let View::File { host, executable } = view {
             *view = View::Copy { host: host.clone(), executable: *executable };
         }
     }
     let sandbox = session.sandbox(prepared.action.isolation).map_err(|error| error.to_string())?;
-    let mut capture = LogCapture::new(prepared.secrets.values().cloned());
+    let mut capture = LogCapture::new(session.secrets_reaching(task));
     let finished = sandbox
-        .run(&spec, &session.cancel, &mut |stream, bytes| capture.take(stream, bytes))
+        .run(&shown.spec, &session.cancel, &mut |stream, bytes| capture.take(stream, bytes))
         .map_err(|error| error.to_string())?;
     if finished.exit != Exit::Code(0) {
         let said: Vec<u8> = capture.finish().into_iter().flat_map(|(_, bytes)| bytes).collect();

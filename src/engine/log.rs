@@ -3,34 +3,22 @@
 use crate::base::encode::{DecodeError, Decoder, Encoder};
 use crate::base::limits::LOG_BYTES_MAX;
 use crate::engine::event::Log;
+use crate::engine::secrets::{Redaction, Secrets};
 use crate::sandbox::spec::Stream;
-
-/// What stands where a secret was.
-const REDACTED: &[u8] = b"[secret]";
 
 /// Collects the output of one command.
 pub struct LogCapture {
-    secrets: Vec<Vec<u8>>,
-    held: [Vec<u8>; 2],
+    secrets: Secrets,
+    redactions: [Redaction; 2],
     pieces: Log,
     bytes: usize,
     dropped: usize,
 }
 
 impl LogCapture {
-    /// Starts with the values to be removed; empty ones are ignored. Values of several lines are also removed line by line.
-    pub fn new(secrets: impl IntoIterator<Item = String>) -> Self {
-        let mut all: Vec<Vec<u8>> = Vec::new();
-        for secret in secrets {
-            let lines = secret.lines().filter(|line| line.len() >= 4).map(|line| line.as_bytes().to_vec());
-            all.extend(lines);
-            all.push(secret.into_bytes());
-        }
-        all.retain(|secret| !secret.is_empty());
-        // Longest first: a secret that contains another is removed whole.
-        all.sort_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
-        all.dedup();
-        Self { secrets: all, held: [Vec::new(), Vec::new()], pieces: Vec::new(), bytes: 0, dropped: 0 }
+    /// Starts with the values to be removed.
+    pub fn new(secrets: Secrets) -> Self {
+        Self { secrets, redactions: Default::default(), pieces: Vec::new(), bytes: 0, dropped: 0 }
     }
 
     /// Takes bytes as they come.
@@ -38,20 +26,8 @@ impl LogCapture {
         if self.secrets.is_empty() {
             return self.push(stream, bytes);
         }
-        let mut held = std::mem::take(&mut self.held[side(stream)]);
-        held.extend_from_slice(bytes);
-        // A secret may be cut by the end of this piece: what could be its beginning waits for the next one.
-        let clean = redact(&held, &self.secrets);
-        let keep = (1..=clean.len().min(self.secrets[0].len()))
-            .rev()
-            .find(|&count| {
-                let tail = &clean[clean.len() - count..];
-                self.secrets.iter().any(|secret| secret.len() > count && secret.starts_with(tail))
-            })
-            .unwrap_or(0);
-        let split = clean.len() - keep;
-        self.push(stream, &clean[..split]);
-        self.held[side(stream)] = clean[split..].to_vec();
+        let clean = self.redactions[side(stream)].take(&self.secrets, bytes);
+        self.push(stream, &clean);
     }
 
     fn push(&mut self, stream: Stream, bytes: &[u8]) {
@@ -71,8 +47,8 @@ impl LogCapture {
     /// Ends the capture.
     pub fn finish(mut self) -> Log {
         for stream in [Stream::Stdout, Stream::Stderr] {
-            let held = std::mem::take(&mut self.held[side(stream)]);
-            self.push(stream, &held);
+            let rest = self.redactions[side(stream)].finish(&self.secrets);
+            self.push(stream, &rest);
         }
         if self.dropped > 0 {
             let line = format!("\n[drystone: {} more bytes of output were left out]\n", self.dropped);
@@ -87,25 +63,6 @@ fn side(stream: Stream) -> usize {
         Stream::Stdout => 0,
         Stream::Stderr => 1,
     }
-}
-
-/// Replaces every secret in the bytes; `secrets` are sorted longest first.
-pub fn redact(bytes: &[u8], secrets: &[Vec<u8>]) -> Vec<u8> {
-    let mut clean = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        match secrets.iter().find(|secret| bytes[at..].starts_with(secret)) {
-            Some(secret) => {
-                clean.extend_from_slice(REDACTED);
-                at += secret.len();
-            }
-            None => {
-                clean.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    clean
 }
 
 /// Writes a log for the store.
@@ -137,7 +94,7 @@ mod tests {
     use super::*;
 
     fn captured(secrets: &[&str], pieces: &[&str]) -> String {
-        let mut capture = LogCapture::new(secrets.iter().map(|secret| (*secret).to_owned()));
+        let mut capture = LogCapture::new(Secrets::new(secrets.iter().map(|secret| (*secret).to_owned())));
         for piece in pieces {
             capture.take(Stream::Stdout, piece.as_bytes());
         }
@@ -166,7 +123,7 @@ mod tests {
 
     #[test]
     fn too_much_output_ends_with_a_line_that_says_so() {
-        let mut capture = LogCapture::new([]);
+        let mut capture = LogCapture::new(Secrets::default());
         let chunk = vec![b'x'; LOG_BYTES_MAX / 2 + 1];
         capture.take(Stream::Stdout, &chunk);
         capture.take(Stream::Stdout, &chunk);

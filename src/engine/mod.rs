@@ -17,6 +17,7 @@ pub mod present;
 pub mod preview;
 pub mod restore;
 pub mod scheduler;
+pub mod secrets;
 pub mod session;
 pub mod takeover;
 pub mod tracked;

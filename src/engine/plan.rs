@@ -65,7 +65,7 @@ pub fn plan(session: &Session<'_>, selected: &[TaskId]) -> Result<Plan, PlanErro
     }
     let labels: Vec<String> = tasks.iter().map(|task| session.label(*task)).collect();
     let texts: Vec<&str> = labels.iter().map(String::as_str).collect();
-    let history = session.store.history(&texts)?;
+    let history = session.store.history(&session.worktree(), &texts)?;
     let mut nodes = Vec::with_capacity(tasks.len());
     let mut expected_ms = Vec::with_capacity(tasks.len());
     for (task, label) in tasks.iter().zip(&labels) {

@@ -1,6 +1,6 @@
 //! What one invocation knows while it plans and runs: workspace, store, stat indexes, tools, sandboxes. Decides nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -9,12 +9,15 @@ use crate::base::digest::Digest;
 use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::base::tree::Entry;
+use crate::engine::collect::Collected;
+use crate::engine::secrets::Secrets;
+use crate::fingerprint::roots::{self, Crowds, RootError};
 use crate::fingerprint::system::{self, SystemIdentity};
 use crate::fingerprint::tools::{self, FileDigest, Tool, ToolContext, ToolError};
-use crate::fs::ops::FsError;
+use crate::fs::ops::{self, FsError};
 use crate::graph::build::TaskGraph;
 use crate::manifest::glob::Pattern;
-use crate::manifest::model::{IsolationRequest, RunTask, TaskKind};
+use crate::manifest::model::{Command, IsolationRequest, RunTask, TaskKind};
 use crate::process::cancel::Cancel;
 use crate::sandbox::open::{Sandbox, open_with};
 use crate::sandbox::spec::{Level, SandboxError};
@@ -22,6 +25,7 @@ use crate::store::Store;
 use crate::workspace::files::SourceFiles;
 use crate::workspace::model::Workspace;
 use crate::workspace::outputs::{OutputIndex, claims_of};
+use crate::workspace::repository;
 use crate::workspace::stat_index::{Leaf, LeafError, StatIndex};
 
 /// The environment of the person or job that started the program; only `cli` reads it.
@@ -95,6 +99,9 @@ pub struct Session<'w> {
     system: OnceLock<SystemIdentity>,
     tools: Mutex<ResolvedTools>,
     tool_roots: Mutex<BTreeMap<PathBuf, Digest>>,
+    crowds: OnceLock<Arc<Crowds>>,
+    repository: OnceLock<String>,
+    leaked: Mutex<BTreeSet<Digest>>,
     sandboxes: Mutex<BTreeMap<Level, Arc<dyn Sandbox>>>,
     pub(super) tracked: OnceLock<crate::engine::tracked::Tracked>,
     /// What is kept for this worktree between invocations.
@@ -149,6 +156,9 @@ impl<'w> Session<'w> {
             system: OnceLock::new(),
             tools: Mutex::default(),
             tool_roots: Mutex::default(),
+            crowds: OnceLock::new(),
+            repository: OnceLock::new(),
+            leaked: Mutex::default(),
             sandboxes: Mutex::default(),
             tracked: OnceLock::new(),
             workspace,
@@ -162,8 +172,23 @@ impl<'w> Session<'w> {
         })
     }
 
-    /// Keeps what was learned about files for the next invocation. Failing to is no reason to fail.
+    /// Marks the contents that hold secrets: they are in the store to be put in place, and go when the invocation ends.
+    pub fn discard_later(&self, collected: &Collected) {
+        let entries = collected.leaking.iter().filter_map(|path| collected.listing.get(path));
+        held(&self.leaked).extend(entries.filter_map(|entry| match entry {
+            Entry::File { digest, .. } => Some(*digest),
+            Entry::Link { .. } | Entry::Dir => None,
+        }));
+    }
+
+    /// Keeps what was learned about files for the next invocation, and removes from the store what must not stay there.
+    /// Failing to is no reason to fail.
     pub fn save_indexes(&self) {
+        for digest in std::mem::take(&mut *held(&self.leaked)) {
+            if let Err(error) = self.store.discard(&digest) {
+                tracing::warn!(%error, "content that holds a secret stays until the store is collected");
+            }
+        }
         let saved = self
             .index
             .save(&self.state_dir.join("stat-index"))
@@ -225,13 +250,28 @@ impl<'w> Session<'w> {
     }
 
     /// Digests an installation root, once per invocation: tools of several packages share them.
-    fn root_digest(&self, root: &Path) -> Result<Digest, FsError> {
+    fn root_digest(&self, root: &Path) -> Result<Digest, RootError> {
         if let Some(known) = held(&self.tool_roots).get(root) {
             return Ok(*known);
         }
-        let digest = tools::root_digest(root, &|paths| self.machine_digests(paths))?;
+        let digest = roots::root_digest(root, &|paths| self.machine_digests(paths))?;
         held(&self.tool_roots).insert(root.to_owned(), digest);
         Ok(digest)
+    }
+
+    fn tool_context(&self, directory: PathBuf) -> ToolContext {
+        let variable = |name: &str| self.ambient.variables.get(name).cloned();
+        let overrides = ["PYENV_VERSION", "RUSTUP_TOOLCHAIN", "RUSTUP_HOME"];
+        let home = variable("HOME").map(PathBuf::from);
+        let crowds = self.crowds.get_or_init(|| Arc::new(Crowds::read(Path::new("/"), home.as_deref())));
+        ToolContext {
+            path: variable("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default(),
+            crowds: Arc::clone(crowds),
+            home,
+            directory,
+            root: self.workspace.root.clone(),
+            overrides: overrides.iter().filter_map(|name| Some(((*name).to_owned(), variable(name)?))).collect(),
+        }
     }
 
     /// Resolves a tool for a package, once per invocation and directory.
@@ -241,20 +281,60 @@ impl<'w> Session<'w> {
         if let Some(known) = held(&self.tools).get(&key) {
             return known.clone();
         }
-        let variable = |name: &str| self.ambient.variables.get(name).cloned();
-        let overrides = ["PYENV_VERSION", "RUSTUP_TOOLCHAIN", "RUSTUP_HOME"];
-        let context = ToolContext {
-            path: variable("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default(),
-            home: variable("HOME").map(PathBuf::from),
-            directory,
-            root: self.workspace.root.clone(),
-            overrides: overrides.iter().filter_map(|name| Some(((*name).to_owned(), variable(name)?))).collect(),
-        };
+        let context = self.tool_context(directory);
         let resolved =
             tools::resolve(name, &context, &|paths| self.machine_digests(paths), &|root| self.root_digest(root));
         let resolved = resolved.map(Arc::new);
         held(&self.tools).insert(key, resolved.clone());
         resolved
+    }
+
+    /// Tells which files and directories of the workspace belong to the tools of a task, as far as they are there.
+    ///
+    /// Cost: one search of the `PATH` per name; tools that lie in the workspace are resolved.
+    pub fn workspace_tools(&self) -> impl Fn(TaskId) -> Vec<RelPath> + '_ {
+        let roots = [Some(self.workspace.root.clone()), ops::canonical(&self.workspace.root).ok()];
+        let below = move |path: &Path| {
+            let below = roots.iter().flatten().find_map(|root| path.strip_prefix(root).ok())?;
+            RelPath::parse(below.to_str()?).ok()
+        };
+        let located: Mutex<BTreeMap<(String, RelPath), bool>> = Mutex::default();
+        move |task| {
+            let package = self.package(task);
+            let TaskKind::Run(run) = &self.workspace.tasks[task].kind else { return Vec::new() };
+            let program = match &run.command {
+                Command::Exec(words) => words.first(),
+                Command::Shell(_) => None,
+            };
+            let mut parts = Vec::new();
+            for name in run.tools.iter().map(|tool| &tool.value).chain(program) {
+                // A name means the same in every package; a path does not.
+                let place = if name.contains('/') { package.clone() } else { RelPath::root() };
+                let is_here = *held(&located).entry((name.clone(), place)).or_insert_with(|| {
+                    let found = tools::locate(name, &self.tool_context(self.workspace.root.join(package.as_str())));
+                    found.is_some_and(|path| {
+                        below(&path).is_some() || ops::canonical(&path).is_ok_and(|real| below(&real).is_some())
+                    })
+                });
+                if is_here && let Ok(tool) = self.tool(name, package) {
+                    parts.extend(tool.paths.iter().filter_map(|path| below(path)));
+                }
+            }
+            parts
+        }
+    }
+
+    /// Values of the secret variables of a task and of everything it needs: outputs carry them on.
+    pub fn secrets_reaching(&self, task: TaskId) -> Secrets {
+        let of = |task: TaskId| match &self.workspace.tasks[task].kind {
+            TaskKind::Run(run) => run.secret_env.as_slice(),
+            TaskKind::Fetch(_) => &[],
+        };
+        if self.workspace.tasks.ids().all(|task| of(task).is_empty()) {
+            return Secrets::default();
+        }
+        let names: BTreeSet<&String> = self.graph.closure(&[task]).into_iter().flat_map(of).collect();
+        Secrets::new(names.into_iter().filter_map(|name| self.ambient.variables.get(name).cloned()))
     }
 
     /// The level a task runs at, or why there is none.
@@ -290,8 +370,18 @@ impl<'w> Session<'w> {
         &self.workspace.tasks[task].label.package
     }
 
-    /// Name of this worktree in histories: the digest of its root path.
+    /// Name of the repository this workspace is of: the same in all its worktrees and clones.
+    pub fn repository(&self) -> &str {
+        self.repository.get_or_init(|| repository::name(&self.workspace.root))
+    }
+
+    /// Name of this worktree in histories: its repository, then the digest of its root path.
     pub fn worktree(&self) -> String {
+        format!("{}/{}", self.repository(), self.place())
+    }
+
+    /// The digest of the root path.
+    pub fn place(&self) -> String {
         Digest::of(self.workspace.root.as_os_str().as_encoded_bytes()).short()
     }
 }

@@ -10,11 +10,13 @@ use crate::engine::owned::whole_directories;
 use crate::engine::prepare::{Dependency, Prepared, all_outputs, seen};
 use crate::engine::restore;
 use crate::engine::session::Session;
+use crate::engine::waiting;
 use crate::fs::ops::{self, Kind};
 use crate::fs::stat::StatKey;
 use crate::fs::walk;
 use crate::manifest::model::{RunTask, SystemPolicy};
 use crate::sandbox::spec::{Access, Mount, SandboxSpec, View, WORKSPACE_DIR};
+use crate::store::CacheDir;
 
 /// A view and the signatures of everything on disk that it shows.
 pub struct Shown {
@@ -24,6 +26,8 @@ pub struct Shown {
     pub stats: Vec<(RelPath, StatKey)>,
     /// Directories bound as a whole, with everything that may lie in them.
     pub whole: Vec<(RelPath, BTreeSet<RelPath>)>,
+    /// The task's caches; nobody else has them until this is dropped.
+    pub caches: Vec<CacheDir>,
 }
 
 /// The first path that is no longer what was shown: changed, gone, or new in a directory that was bound whole.
@@ -108,7 +112,8 @@ pub fn show(
         }
     }
     let mut mounts: Vec<Mount> = prepared.tools.iter().flat_map(|tool| tool.mounts.iter().cloned()).collect();
-    mounts.extend(cache_mounts(session, task, run)?);
+    let (cache_mounts, caches) = cache_mounts(session, task, run)?;
+    mounts.extend(cache_mounts);
     mounts.sort();
     mounts.dedup();
     let (crate::fingerprint::action::Work::Run { argv }, mut env) =
@@ -130,7 +135,7 @@ pub fn show(
     };
     let within = |dir: &RelPath| prepared.listing.keys().filter(|path| path.starts_with(dir)).cloned().collect();
     let whole = whole.into_iter().map(|dir| (dir.clone(), within(&dir))).collect();
-    Ok(Shown { spec, stats, whole })
+    Ok(Shown { spec, stats, whole, caches })
 }
 
 /// A directory is bound whole if it is there and this task neither writes nor keeps anything beneath it.
@@ -141,15 +146,24 @@ fn can_bind(session: &Session<'_>, dir: &RelPath, listing: &Listing, run: &RunTa
     there && !written && listing.keys().any(|path| path.starts_with(dir))
 }
 
-/// Private directories of the task: in the store, by label and worktree.
-fn cache_mounts(session: &Session<'_>, task: TaskId, run: &RunTask) -> Result<Vec<Mount>, ops::FsError> {
+/// Private directories of the task, in the store, by label and worktree; with the guards that keep them from everyone else.
+///
+/// A cancelled wait leaves one out: the command is not started then.
+fn cache_mounts(
+    session: &Session<'_>,
+    task: TaskId,
+    run: &RunTask,
+) -> Result<(Vec<Mount>, Vec<CacheDir>), restore::RestoreError> {
     let mut mounts = Vec::new();
-    for cache in &run.caches {
-        let name = format!("{} {} {}", session.worktree(), session.label(task), cache.as_str());
-        let host = session.store.dir().join("caches").join(crate::base::digest::Digest::of(name.as_bytes()).short());
-        ops::create_dir_all(&host)?;
+    let mut guards = Vec::new();
+    // In one order everywhere: two processes that need the same ones must not wait for each other.
+    let caches: BTreeSet<&RelPath> = run.caches.iter().collect();
+    for cache in caches {
+        let name = format!("{} {} {}", session.place(), session.label(task), cache.as_str());
+        let Some(guard) = waiting::cache_dir(session, name)? else { continue };
         let inside = PathBuf::from(WORKSPACE_DIR).join(session.package(task).join(cache).as_str());
-        mounts.push(Mount { host, inside, access: Access::ReadWrite });
+        mounts.push(Mount { host: guard.path().to_owned(), inside, access: Access::ReadWrite });
+        guards.push(guard);
     }
-    Ok(mounts)
+    Ok((mounts, guards))
 }

@@ -9,7 +9,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use crate::base::digest::Digest;
 use crate::engine::session::Session;
 use crate::process::cancel::Cancel;
-use crate::store::{ActionLock, StoreError};
+use crate::store::{ActionLock, CacheDir, StoreError};
 
 /// Runs `work` on a thread of its own and waits for it or for the cancellation; `None` if that comes first.
 ///
@@ -51,6 +51,15 @@ pub fn lock_action(session: &Session<'_>, action: &Digest) -> Result<Option<Acti
     }
     let (store, action) = (Arc::clone(&session.store), *action);
     unless_cancelled(&session.cancel, move || store.lock_action(&action)).transpose()
+}
+
+/// Takes a cache, waiting while another task uses it; `None` if the run is cancelled meanwhile.
+pub fn cache_dir(session: &Session<'_>, name: String) -> Result<Option<CacheDir>, StoreError> {
+    if let Some(cache) = session.store.try_cache_dir(&name)? {
+        return Ok(Some(cache));
+    }
+    let store = Arc::clone(&session.store);
+    unless_cancelled(&session.cancel, move || store.cache_dir(&name)).transpose()
 }
 
 #[cfg(test)]

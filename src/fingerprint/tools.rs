@@ -6,11 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::base::digest::Digest;
 use crate::base::encode::Encoder;
 use crate::fingerprint::elf;
-use crate::fs::ops::{self, Kind};
+use crate::fingerprint::roots::{Crowds, RootError, installation_root, is_system};
+use crate::fs::ops;
 use crate::sandbox::spec::{Access, Mount};
 
 /// Where names are looked up.
@@ -24,8 +26,10 @@ pub struct ToolContext {
     pub directory: PathBuf,
     /// Root of the workspace, where that search ends.
     pub root: PathBuf,
-    /// `PYENV_VERSION` and `RUSTUP_TOOLCHAIN`, where set.
+    /// `PYENV_VERSION`, `RUSTUP_TOOLCHAIN` and `RUSTUP_HOME`, where set.
     pub overrides: BTreeMap<String, String>,
+    /// Directories of many installations.
+    pub crowds: Arc<Crowds>,
 }
 
 /// A resolved tool.
@@ -39,6 +43,8 @@ pub struct Tool {
     pub identity: Digest,
     /// What must be mounted for it to work.
     pub mounts: Vec<Mount>,
+    /// The files it consists of, and the directories it brings as a whole; in order.
+    pub paths: Vec<PathBuf>,
 }
 
 /// Why a tool cannot be used.
@@ -62,6 +68,19 @@ pub enum ToolError {
         /// What is missing.
         cause: String,
     },
+    /// What must be digested and mounted with it has no bounds.
+    #[error(
+        "tool `{name}` lies in {}, which holds more than {limit} files: move it to a directory of its own, or put a link to it alone on the PATH",
+        root.display()
+    )]
+    TooLarge {
+        /// As declared.
+        name: String,
+        /// Its installation root.
+        root: PathBuf,
+        /// Most files of one root.
+        limit: usize,
+    },
     /// A file that belongs to it cannot be read.
     #[error("tool `{name}`: {cause}")]
     Unreadable {
@@ -78,8 +97,8 @@ pub type FileDigest = (Digest, bool);
 /// Digests files by absolute path, in order; from memory where their stat signature is known.
 pub type DigestFiles<'a> = dyn Fn(&[PathBuf]) -> Vec<Result<FileDigest, ops::FsError>> + 'a;
 
-/// Digests an installation root as a whole: [`root_digest`], perhaps remembered for the invocation.
-pub type DigestRoot<'a> = dyn Fn(&Path) -> Result<Digest, ops::FsError> + 'a;
+/// Digests an installation root as a whole: [`crate::fingerprint::roots::root_digest`], perhaps remembered for the invocation.
+pub type DigestRoot<'a> = dyn Fn(&Path) -> Result<Digest, RootError> + 'a;
 
 /// As much of a `#!` line as the kernel reads (`BINPRM_BUF_SIZE`), in bytes.
 const SHEBANG_BYTES_MAX: usize = 256;
@@ -87,12 +106,9 @@ const SHEBANG_BYTES_MAX: usize = 256;
 /// Links followed and interpreters chained at most.
 const CHAIN_MAX: usize = 16;
 
-/// Directories whose files the system identity covers.
-const SYSTEM_DIRS: [&str; 6] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64"];
-
-/// Whether the path lies in a system directory (and not in `/usr/local`, which is the administrator's).
-pub fn is_system(path: &Path) -> bool {
-    !path.starts_with("/usr/local") && SYSTEM_DIRS.iter().any(|dir| path.starts_with(dir))
+/// The file a name or path stands for, links and shims not seen through. Cost: one `stat` per directory of the `PATH`.
+pub fn locate(name: &str, context: &ToolContext) -> Option<PathBuf> {
+    Closure::new(name, context).find(name).ok()
 }
 
 /// Resolves a tool and digests what belongs to it.
@@ -103,12 +119,16 @@ pub fn resolve(
     root_digest: &DigestRoot<'_>,
 ) -> Result<Tool, ToolError> {
     let unreadable = |error: ops::FsError| ToolError::Unreadable { name: name.to_owned(), cause: error.to_string() };
-    let mut closure = Closure { name, context, files: BTreeMap::new(), roots: BTreeMap::new() };
+    let mut closure = Closure::new(name, context);
     let program = closure.add_program(name, 0)?;
     let mut encoder = Encoder::new();
     encoder.u64(closure.roots.len() as u64);
     for root in closure.roots.keys() {
-        encoder.bytes(root.as_os_str().as_encoded_bytes()).digest(&root_digest(root).map_err(unreadable)?);
+        let digest = root_digest(root).map_err(|error| match error {
+            RootError::TooLarge { root, limit } => ToolError::TooLarge { name: name.to_owned(), root, limit },
+            RootError::Fs(error) => unreadable(error),
+        })?;
+        encoder.bytes(root.as_os_str().as_encoded_bytes()).digest(&digest);
     }
     // Files beneath a root are in its digest already.
     let outside = |path: &&PathBuf| !closure.roots.keys().any(|root| path.starts_with(root));
@@ -117,6 +137,7 @@ pub fn resolve(
         let (digest, executable) = digest.map_err(unreadable)?;
         encoder.bytes(path.as_os_str().as_encoded_bytes()).u8(u8::from(executable)).digest(&digest);
     }
+    let consists = closure.roots.keys().cloned().chain(paths).collect();
     let mounts = closure
         .roots
         .into_iter()
@@ -124,54 +145,8 @@ pub fn resolve(
         .map(|(root, ())| Mount { host: root.clone(), inside: root, access: Access::ReadOnly })
         .collect();
     let identity = Digest::derived("drystone 2026-11 tool v1", encoder.as_slice());
-    Ok(Tool { name: name.to_owned(), program, identity, mounts })
+    Ok(Tool { name: name.to_owned(), program, identity, mounts, paths: consists })
 }
-
-/// Digests everything in an installation root: paths in byte order, links by their targets, files by their content.
-///
-/// `__pycache__` is left out: Python checks each entry against its source, and writes new ones whenever it runs as their owner.
-/// Cost: one listing per directory; one `stat` per file that is known to `digest`.
-pub fn root_digest(root: &Path, digest: &DigestFiles<'_>) -> Result<Digest, ops::FsError> {
-    let mut paths = Vec::new();
-    let mut encoder = Encoder::new();
-    if ops::metadata(root)?.is_dir() {
-        root_files(root, root, &mut paths, &mut encoder)?;
-    } else {
-        paths.push(root.to_owned());
-    }
-    for (path, digest) in paths.iter().zip(digest(&paths)) {
-        let below = path.strip_prefix(root).unwrap_or(path);
-        let (digest, executable) = digest?;
-        encoder.bytes(below.as_os_str().as_encoded_bytes()).u8(u8::from(executable)).digest(&digest);
-    }
-    Ok(Digest::derived("drystone 2026-11 tool root v1", encoder.as_slice()))
-}
-
-/// Collects the files beneath a directory; links (with their targets) and directories go straight into the encoding.
-fn root_files(root: &Path, dir: &Path, paths: &mut Vec<PathBuf>, encoder: &mut Encoder) -> Result<(), ops::FsError> {
-    for entry in ops::read_dir(dir)? {
-        let path = dir.join(&entry.name);
-        match entry.kind {
-            Kind::Dir if entry.name == "__pycache__" => {}
-            Kind::Dir => {
-                let below = path.strip_prefix(root).unwrap_or(&path);
-                encoder.bytes(below.as_os_str().as_encoded_bytes()).u8(DIRECTORY);
-                root_files(root, &path, paths, encoder)?;
-            }
-            Kind::File => paths.push(path),
-            Kind::Link => {
-                let link = ops::read_link(&path)?;
-                let below = path.strip_prefix(root).unwrap_or(&path);
-                encoder.bytes(below.as_os_str().as_encoded_bytes()).u8(LINK).bytes(link.as_os_str().as_encoded_bytes());
-            }
-            Kind::Special => {}
-        }
-    }
-    Ok(())
-}
-
-const LINK: u8 = 2;
-const DIRECTORY: u8 = 3;
 
 struct Closure<'a> {
     name: &'a str,
@@ -180,7 +155,11 @@ struct Closure<'a> {
     roots: BTreeMap<PathBuf, ()>,
 }
 
-impl Closure<'_> {
+impl<'a> Closure<'a> {
+    fn new(name: &'a str, context: &'a ToolContext) -> Self {
+        Self { name, context, files: BTreeMap::new(), roots: BTreeMap::new() }
+    }
+
     fn unreadable(&self, error: &ops::FsError) -> ToolError {
         ToolError::Unreadable { name: self.name.to_owned(), cause: error.to_string() }
     }
@@ -362,7 +341,7 @@ impl Closure<'_> {
 
     /// Adds what must be mounted (or at least digested) as a whole for the file at `path` to work.
     fn add_root(&mut self, path: &Path) {
-        if let Some(root) = installation_root(path, &self.context.root, self.context.home.as_deref()) {
+        if let Some(root) = installation_root(path, &self.context.root, &self.context.crowds) {
             self.roots.insert(root, ());
         }
     }
@@ -374,37 +353,6 @@ fn same_file(one: &Path, other: &Path) -> bool {
         (Ok(one), Ok(other)) => one.dev() == other.dev() && one.ino() == other.ino(),
         _ => false,
     }
-}
-
-/// The directory that a program's installation fills, or the file itself where that directory holds more than the program.
-fn installation_root(path: &Path, workspace: &Path, home: Option<&Path>) -> Option<PathBuf> {
-    // A package of node_modules is one installation wherever it lies; package databases do not know it.
-    let mut above = path.ancestors().skip(1);
-    if let Some(package) = above.find(|dir| dir.parent().is_some_and(|parent| parent.ends_with("node_modules"))) {
-        return Some(package.to_owned());
-    }
-    if is_system(path) {
-        return None;
-    }
-    let dir = path.parent()?;
-    let prefix = if dir.ends_with("bin") || dir.ends_with("sbin") || dir.ends_with("lib") || dir.ends_with("libexec") {
-        dir.parent()?
-    } else {
-        dir
-    };
-    if ops::exists(&prefix.join("pyvenv.cfg")) {
-        return Some(prefix.to_owned());
-    }
-    let private = home.is_some_and(|home| {
-        home.starts_with(prefix) || [".local", ".cargo", "go", ".config"].iter().any(|name| prefix == home.join(name))
-    });
-    let crowded = private
-        || path.starts_with(workspace)
-        || workspace.starts_with(prefix)
-        || prefix == Path::new("/")
-        || prefix == Path::new("/opt")
-        || prefix == Path::new("/home");
-    Some(if crowded { path.to_owned() } else { prefix.to_owned() })
 }
 
 /// Where the loader would find a library: its search path, then the system's directories.
@@ -426,6 +374,7 @@ fn library_path(name: &str, dynamic: &elf::Dynamic, of: &Path) -> Option<PathBuf
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fingerprint::roots::root_digest;
     use crate::fs::digest::digest_file;
 
     fn digests(paths: &[PathBuf]) -> Vec<Result<FileDigest, ops::FsError>> {
@@ -450,6 +399,7 @@ mod tests {
             directory: dir.to_owned(),
             root: dir.to_owned(),
             overrides: BTreeMap::new(),
+            crowds: Arc::default(),
         }
     }
 
@@ -504,25 +454,6 @@ mod tests {
         assert_eq!(tool.program, pyenv.join("versions/3.12.1/bin/python3"));
         ops::write(&dir.path().join(".python-version"), b"3.13\n").expect("a temporary file");
         assert!(matches!(resolved("python3", &context), Err(ToolError::Shim { manager: "pyenv", .. })));
-    }
-
-    #[test]
-    fn homes_are_never_mounted_as_a_whole() {
-        let home = Path::new("/home/ann");
-        let check = |path: &str, expect: &str| {
-            assert_eq!(
-                installation_root(Path::new(path), Path::new("/work/shop"), Some(home)),
-                Some(PathBuf::from(expect)),
-                "{path}"
-            );
-        };
-        check("/home/ann/bin/x", "/home/ann/bin/x");
-        check("/home/ann/.local/bin/x", "/home/ann/.local/bin/x");
-        check("/home/ann/.cargo/bin/x", "/home/ann/.cargo/bin/x");
-        check("/opt/go/bin/go", "/opt/go");
-        check("/work/shop/tools/gen.sh", "/work/shop/tools/gen.sh");
-        check("/usr/lib/node_modules/npm/bin/npm-cli.js", "/usr/lib/node_modules/npm");
-        assert_eq!(installation_root(Path::new("/usr/bin/cc"), Path::new("/work/shop"), Some(home)), None);
     }
 
     #[test]

@@ -162,9 +162,11 @@ pub struct TaskTable {
     pub needs: Option<Vec<At<String>>>,
     /// Environment variables with their values.
     pub env: Option<BTreeMap<At<String>, At<String>>>,
-    /// Environment variables whose value comes from outside and is part of the key.
+    /// Environment variables whose value comes from outside and is part of the key. Its value is kept in the store to explain
+    /// misses; use `secret-env` for secrets.
     pub pass_env: Option<Vec<At<String>>>,
-    /// Environment variables whose value comes from outside, is not part of the key, and is never logged or stored.
+    /// Environment variables whose value comes from outside, is not part of the key, and is never logged or stored: a result
+    /// whose outputs hold it is not kept.
     pub secret_env: Option<Vec<At<String>>>,
     /// Programs it runs: names resolved on `PATH`, whose identity is part of the key; or fetch tasks such as `"//:node"`. The
     /// program of a `run` array is always one.

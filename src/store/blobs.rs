@@ -57,13 +57,19 @@ impl Store {
     ///
     /// The file may change meanwhile: what is stored is what was digested. A symbolic link is refused.
     pub fn put_file(&self, path: &Path) -> Result<(Digest, u64), StoreError> {
-        let session = self.session()?;
+        self.session()?;
         let size = ops::symlink_metadata(path)?.len();
         if size <= INLINE_BLOB_BYTES_MAX as u64
             && let Some(bytes) = read_small(path)?
         {
             return Ok((self.put_bytes(&bytes)?, bytes.len() as u64));
         }
+        self.put_file_apart(path)
+    }
+
+    /// The same, but as a file of its own however small: [`Store::discard`] leaves nothing of it.
+    pub fn put_file_apart(&self, path: &Path) -> Result<(Digest, u64), StoreError> {
+        let session = self.session()?;
         let pass = session.gate.enter()?;
         // Digested before it is copied: a task that ran again mostly made what is there already.
         let (digest, size) = digest_file(path)?;
@@ -74,6 +80,14 @@ impl Store {
         let (digest, size) = copy_digesting(path, &temporary, CONTENT_MODE)?;
         self.adopt(session, Key::blob(digest), size, &temporary, &pass)?;
         Ok((digest, size))
+    }
+
+    /// Removes a blob, whoever uses it: a result that names it is a miss from then on.
+    pub fn discard(&self, digest: &Digest) -> Result<(), StoreError> {
+        let session = self.session()?;
+        let key = Key::blob(*digest);
+        ops::remove_file(&self.layout.content(&key))?;
+        session.queue.push(Job::Drop { key }, None)
     }
 
     /// Reads a blob; `None` if it is not there or was damaged (and is then dropped).

@@ -1,4 +1,4 @@
-//! Collection: least recently used results first, then everything that no result names. Knows nothing of why.
+//! Collection: least recently used results first, then everything that no result names; caches of tasks apart. Knows nothing of why.
 //!
 //! Order: the gate is closed ([`crate::store::locks`]), so that every use by every live process is in the database; the
 //! results are walked from the most recently used; what fits under the cap, and everything that was put or used since
@@ -15,6 +15,7 @@ use crate::base::digest::Digest;
 use crate::base::limits::{DAMAGED_DAYS, MEMORY_DAYS};
 use crate::fs::lock::{self, Sharing};
 use crate::fs::ops::{self, FsError};
+use crate::store::caches::{self, CachePlan, Measure};
 use crate::store::content::{self, Key, Kind, Row, int};
 use crate::store::error::StoreError;
 use crate::store::history;
@@ -40,7 +41,7 @@ pub struct GcOptions {
     pub mode: GcMode,
     /// Bytes that may stay; the store's own cap if not given.
     pub bytes_max: Option<u64>,
-    /// Results not used for so many days go even if there is room.
+    /// Results and caches not used for so many days go even if there is room.
     pub keep_days: Option<u32>,
 }
 
@@ -57,6 +58,8 @@ pub struct GcReport {
     pub trees_removed: u64,
     /// Files without a row that were removed.
     pub orphans_removed: u64,
+    /// Caches of tasks removed.
+    pub caches_removed: u64,
     /// Bytes freed.
     pub bytes_freed: u64,
     /// Bytes that stay.
@@ -83,8 +86,12 @@ impl Store {
         let session = self.session()?;
         let _alone = wait_exclusive(&self.layout.lock("gc"))?;
         self.settle()?;
+        let bytes_max = options.bytes_max.unwrap_or(self.bytes_max);
+        let used_ms_min = options.keep_days.map_or(i64::MIN, |days| self.days_ago_ms(days));
+        // Walked before the gate is closed: caches can be large, and have locks of their own.
+        let caches = self.plan_caches(self.caches(Measure::Every)?, caches::share(bytes_max), used_ms_min)?;
         let closed = session.gate.close()?;
-        let plan = self.plan(&options)?;
+        let plan = self.plan(&options, &caches)?;
         if options.mode == GcMode::DryRun {
             return Ok(plan.report);
         }
@@ -98,39 +105,65 @@ impl Store {
         let trash = self.layout.scratch("trash").join(session.lease.scratch_name());
         self.remove_files(&plan, &trash)?;
         drop(closed);
+        self.remove_caches(&caches.doomed)?;
         self.tidy(session, &trash)?;
         Ok(plan.report)
     }
 
-    /// Collects if the store is over its cap, down to nine tenths of it. For the end of a run: what the run used is no
-    /// longer protected by its lease. Cost where there is room: one row.
+    /// Collects if the store is over its cap, down to nine tenths of it, and caches if they take more than their share. For the
+    /// end of a run: what the run used is no longer protected by its lease. Cost where there is room: one row, and one small
+    /// read per cache.
     pub fn maybe_gc(&self) -> Result<Option<GcReport>, StoreError> {
         if self.writable().is_none() {
             return Ok(None);
         }
         self.settle()?;
         let used = self.database.read("read the usage", used_bytes)?;
+        let low_water = self.bytes_max / 100 * LOW_WATER_PERCENT;
+        let mut caches = self.caches(Measure::Stale)?;
+        let mut report = None;
+        if caches::total(&caches) > caches::share(self.bytes_max) {
+            let plan = self.plan_caches(caches, caches::share(low_water), i64::MIN)?;
+            self.remove_caches(&plan.doomed)?;
+            report = Some(GcReport {
+                caches_removed: plan.doomed.len() as u64,
+                bytes_freed: plan.bytes_freed,
+                bytes_kept: used + plan.bytes_kept,
+                ..GcReport::default()
+            });
+            caches = self.caches(Measure::Stale)?;
+        }
+        let used = used + caches::total(&caches).min(caches::share(self.bytes_max));
         // Whoever collects right now makes room for everyone.
         let is_alone = lock::attempt(&self.layout.lock("gc"), Sharing::Exclusive)?.is_some();
         if used <= self.bytes_max || !is_alone {
-            return Ok(None);
+            return Ok(report);
         }
         self.renew_lease()?;
-        let bytes_max = Some(self.bytes_max / 100 * LOW_WATER_PERCENT);
-        self.gc(GcOptions { mode: GcMode::Delete, bytes_max, keep_days: None }).map(Some)
+        let before = report.unwrap_or_default();
+        let mut report = self.gc(GcOptions { mode: GcMode::Delete, bytes_max: Some(low_water), keep_days: None })?;
+        report.caches_removed += before.caches_removed;
+        report.bytes_freed += before.bytes_freed;
+        Ok(Some(report))
     }
 
-    fn plan(&self, options: &GcOptions) -> Result<Plan, StoreError> {
+    fn days_ago_ms(&self, days: u32) -> i64 {
+        self.now_ms().saturating_sub(i64::from(days).saturating_mul(DAY_MS))
+    }
+
+    fn plan(&self, options: &GcOptions, caches: &CachePlan) -> Result<Plan, StoreError> {
         let horizon_ms = oldest_lease(&self.layout)?;
-        let days = |days: u32| self.now_ms().saturating_sub(i64::from(days).saturating_mul(DAY_MS));
+        let bytes_max = options.bytes_max.unwrap_or(self.bytes_max);
+        // A cache that is in use and larger than its share is not paid for by results.
+        let room = bytes_max - caches.bytes_kept.min(caches::share(bytes_max));
         let rows = self.database.read("list results", results::all)?;
         let contents = self.database.read("list content", all_contents)?;
         let fingerprints = self.database.read("count fingerprints", history::fingerprint_bytes)?;
         let mut marking = Marking::new(self, &contents, fingerprints);
         let marked = marking.results(
             &rows,
-            options.bytes_max.unwrap_or(self.bytes_max),
-            options.keep_days.map_or(i64::MIN, days),
+            room,
+            options.keep_days.map_or(i64::MIN, |days| self.days_ago_ms(days)),
             horizon_ms,
         )?;
         let Marked { doomed, protected } = marked;
@@ -138,6 +171,9 @@ impl Store {
             results_removed: doomed.len() as u64,
             results_kept: (rows.len() - doomed.len()) as u64,
             protected,
+            caches_removed: caches.doomed.len() as u64,
+            bytes_freed: caches.bytes_freed,
+            bytes_kept: caches.bytes_kept,
             ..GcReport::default()
         };
         let mut unnamed = Vec::new();
@@ -159,7 +195,7 @@ impl Store {
         report.orphans_removed = orphans.len() as u64;
         report.bytes_freed += orphans.iter().map(|(_, size)| size).sum::<u64>();
         let orphans = orphans.into_iter().map(|(key, _)| key).collect();
-        Ok(Plan { doomed, unnamed, orphans, forgotten_before_ms: days(MEMORY_DAYS), report })
+        Ok(Plan { doomed, unnamed, orphans, forgotten_before_ms: self.days_ago_ms(MEMORY_DAYS), report })
     }
 
     /// Files whose row is missing. With the gate closed nobody is between writing a file and its row.

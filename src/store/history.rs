@@ -1,4 +1,7 @@
 //! The memory of earlier runs: durations, outcomes, and the fingerprints behind explanations. Decides nothing.
+//!
+//! A workspace is named `REPOSITORY/WORKTREE`. One store serves many repositories whose tasks have the same labels: nothing
+//! here looks beyond the worktrees of one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
@@ -18,7 +21,7 @@ use crate::store::writer::Job;
 pub struct TaskRun {
     /// Label of the task.
     pub label: String,
-    /// The workspace it ran in.
+    /// The workspace it ran in, as `REPOSITORY/WORKTREE`.
     pub workspace: String,
     /// Its action; `None` if it never came to one.
     pub action: Option<Digest>,
@@ -70,17 +73,9 @@ impl Store {
         }
     }
 
-    /// What is known of tasks, whichever workspace they ran in last; tasks never seen are not in the map.
-    pub fn history(&self, labels: &[&str]) -> Result<BTreeMap<String, History>, StoreError> {
-        self.history_in(None, labels)
-    }
-
-    /// What is known of tasks in one workspace; what it does not know itself it takes from the workspace that ran last.
-    pub fn history_in(
-        &self,
-        workspace: Option<&str>,
-        labels: &[&str],
-    ) -> Result<BTreeMap<String, History>, StoreError> {
+    /// What is known of tasks in a workspace; what it does not know itself it takes from the worktree of its repository that
+    /// ran last. Tasks never seen are not in the map.
+    pub fn history(&self, workspace: &str, labels: &[&str]) -> Result<BTreeMap<String, History>, StoreError> {
         self.settle()?;
         self.database.read("read the history", |connection| {
             let mut known = BTreeMap::new();
@@ -103,16 +98,19 @@ impl Store {
         Ok(packed.and_then(|packed| unpack(&packed)))
     }
 
-    /// The fingerprints a task had lately, at most [`FINGERPRINTS_PER_TASK`]: those of this workspace first, each newest first.
+    /// The fingerprints a task had lately, at most [`FINGERPRINTS_PER_TASK`]: those of this workspace first, then those of other
+    /// worktrees of its repository, each newest first.
     pub fn recent_fingerprints(&self, label: &str, workspace: &str) -> Result<Vec<(Digest, Vec<u8>)>, StoreError> {
         self.settle()?;
         let packed = self.database.read("read fingerprints", |connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT recent.action, fingerprint.bytes FROM recent JOIN fingerprint USING (action) \
-                 WHERE recent.label = ?1 ORDER BY recent.workspace = ?2 DESC, recent.at_ms DESC, recent.action",
+                 WHERE recent.label = ?1 AND substr(recent.workspace, 1, length(?3)) = ?3 \
+                 ORDER BY recent.workspace = ?2 DESC, recent.at_ms DESC, recent.action",
             )?;
-            let rows = statement
-                .query_map([label, workspace], |row| Ok((digest_column(row, 0)?, row.get::<_, Vec<u8>>(1)?)))?;
+            let rows = statement.query_map([label, workspace, &repository_of(workspace)], |row| {
+                Ok((digest_column(row, 0)?, row.get::<_, Vec<u8>>(1)?))
+            })?;
             rows.collect::<rusqlite::Result<Vec<_>>>()
         })?;
         let mut seen = BTreeSet::new();
@@ -149,13 +147,18 @@ fn packed_fingerprint(connection: &Connection, action: &Digest) -> rusqlite::Res
         .optional()
 }
 
-fn history_of(connection: &Connection, workspace: Option<&str>, label: &str) -> rusqlite::Result<Option<History>> {
+/// The part of a workspace's name that all worktrees of its repository share, with the `/` that ends it.
+fn repository_of(workspace: &str) -> String {
+    format!("{}/", workspace.split('/').next().unwrap_or_default())
+}
+
+fn history_of(connection: &Connection, workspace: &str, label: &str) -> rusqlite::Result<Option<History>> {
     let mut statement = connection.prepare_cached(
         "SELECT workspace, runs, duration_ms, last_failed, max_rss_kib FROM history \
-         WHERE label = ?1 ORDER BY workspace = ?2 DESC, at_ms DESC, workspace",
+         WHERE label = ?1 AND substr(workspace, 1, length(?3)) = ?3 ORDER BY workspace = ?2 DESC, at_ms DESC, workspace",
     )?;
     let rows = statement
-        .query_map(params![label, workspace], |row| {
+        .query_map([label, workspace, &repository_of(workspace)], |row| {
             let duration: f64 = row.get(2)?;
             let known = row.get::<_, i64>(1)? > 0;
             // Durations are whole milliseconds from here on; the fraction only serves the mean.
@@ -164,7 +167,7 @@ fn history_of(connection: &Connection, workspace: Option<&str>, label: &str) -> 
         })?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     let Some((newest, _, last_failed, _)) = rows.first() else { return Ok(None) };
-    let is_own = workspace.is_none_or(|workspace| workspace == newest);
+    let is_own = workspace == newest;
     Ok(Some(History {
         duration_ms: rows.iter().find_map(|(_, duration_ms, _, _)| *duration_ms),
         // That another workspace's task of the same name failed says nothing about this one.
@@ -174,12 +177,12 @@ fn history_of(connection: &Connection, workspace: Option<&str>, label: &str) -> 
     }))
 }
 
-fn is_flaky(connection: &Connection, workspace: Option<&str>, label: &str) -> rusqlite::Result<bool> {
+fn is_flaky(connection: &Connection, workspace: &str, label: &str) -> rusqlite::Result<bool> {
     // Passed here and failed in another worktree under one action digest is flaky too.
     connection
         .prepare_cached(
             "SELECT EXISTS (SELECT 1 FROM recent AS own JOIN recent AS any USING (action) \
-             WHERE own.label = ?1 AND (?2 IS NULL OR own.workspace = ?2) \
+             WHERE own.label = ?1 AND own.workspace = ?2 \
              GROUP BY action HAVING sum(any.passed) > 0 AND sum(any.failed) > 0)",
         )?
         .query_row(params![label, workspace], |row| row.get(0))
@@ -268,18 +271,19 @@ pub(super) fn note(connection: &Connection, run: &TaskRun) -> rusqlite::Result<(
     Ok(())
 }
 
-/// Keeps [`FINGERPRINTS_PER_TASK`] actions of a task, and no fingerprint that no task had lately.
+/// Keeps [`FINGERPRINTS_PER_TASK`] actions of a task of a repository, and no fingerprint that no task had lately.
 ///
-/// Workspaces take turns, so that one that runs often does not push out another's last one. Returns by how many bytes the
+/// Worktrees take turns, so that one that runs often does not push out another's last one. Returns by how many bytes the
 /// store grew: zero or less.
-pub(super) fn prune(connection: &Connection, label: &str) -> rusqlite::Result<i64> {
+pub(super) fn prune(connection: &Connection, label: &str, workspace: &str) -> rusqlite::Result<i64> {
     let mut statement = connection.prepare_cached(
         "SELECT workspace, action FROM (SELECT workspace, action, at_ms, row_number() OVER \
-         (PARTITION BY workspace ORDER BY at_ms DESC, action) AS turn FROM recent WHERE label = ?1) \
+         (PARTITION BY workspace ORDER BY at_ms DESC, action) AS turn FROM recent \
+         WHERE label = ?1 AND substr(workspace, 1, length(?3)) = ?3) \
          ORDER BY turn, at_ms DESC, action, workspace LIMIT -1 OFFSET ?2",
     )?;
     let surplus = statement
-        .query_map(params![label, int(FINGERPRINTS_PER_TASK as u64)], |row| {
+        .query_map(params![label, int(FINGERPRINTS_PER_TASK as u64), repository_of(workspace)], |row| {
             Ok((row.get::<_, String>(0)?, digest_column(row, 1)?))
         })?
         .collect::<rusqlite::Result<Vec<_>>>()?;

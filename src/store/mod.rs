@@ -7,6 +7,7 @@
 //! | `db`, `migrate`, `recover` | connections, versions, damage |
 //! | `pending`, `writer` | the queue of rows and the one thread that commits them |
 //! | `content`, `blobs`, `trees` | bytes by digest |
+//! | `caches` | directories that tasks keep between their runs |
 //! | `results`, `history` | the action cache; durations, outcomes, fingerprints |
 //! | `gc`, `mark`, `verify`, `stat`, `archive` | keeping it small and sound, carrying it elsewhere |
 //!
@@ -16,6 +17,7 @@
 
 mod archive;
 mod blobs;
+mod caches;
 mod content;
 mod db;
 mod error;
@@ -39,6 +41,7 @@ mod writer;
 mod tests;
 
 pub use archive::{ExportReport, ImportReport};
+pub use caches::CacheDir;
 pub use error::StoreError;
 pub use gc::{GcMode, GcOptions, GcReport};
 pub use history::{History, TaskRun};

@@ -35,7 +35,7 @@ pub struct Store {
     pub(super) database: Arc<Database>,
     pub(super) notices: Arc<Notices>,
     pub(super) bytes_max: u64,
-    clock: fn() -> i64,
+    pub(super) clock: fn() -> i64,
     session: Option<Session>,
 }
 

@@ -38,7 +38,7 @@ pub struct ActionResult {
     pub max_rss_kib: u64,
     /// Label of the task it was made for; other tasks may share it.
     pub label: String,
-    /// The workspace it was made in.
+    /// The workspace it was made in, as `REPOSITORY/WORKTREE`.
     pub workspace: String,
     /// When, in milliseconds since 1970.
     pub created_ms: i64,

@@ -3,6 +3,7 @@
 use rusqlite::Connection;
 
 use crate::fs::ops;
+use crate::store::caches::{self, Measure};
 use crate::store::content::uint;
 use crate::store::error::StoreError;
 use crate::store::open::Store;
@@ -24,6 +25,10 @@ pub struct StoreStat {
     pub blob_bytes: u64,
     /// Fingerprints.
     pub fingerprints: u64,
+    /// Caches of tasks.
+    pub caches: u64,
+    /// Bytes of those.
+    pub cache_bytes: u64,
     /// Bytes of the database and its log.
     pub database_bytes: u64,
     /// The cap in bytes.
@@ -37,7 +42,7 @@ pub struct StoreStat {
 }
 
 impl Store {
-    /// Counts what is there. Cost: one read of the narrow tables.
+    /// Counts what is there. Cost: one read of the narrow tables and one walk of the caches.
     pub fn stat(&self) -> Result<StoreStat, StoreError> {
         self.settle()?;
         let counted = self.database.read("count", count)?;
@@ -45,7 +50,10 @@ impl Store {
             let path = self.layout.dir().join(format!("store.db{suffix}"));
             ops::symlink_metadata(&path).map_or(0, |meta| meta.len())
         });
+        let caches = self.caches(Measure::Every)?;
         Ok(StoreStat {
+            caches: caches.len() as u64,
+            cache_bytes: caches::total(&caches),
             database_bytes: sizes.iter().sum(),
             bytes_max: self.bytes_max,
             damaged_files: self.layout.damaged()?.len() as u64,

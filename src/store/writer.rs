@@ -279,18 +279,18 @@ fn apply(connection: &Connection, jobs: &[Queued]) -> rusqlite::Result<()> {
             Job::Drop { key } => grown += content::remove(connection, key)?,
             Job::Record(recording) => {
                 grown += results::insert(connection, recording)?;
-                labels.insert(recording.result.label.as_str());
+                labels.insert((recording.result.label.as_str(), recording.result.workspace.as_str()));
             }
             Job::TouchResult { action, at_ms } => results::touch(connection, action, *at_ms)?,
             Job::Forget { action, outputs } => grown += results::forget(connection, action, outputs)?,
             Job::Run(run) => {
                 history::note(connection, run)?;
-                labels.insert(run.label.as_str());
+                labels.insert((run.label.as_str(), run.workspace.as_str()));
             }
         }
     }
-    for label in labels {
-        grown += history::prune(connection, label)?;
+    for (label, workspace) in labels {
+        grown += history::prune(connection, label, workspace)?;
     }
     content::add_usage(connection, grown)
 }

@@ -112,6 +112,17 @@ impl Fixture {
         self
     }
 
+    pub(crate) fn tools(mut self, names: &[&str]) -> Self {
+        let placed = names.iter().map(|name| Placed::new((*name).to_owned(), self.place())).collect();
+        self.last_run().tools = placed;
+        self
+    }
+
+    pub(crate) fn exec(mut self, words: &[&str]) -> Self {
+        self.last_run().command = Command::Exec(words.iter().map(ToString::to_string).collect());
+        self
+    }
+
     pub(crate) fn inputs(mut self, patterns: &[&str]) -> Self {
         let dir = self.last.clone();
         let items = patterns.iter().map(|text| self.item(&dir, text)).collect();

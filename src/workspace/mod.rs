@@ -13,6 +13,7 @@ pub mod load;
 pub mod model;
 pub mod outputs;
 pub mod package_graph;
+pub mod repository;
 pub mod stat_index;
 mod upstream;
 

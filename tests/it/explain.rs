@@ -44,12 +44,47 @@ fn the_nearest_earlier_result_explains_even_several_runs_later() {
 
 #[test]
 fn a_result_of_another_worktree_explains_as_well() {
+    let workspace = sample();
+    workspace.git(&["init", "-q"]);
+    workspace.git(&["add", "."]);
+    workspace.git(&["commit", "-qm", "one"]);
+    workspace.events(&["build"]);
+    let other = workspace.beside("other").display().to_string();
+    workspace.git(&["worktree", "add", "-q", &other]);
+    std::fs::write(workspace.beside("other/src/parse.c"), "2").expect("a file");
+    assert_eq!(workspace.events(&["-C", &other, "build"]).why("//:build"), ["input src/parse.c changed"]);
+}
+
+#[test]
+fn clones_of_one_remote_explain_each_other() {
+    let workspace = sample();
+    workspace.git(&["init", "-q"]);
+    workspace.git(&["remote", "add", "origin", "git@example.invalid:acme/shop.git"]);
+    workspace.events(&["build"]);
+    let mut clone = sample();
+    clone.set("DRYSTONE_STORE", &workspace.store().display().to_string());
+    clone.git(&["init", "-q"]);
+    clone.git(&["remote", "add", "origin", "https://example.invalid/acme/shop"]);
+    clone.write("src/parse.c", "2");
+    assert_eq!(clone.events(&["build"]).why("//:build"), ["input src/parse.c changed"]);
+}
+
+#[test]
+fn unrelated_workspaces_of_one_store_never_explain_each_other() {
     let one = sample();
+    one.git(&["init", "-q"]);
     one.events(&["build"]);
-    let mut other = sample();
-    other.set("DRYSTONE_STORE", &one.store().display().to_string());
-    other.write("src/parse.c", "2");
-    assert_eq!(other.events(&["build"]).why("//:build"), ["input src/parse.c changed"]);
+    for is_repository in [true, false] {
+        let mut other = sample();
+        if is_repository {
+            other.git(&["init", "-q"]);
+        }
+        other.set("DRYSTONE_STORE", &one.store().display().to_string());
+        other.write("src/parse.c", if is_repository { "2" } else { "3" });
+        assert_eq!(other.events(&["build"]).why("//:build"), ["first-run  "]);
+        other.write("src/parse.c", if is_repository { "4" } else { "5" });
+        assert_eq!(other.events(&["build"]).why("//:build"), ["input src/parse.c changed"]);
+    }
 }
 
 #[test]

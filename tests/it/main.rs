@@ -6,6 +6,7 @@ mod examples;
 mod explain;
 mod key_script;
 mod keys;
+mod leaks;
 mod oracle;
 mod outputs;
 mod ownership;

@@ -19,7 +19,7 @@ fn run(label: &str, workspace: &str, name: &str, outcome: &'static str, duration
 }
 
 fn history(store: &Store, label: &str) -> Option<History> {
-    store.history(&[label]).expect("readable").remove(label)
+    store.history("/a", &[label]).expect("readable").remove(label)
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_workspace_knows_its_own_history_first() {
     let store = trial.open();
     store.note_run(run("//:t", "/a", "1", "ran", 100));
     store.note_run(run("//:t", "/b", "2", "failed", 900));
-    let of = |workspace| store.history_in(Some(workspace), &["//:t"]).expect("readable")["//:t"];
+    let of = |workspace| store.history(workspace, &["//:t"]).expect("readable")["//:t"];
     assert_eq!((of("/a").duration_ms, of("/a").last_failed), (Some(100), false));
     assert_eq!((of("/b").duration_ms, of("/b").last_failed), (Some(900), true));
     assert_eq!((of("/c").duration_ms, of("/c").last_failed), (Some(900), false), "an estimate, no verdict");
@@ -111,4 +111,34 @@ fn a_hit_makes_an_old_fingerprint_the_newest() {
     store.note_run(run(&old.label, "/work/a", "old", "hit", 1));
     let recent = store.recent_fingerprints(&old.label, "/work/a").expect("readable");
     assert_eq!(recent.iter().map(|(action, _)| *action).collect::<Vec<_>>(), [old.action, new.action]);
+}
+
+#[test]
+fn another_repository_in_the_same_store_explains_and_estimates_nothing() {
+    let trial = Trial::new();
+    let store = trial.open();
+    let made = |name: &str, workspace: &str| {
+        let mut result = put(&store, name, &[]);
+        result.label = "//:t".to_owned();
+        result.workspace = workspace.to_owned();
+        advance_clock(10);
+        store.record(result, name.as_bytes()).expect("recorded");
+    };
+    made("own", "shop/one");
+    store.note_run(run("//:t", "shop/one", "own", "ran", 100));
+    let recent = |workspace: &str| -> Vec<Vec<u8>> {
+        let recent = store.recent_fingerprints("//:t", workspace).expect("readable");
+        recent.into_iter().map(|(_, bytes)| bytes).collect()
+    };
+    let known = |workspace: &str| store.history(workspace, &["//:t"]).expect("readable").remove("//:t");
+    assert_eq!(recent("shop/two"), [b"own"]);
+    assert_eq!(known("shop/two").and_then(|known| known.duration_ms), Some(100));
+    for other in ["bank/one", "sho/p", "shop2/one", "/shop/one", ""] {
+        assert_eq!((recent(other), known(other)), (Vec::new(), None), "{other:?}");
+    }
+    for number in 0..2 * FINGERPRINTS_PER_TASK {
+        made(&format!("bank {number}"), "bank/one");
+    }
+    assert_eq!(recent("shop/one"), [b"own"], "a busy repository does not push out another's");
+    assert_eq!(recent("bank/one").len(), FINGERPRINTS_PER_TASK);
 }

@@ -1,6 +1,7 @@
 //! What the store promises as a whole, tried from outside its parts.
 
 mod archive;
+mod caches;
 mod concurrent;
 mod content;
 mod damage;
