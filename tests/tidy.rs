@@ -167,7 +167,10 @@ const HOMES: [&str; 3] = [concat!("/ho", "me/"), concat!("/ro", "ot/"), concat!(
 const NOBODIES: [&str; 2] = [concat!("/ho", "me/", "ann"), concat!("/ho", "me/", "x")];
 
 /// Places and hosts that are needed all the same: file, text.
-const PLACE_EXCEPTIONS: [(&str, &str); 1] = [
+const PLACE_EXCEPTIONS: [(&str, &str); 3] = [
+    // Tests that no home is taken for the installation of a tool.
+    ("src/fingerprint/roots.rs", HOMES[1]),
+    ("src/fingerprint/roots.rs", HOMES[2]),
     // Tests that root's home does not exist inside.
     ("tests/it/run.rs", HOMES[1]),
 ];

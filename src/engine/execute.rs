@@ -199,6 +199,7 @@ fn attempt(
         }
         Err(error) => return Err(error.into()),
     };
+    session.discard_later(&collected);
     if let Some(failure) =
         missing_outputs(session, task, run, &collected).or_else(|| shared_output(session, task, &collected))
     {
@@ -216,7 +217,6 @@ fn attempt(
         );
     }
     notes.extend(leak_note(session, task, &secrets, &collected));
-    session.discard_later(&collected);
     let trees = fold(&collected.listing);
     session.store.put_trees(&trees)?;
     Ok(Executed::Passed(Passed {

@@ -222,9 +222,9 @@ mod tests {
         alone("/home/ann/bin/x");
         alone("/home/ann/.local/bin/x");
         alone("/home/ann/.cargo/bin/x");
-        alone("/home/bob/bin/x");
-        alone("/home/bob/x");
-        alone("/home/bob/go/bin/x");
+        alone("/home/x/bin/x");
+        alone("/home/x/x");
+        alone("/home/x/go/bin/x");
         alone("/Users/bob/.local/bin/x");
         alone("/root/bin/x");
         alone("/root/.local/bin/x");
@@ -244,7 +244,7 @@ mod tests {
         alone("/work/bin/x");
         check("/opt/go/bin/go", "/opt/go");
         check("/opt/big disk/kit/bin/x", "/opt/big disk/kit");
-        check("/home/bob/.rustup/toolchains/stable/bin/cargo", "/home/bob/.rustup/toolchains/stable");
+        check("/home/x/.rustup/toolchains/stable/bin/cargo", "/home/x/.rustup/toolchains/stable");
         check("/mnt/data/kit/bin/x", "/mnt/data/kit");
         check("/usr/local/bin/node", "/usr/local");
         check("/usr/lib/node_modules/npm/bin/npm-cli.js", "/usr/lib/node_modules/npm");
@@ -255,8 +255,8 @@ mod tests {
     #[test]
     fn homes_are_known_without_the_variable_that_names_the_callers() {
         let check = |crowds: &Crowds| {
-            let root = installation_root(Path::new("/home/bob/bin/x"), Path::new("/work/shop"), crowds);
-            assert_eq!(root, Some(PathBuf::from("/home/bob/bin/x")));
+            let root = installation_root(Path::new("/home/x/bin/x"), Path::new("/work/shop"), crowds);
+            assert_eq!(root, Some(PathBuf::from("/home/x/bin/x")));
         };
         check(&crowds(None));
         check(&crowds(Some("/nonexistent")));

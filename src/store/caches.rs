@@ -1,6 +1,6 @@
 //! Directories that tasks keep between their runs: one user at a time, counted, and evicted least recently used first.
 //!
-//! `caches/<name>` is the directory, `caches/<name>.lock` its lock file, which also tells when it was used last and how large
+//! `caches/<name>` is the directory, `locks/caches/<name>` its lock file, which also tells when it was used last and how large
 //! it was found. A cache is no result: nothing in a key depends on what is in it, so it may go at any time it is not in use.
 
 use std::io::{Seek, Write};

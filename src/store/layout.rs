@@ -8,8 +8,8 @@
 //! trees/aa/<62 hex>         encoded trees too large for the database
 //! tmp/<lease>-<n>           files being written
 //! stage/<lease>-<n>/        scratch directories of running actions
-//! locks/                    gate, turn, gc, open; actions/<64 hex>; leases/<lease>
-//! caches/<32 hex>/          directories that tasks keep between their runs; <32 hex>.lock beside each
+//! locks/                    gate, turn, gc, open; actions/<64 hex>; caches/<32 hex>; leases/<lease>
+//! caches/<32 hex>/          directories that tasks keep between their runs
 //! workspaces/<32 hex>/      what is kept per workspace, by digest of its root path; `root` names the path
 //! trash/<lease>-<n>/        on its way out
 //! reserve                   space given up when the disk is full, so that collection can still work
@@ -29,8 +29,19 @@ const FORMAT: i64 = 1;
 const FORMAT_PREFIX: &str = "drystone store ";
 const CACHEDIR_TAG: &str =
     "Signature: 8a477f597d28d172789f06886806bc55\n# Made by drystone: a cache, safe to delete.\n";
-const DIRS: [&str; 10] =
-    ["blobs", "trees", "tmp", "stage", "locks", "locks/actions", "locks/leases", "caches", "workspaces", "trash"];
+const DIRS: [&str; 11] = [
+    "blobs",
+    "trees",
+    "tmp",
+    "stage",
+    "locks",
+    "locks/actions",
+    "locks/caches",
+    "locks/leases",
+    "caches",
+    "workspaces",
+    "trash",
+];
 
 /// Bytes of the `reserve` file: enough for opening the database and for one transaction of collection.
 const RESERVE_BYTES: u64 = 8 * 1024 * 1024;
@@ -110,7 +121,7 @@ impl Layout {
 
     /// The lock file of a cache.
     pub fn cache_lock(&self, name: &str) -> PathBuf {
-        self.caches().join(format!("{name}.lock"))
+        self.dir.join("locks/caches").join(name)
     }
 
     /// The directory of what is kept per workspace.

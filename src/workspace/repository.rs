@@ -13,11 +13,11 @@ use crate::fs::ops;
 pub fn name(root: &Path) -> String {
     let mut encoder = Encoder::new();
     match find(root) {
-        Some((top, common)) => {
-            let remote = ops::read_text(&common.join("config")).ok().and_then(|config| first_remote(&config));
+        Some((top, shared)) => {
+            let remote = ops::read_text(&shared.join("config")).ok().and_then(|config| first_remote(&config));
             match remote {
                 Some(url) => encoder.u8(REMOTE).bytes(url.as_bytes()),
-                None => encoder.u8(COMMON).bytes(real(&common).as_os_str().as_encoded_bytes()),
+                None => encoder.u8(SHARED).bytes(real(&shared).as_os_str().as_encoded_bytes()),
             };
             // Two workspaces in one repository have tasks of the same labels.
             encoder.bytes(root.strip_prefix(&top).unwrap_or(root).as_os_str().as_encoded_bytes());
@@ -30,7 +30,7 @@ pub fn name(root: &Path) -> String {
 }
 
 const REMOTE: u8 = 1;
-const COMMON: u8 = 2;
+const SHARED: u8 = 2;
 const DIRECTORY: u8 = 3;
 
 fn real(path: &Path) -> PathBuf {
@@ -39,19 +39,19 @@ fn real(path: &Path) -> PathBuf {
 
 /// The top of the worktree that holds `start`, and the common directory of its repository.
 fn find(start: &Path) -> Option<(PathBuf, PathBuf)> {
-    start.ancestors().find_map(|top| Some((top.to_owned(), common_dir(&top.join(".git"))?)))
+    start.ancestors().find_map(|top| Some((top.to_owned(), shared_dir(&top.join(".git"))?)))
 }
 
 /// The directory that all worktrees of a repository share, from a `.git` of one of them.
-fn common_dir(dot_git: &Path) -> Option<PathBuf> {
+fn shared_dir(dot_git: &Path) -> Option<PathBuf> {
     let own = if ops::metadata(dot_git).ok()?.is_dir() {
         dot_git.to_owned()
     } else {
         let text = ops::read_text(dot_git).ok()?;
         dot_git.parent()?.join(text.strip_prefix("gitdir:")?.trim())
     };
-    if let Ok(common) = ops::read_text(&own.join("commondir")) {
-        return Some(own.join(common.trim_end_matches(['\r', '\n'])));
+    if let Ok(shared) = ops::read_text(&own.join("commondir")) {
+        return Some(own.join(shared.trim_end_matches(['\r', '\n'])));
     }
     // An empty directory of that name is no repository, for git neither.
     ops::exists(&own.join("HEAD")).then_some(own)

@@ -140,3 +140,23 @@ fn an_exported_closure_makes_another_store_warm() {
     assert_eq!(third.events(&["big"]).with("ran"), set(&["//:big"]));
     assert_eq!(third.read("big.txt"), text);
 }
+
+#[test]
+fn caches_of_tasks_are_counted_and_collected() {
+    let workspace = TestWorkspace::new(
+        "[task.t]\nrun = \"cat kept/n 2>/dev/null || echo none; head -c 100000 /dev/zero > kept/n\"\ninputs = [\"in\"]\ncaches = [\"kept\"]\n",
+    );
+    workspace.write("in", "1");
+    workspace.events(&["t"]);
+    let stat = || -> serde_json::Value {
+        let ran = workspace.run(&["store", "stat", "--format", "json"]).expect(0);
+        serde_json::from_str(&ran.stdout).expect("JSON")
+    };
+    assert_eq!((stat()["caches"].as_u64(), stat()["cache_bytes"].as_u64()), (Some(1), Some(100_000)));
+    let ran = workspace.run(&["store", "gc", "--max-size", "200KiB"]).expect(0);
+    assert!(ran.stdout.contains("1 caches"), "{}", ran.stdout);
+    assert_eq!(stat()["caches"].as_u64(), Some(0));
+    workspace.write("in", "2");
+    workspace.events(&["t"]);
+    assert!(workspace.run(&["logs", "t"]).expect(0).stdout.contains("none"), "it starts empty again");
+}

@@ -106,3 +106,54 @@ needs = [":pack"]
     fs::remove_file(workspace.root().join("pack.tar.gz")).expect("a file");
     assert_eq!(workspace.events(&["use"]).with("hit").len(), 2);
 }
+
+/// Labels that `affected` lists since the last commit.
+fn affected(workspace: &TestWorkspace) -> std::collections::BTreeSet<String> {
+    let ran = workspace.run(&["affected", "HEAD", "--format", "json"]).expect(0);
+    let rows: serde_json::Value = serde_json::from_str(&ran.stdout).expect("JSON");
+    rows.as_array().expect("a list").iter().map(|row| row["task"].as_str().expect("a label").to_owned()).collect()
+}
+
+#[test]
+fn affected_sees_changed_tools_of_the_workspace() {
+    let mut workspace = TestWorkspace::new(
+        r#"
+[task.array]
+run = ["//tools/gen"]
+inputs = []
+
+[task.relative]
+run = ["./tools/gen"]
+inputs = []
+
+[task.named]
+run = "kit"
+inputs = []
+tools = ["kit"]
+
+[task.other]
+run = "true"
+inputs = []
+"#,
+    );
+    script(&workspace, "ws/tools/gen", "#!/bin/sh\n");
+    script(&workspace, "ws/bin/kit-1", "#!/bin/sh\n");
+    std::os::unix::fs::symlink("kit-1", workspace.root().join("bin/kit")).expect("a link");
+    let path = format!("{}:{}", workspace.root().join("bin").display(), std::env::var("PATH").expect("a PATH"));
+    workspace.set("PATH", &path);
+    workspace.git(&["init", "-q"]);
+    workspace.git(&["add", "."]);
+    workspace.git(&["commit", "-qm", "one"]);
+    assert_eq!(affected(&workspace), set(&[]));
+    script(&workspace, "ws/tools/gen", "#!/bin/sh\n:\n");
+    assert_eq!(affected(&workspace), set(&["//:array", "//:relative"]));
+    workspace.git(&["commit", "-qam", "two"]);
+    script(&workspace, "ws/bin/kit-1", "#!/bin/sh\n:\n");
+    assert_eq!(affected(&workspace), set(&["//:named"]), "found on the PATH, behind a link");
+    workspace.git(&["commit", "-qam", "three"]);
+    fs::remove_file(workspace.root().join("tools/gen")).expect("a file");
+    assert_eq!(affected(&workspace), set(&["//:array", "//:relative"]), "a tool that is gone");
+    workspace.git(&["commit", "-qam", "four"]);
+    workspace.write(".python-version", "3.12\n");
+    assert_eq!(affected(&workspace), set(&["//:array", "//:named", "//:relative"]));
+}

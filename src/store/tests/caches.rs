@@ -48,7 +48,7 @@ fn the_least_recently_used_caches_go_when_all_take_more_than_their_share() {
     assert_eq!(collect(&store, 1_000_000, GcMode::Delete), dry, "a dry run tells what happens");
     assert_eq!((dry.caches_removed, dry.bytes_freed), (1, 100_000));
     assert_eq!(there(&paths), [true, false, true]);
-    assert_eq!(ops::read_dir(&store.dir().join("caches")).expect("it is there").len(), 4, "no lock file stays alone");
+    assert_eq!(ops::read_dir(&store.dir().join("locks/caches")).expect("it is there").len(), 2, "no lock stays alone");
     assert_eq!(ops::read_dir(&store.dir().join("trash")).expect("it is there"), []);
     assert_eq!(collect(&store, 1_000_000, GcMode::Delete).caches_removed, 0);
     assert_eq!(collect(&store, 0, GcMode::Delete).caches_removed, 2);
