@@ -218,13 +218,15 @@ fn sections(found: &Found) -> Vec<Section> {
 fn npm_tasks(npm: &Npm) -> Vec<Draft> {
     let (program, lock) = (npm.client.program(), npm.client.lock_file());
     let install = format!(
-        "# The network is open to it because {lock} pins what it fetches. It runs again only when one of its inputs changes.\n\
+        "# The network is open to it because {lock} pins what it fetches. `cache = true` keeps\n\
+         # its result all the same, so that it runs again only when one of its inputs changes.\n\
          run = \"{}\"\n\
          inputs = [\"package.json\", \"{lock}\"]\n\
          outputs = [\"node_modules/**\"]\n\
          tools = [\"node\", \"{program}\"]\n\
          env = {{ HOME = \"/tmp\" }}\n\
-         network = true\n",
+         network = true\n\
+         cache = true\n",
         npm.client.install()
     );
     let script = |name: &String| {
@@ -249,7 +251,9 @@ fn cargo_body(verb: &str) -> String {
          tools = [\"cargo\", \"rustc\"]\n\
          env = {{ CARGO_HOME = \"/tmp/cargo\" }}\n\
          caches = [\"target\"]\n\
-         network = true\n"
+         network = true\n\
+         # The lock file pins what comes over the network, so that results can be kept all the same.\n\
+         cache = true\n"
     )
 }
 
@@ -266,7 +270,9 @@ fn go_body(verb: &str) -> String {
          run = \"go {verb} ./...\"\n\
          tools = [\"go\"]\n\
          env = {{ GOCACHE = \"/tmp/go-build\", GOPATH = \"/tmp/go\" }}\n\
-         network = true\n"
+         network = true\n\
+         # `go.sum` pins what comes over the network, so that results can be kept all the same.\n\
+         cache = true\n"
     )
 }
 

@@ -79,7 +79,7 @@ pub fn drive(session: &Session<'_>, plan: &Plan, sink: &mut dyn EventSink) -> Su
                 refused: false,
                 checked: false,
                 interrupted: false,
-                started: Instant::now(),
+                started: session.opened,
                 saved: Duration::ZERO,
             }
             .run(&receiver, &spawn_look, &spawn_run)

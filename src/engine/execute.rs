@@ -340,13 +340,13 @@ fn undeclared_note(session: &Session<'_>, task: TaskId, collected: &Collected) -
     }
     let declared = &session.workspace.tasks[task];
     let told: Vec<String> =
-        collected.undeclared.iter().take(UNDECLARED_TOLD_MAX).map(|path| format!("`{path}`")).collect();
+        collected.undeclared.iter().take(UNDECLARED_TOLD_MAX).map(|path| format!("`//{path}`")).collect();
     let rest = collected.undeclared.len() - told.len();
     let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
     vec![
         Diagnostic::warning(format!("`{}` wrote undeclared files: {}{more}", declared.label, told.join(", ")))
             .at(&declared.place, "they were thrown away")
-            .help("add them to `outputs` to keep them, or to `scratch` to have them thrown away without a word"),
+            .help("add them to `outputs` to keep them, or to `scratch` to have them thrown away without a word; both are relative to the package"),
     ]
 }
 

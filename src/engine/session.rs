@@ -86,6 +86,8 @@ pub struct Session<'w> {
     pub ambient: Ambient,
     /// Ends everything.
     pub cancel: Cancel,
+    /// When the invocation began to look at the tree: what a person waits for counts from here.
+    pub opened: std::time::Instant,
     /// Threads for digesting and comparing, one per core; never waits for a child.
     pub cpu: rayon::ThreadPool,
     /// Source files as git sees them.
@@ -167,6 +169,7 @@ impl<'w> Session<'w> {
             options,
             ambient,
             cancel,
+            opened: std::time::Instant::now(),
             cpu,
             state_dir,
         })

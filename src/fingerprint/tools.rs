@@ -266,12 +266,14 @@ impl<'a> Closure<'a> {
         let name = names
             .filter(|name| *name == chosen || name.starts_with(&format!("{chosen}-")))
             .min_by_key(|name| name.len())
-            .ok_or_else(|| shim("the chosen toolchain is not installed; run `rustup toolchain install`"))?;
+            .ok_or_else(|| {
+                shim(&format!("toolchain `{chosen}` is not installed; run `rustup toolchain install {chosen}`"))
+            })?;
         let program = home.join("toolchains").join(name).join("bin").join(file_name);
         if ops::metadata(&program).is_ok() {
             Ok(program)
         } else {
-            Err(shim("the chosen toolchain does not have it; run `rustup component add`"))
+            Err(shim(&format!("toolchain `{chosen}` does not have it; run `rustup component add`")))
         }
     }
 
@@ -386,7 +388,10 @@ fn library_path(name: &str, dynamic: &elf::Dynamic, of: &Path) -> Option<PathBuf
         "/lib".into(),
         "/usr/lib".into(),
     ];
-    own.chain(system).map(|dir| Path::new(&dir).join(name)).find(|path| ops::exists(path))
+    let found = own.chain(system).map(|dir| Path::new(&dir).join(name)).find(|path| ops::exists(path))?;
+    // `$ORIGIN/../lib` and the like: a path with `..` in it has no root of its own and could not be mounted.
+    let dir = ops::canonical(found.parent()?).ok()?;
+    Some(dir.join(found.file_name()?))
 }
 
 #[cfg(test)]

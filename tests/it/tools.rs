@@ -171,3 +171,23 @@ fn a_tool_behind_a_link_in_a_home_runs() {
     workspace.events(&["t"]);
     assert_eq!(workspace.read("out.txt"), "made\n");
 }
+
+#[test]
+fn a_program_that_finds_its_libraries_beside_itself_works() {
+    // As rustc does: `$ORIGIN/../lib` in the search path of the program.
+    let mut workspace = TestWorkspace::new(
+        "[task.t]\nrun = \"app > out.txt\"\ninputs = []\noutputs = [\"out.txt\"]\ntools = [\"app\"]\n",
+    );
+    let build = workspace.shell(
+        "cd .. && mkdir -p kit/bin kit/lib && echo 'int answer(void) { return 42; }' > a.c \
+         && printf '#include <stdio.h>\\nint answer(void);\\nint main(void) { printf(\"%%d\\\\n\", answer()); }\\n' > m.c \
+         && cc -shared -fPIC a.c -o kit/lib/libanswer.so && cc m.c -o kit/bin/app -Lkit/lib -lanswer '-Wl,-rpath,$ORIGIN/../lib'",
+    )
+    .output()
+    .expect("sh starts");
+    assert!(build.status.success(), "{}", String::from_utf8_lossy(&build.stderr));
+    let path = format!("{}:{}", workspace.beside("kit/bin").display(), std::env::var("PATH").expect("a PATH"));
+    workspace.set("PATH", &path);
+    workspace.events(&["t"]);
+    assert_eq!(workspace.read("out.txt"), "42\n");
+}
