@@ -16,7 +16,7 @@ use crate::sandbox::init::GRACE;
 use crate::sandbox::launcher::ARGUMENT;
 use crate::sandbox::plain;
 use crate::sandbox::refusal::{Facts, explain};
-use crate::sandbox::spec::{Exit, Finished, Leftover, Level, SandboxError, SandboxSpec, Stream, Usage};
+use crate::sandbox::spec::{Exit, Finished, Leftover, Level, Network, SandboxError, SandboxSpec, Stream, Usage};
 use crate::sandbox::wire::{self, Failure, Purpose, Report, Request, Status};
 
 /// Runs one command so that it sees what its spec says.
@@ -77,13 +77,32 @@ impl Connection {
     }
 
     /// How the launcher ended, if it has.
-    fn ended(&self) -> Option<String> {
+    ///
+    /// It is asked: while it dies its descriptors close one after another and in no order, so that an init may already be silent
+    /// when the launcher's own socket is still open. Takes no longer than a launcher that lives needs to answer, or another to die.
+    fn ended(&self, level: Level) -> Option<String> {
+        if self.lives(level) {
+            return None;
+        }
         let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut fds = [PollFd::new(&self.requests, PollFlags::IN)];
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        rustix::event::poll(&mut fds, Some(&now)).ok().filter(|ready| *ready > 0)?;
-        // Its end of the socket closes while it exits, so this waits for no more than that.
         process.wait().ok().map(|status| format!("{status}"))
+    }
+
+    /// Whether it answers, or cannot be asked for want of something of our own.
+    fn lives(&self, level: Level) -> bool {
+        let Ok((control, answer)) = socket_pair() else { return true };
+        let request = Request { level, network: Network::Loopback, purpose: Purpose::Answer };
+        if let Err(error) = wire::send(&self.requests, &request.encode(), &[answer.as_fd(); wire::DESCRIPTORS_MAX]) {
+            return !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
+        }
+        drop(answer);
+        let mut fds = [PollFd::new(&control, PollFlags::IN)];
+        let patience = Timespec::try_from(REPORT_DELAY_MAX).ok();
+        match rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, patience.as_ref())) {
+            // Stopped by somebody, or the machine is: what it does is not known.
+            Ok(0) | Err(_) => true,
+            Ok(_) => matches!(wire::receive(&control), Ok(Some(_))),
+        }
     }
 }
 
@@ -134,7 +153,7 @@ impl Launched {
 
     /// The connection failed: says so once; the next command gets a new launcher.
     fn gone(&self, connection: &Arc<Connection>, end: Gone) -> SandboxError {
-        let cause = match (end, connection.ended()) {
+        let cause = match (end, connection.ended(self.level)) {
             (_, Some(status)) => {
                 let mut held = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
                 if held.as_ref().is_some_and(|held| Arc::ptr_eq(held, connection)) {

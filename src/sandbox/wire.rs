@@ -45,6 +45,8 @@ pub enum Purpose {
     Run,
     /// Nothing: whether the view can be built was the question.
     Probe,
+    /// The launcher itself answers: whether it lives is the question.
+    Answer,
 }
 
 /// What the launcher must know before it forks.
@@ -54,7 +56,7 @@ pub struct Request {
     pub level: Level,
     /// Whether the network namespace is a new one.
     pub network: Network,
-    /// Run or probe.
+    /// Run, probe or answer.
     pub purpose: Purpose,
 }
 
@@ -66,7 +68,12 @@ impl Request {
             Level::Landlock => 1,
             Level::Namespaces => 2,
         };
-        [level, u8::from(self.network == Network::Host), u8::from(self.purpose == Purpose::Probe)]
+        let purpose = match self.purpose {
+            Purpose::Run => 0,
+            Purpose::Probe => 1,
+            Purpose::Answer => 2,
+        };
+        [level, u8::from(self.network == Network::Host), purpose]
     }
 
     /// Reads them back.
@@ -79,7 +86,12 @@ impl Request {
             _ => return Err(DecodeError::Invalid { what: "level" }),
         };
         let network = if decoder.u8()? == 0 { Network::Loopback } else { Network::Host };
-        let purpose = if decoder.u8()? == 0 { Purpose::Run } else { Purpose::Probe };
+        let purpose = match decoder.u8()? {
+            0 => Purpose::Run,
+            1 => Purpose::Probe,
+            2 => Purpose::Answer,
+            _ => return Err(DecodeError::Invalid { what: "purpose" }),
+        };
         decoder.finish()?;
         Ok(Self { level, network, purpose })
     }
