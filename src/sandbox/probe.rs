@@ -66,6 +66,7 @@ fn namespaces(launcher: &Path) -> Result<(), Refusal> {
         env: BTreeMap::new(),
         cwd: RelPath::root(),
         view: BTreeMap::new(),
+        mtimes: BTreeMap::new(),
         system: true,
         mounts: Vec::new(),
         network: Network::Loopback,

@@ -7,7 +7,7 @@
 //! | `db`, `migrate`, `recover` | connections, versions, damage |
 //! | `pending`, `writer` | the queue of rows and the one thread that commits them |
 //! | `content`, `blobs`, `trees` | bytes by digest |
-//! | `caches` | directories that tasks keep between their runs |
+//! | `caches`, `kept` | directories that tasks keep between their runs; copies to be shown to commands |
 //! | `results`, `history` | the action cache; durations, outcomes, fingerprints |
 //! | `gc`, `mark`, `verify`, `stat`, `archive` | keeping it small and sound, carrying it elsewhere |
 //!
@@ -23,6 +23,7 @@ mod db;
 mod error;
 mod gc;
 mod history;
+mod kept;
 mod layout;
 mod locks;
 mod mark;
@@ -45,6 +46,7 @@ pub use caches::CacheDir;
 pub use error::StoreError;
 pub use gc::{GcMode, GcOptions, GcReport};
 pub use history::{History, TaskRun};
+pub use kept::{Fill, Keep};
 pub use locks::ActionLock;
 pub use open::{OpenOptions, Store};
 pub use results::{ActionResult, LedgerEntry, Recorded};
