@@ -5,6 +5,7 @@ pub mod drive;
 pub mod event;
 pub mod execute;
 pub mod explain;
+pub mod failures;
 pub mod fetch;
 pub mod fix;
 pub mod job;

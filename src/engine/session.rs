@@ -10,6 +10,7 @@ use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::base::tree::Entry;
 use crate::engine::collect::Collected;
+use crate::engine::failures::Failures;
 use crate::engine::secrets::Secrets;
 use crate::fingerprint::roots::{self, Crowds, RootError};
 use crate::fingerprint::system::{self, SystemIdentity};
@@ -173,6 +174,11 @@ impl<'w> Session<'w> {
             cpu,
             state_dir,
         })
+    }
+
+    /// What failed commands of this worktree printed last.
+    pub fn failures(&self) -> Failures {
+        Failures::new(&self.state_dir)
     }
 
     /// Marks the contents that hold secrets: they are in the store to be put in place, and go when the invocation ends.

@@ -39,7 +39,8 @@ pub struct WorkspaceTable {
     /// Name of the workspace, as `${workspace.name}` gives it.
     #[schemars(extend("default" = "workspace"))]
     pub name: Option<At<String>>,
-    /// Patterns of package directories. Default: every directory with a `drystone.toml` that git does not ignore.
+    /// Patterns of package directories. Default: every directory with a `drystone.toml` that git does not ignore. `!` takes away,
+    /// also what an `[[apply]]` names; a list of nothing but `!` takes away from the default.
     pub packages: Option<Vec<At<String>>>,
     /// Whose manifests tell which package depends on which, for `^` in `needs`. Default: none, only `[package] depends`.
     pub package_graph: Option<Vec<At<EcosystemWord>>>,
