@@ -96,6 +96,9 @@ pub fn execute(
             Ok(executed) => return executed,
             Err(broken) => {
                 let refused = matches!(&broken, Broken::Restore(error) if error.is_refusal());
+                if matches!(broken, Broken::Sandbox(SandboxError::Setup { .. })) {
+                    session.levels.forget();
+                }
                 return Executed::Broken { problem: broken.into_diagnostic(session, task), refused };
             }
         }

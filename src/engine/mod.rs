@@ -9,6 +9,7 @@ pub mod failures;
 pub mod fetch;
 pub mod fix;
 pub mod job;
+pub mod levels;
 pub mod log;
 pub mod materialize;
 pub mod owned;
