@@ -349,7 +349,7 @@ fn undeclared_note(session: &Session<'_>, task: TaskId, collected: &Collected) -
     vec![
         Diagnostic::warning(format!("`{}` wrote undeclared files: {}{more}", declared.label, told.join(", ")))
             .at(&declared.place, "they were thrown away")
-            .help("add them to `outputs` to keep them, or to `scratch` to have them thrown away without a word; both are relative to the package"),
+            .help("add them to `outputs` to keep them, or to `scratch` to have them thrown away without a word; both are relative to the package, `scratch` may begin with `//`"),
     ]
 }
 

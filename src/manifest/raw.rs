@@ -188,7 +188,7 @@ pub struct TaskTable {
     /// Directories of the package that are its own and are kept between its runs. They are not in the key: a tool that
     /// compares modification times with them can be misled by a file that is put back with an older time.
     pub caches: Option<Vec<At<String>>>,
-    /// Patterns of what it may write without declaring it; thrown away.
+    /// Patterns of what it may write without declaring it; thrown away. Relative to the package, `//` from the root.
     pub scratch: Option<Vec<At<String>>>,
     /// Whether results are kept; `false` always runs. `true` by default, but `false` where `network = true`: what a server
     /// answers is not in any key.
