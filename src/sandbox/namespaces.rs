@@ -54,6 +54,8 @@ const WRITABLE: [&str; 3] = ["workspace", "tmp", "dev/shm"];
 
 /// Builds everything and enters it. The init's namespaces must be new and its own.
 pub fn build(spec: &SandboxSpec, owner: Owner) -> Result<Built, Failure> {
+    // Directories have the modes that are asked for, whatever the engine was started with.
+    rustix::process::umask(Mode::from_raw_mode(0o022));
     map_ids(owner)?;
     name_host()?;
     if spec.network == Network::Loopback {
