@@ -21,7 +21,7 @@ use crate::manifest::model::{Command, IsolationRequest, RunTask, TaskKind};
 use crate::process::cancel::Cancel;
 use crate::sandbox::open::{Sandbox, open_with};
 use crate::sandbox::spec::{Level, SandboxError};
-use crate::store::Store;
+use crate::store::{Store, TreeDir};
 use crate::workspace::files::SourceFiles;
 use crate::workspace::model::Workspace;
 use crate::workspace::outputs::{OutputIndex, claims_of};
@@ -102,6 +102,7 @@ pub struct Session<'w> {
     tools: Mutex<ResolvedTools>,
     tool_roots: Mutex<BTreeMap<PathBuf, Digest>>,
     crowds: OnceLock<Arc<Crowds>>,
+    tree_dirs: Mutex<BTreeMap<Digest, Arc<TreeDir>>>,
     repository: OnceLock<String>,
     leaked: Mutex<BTreeSet<Digest>>,
     sandboxes: Mutex<BTreeMap<Level, Arc<dyn Sandbox>>>,
@@ -159,6 +160,7 @@ impl<'w> Session<'w> {
             tools: Mutex::default(),
             tool_roots: Mutex::default(),
             crowds: OnceLock::new(),
+            tree_dirs: Mutex::default(),
             repository: OnceLock::new(),
             leaked: Mutex::default(),
             sandboxes: Mutex::default(),
@@ -292,6 +294,16 @@ impl<'w> Session<'w> {
         resolved
     }
 
+    /// The directory of a tree, if this invocation has it already.
+    pub(super) fn known_tree_dir(&self, tree: &Digest) -> Option<Arc<TreeDir>> {
+        held(&self.tree_dirs).get(tree).cloned()
+    }
+
+    /// Keeps hold of the directory of a tree until the invocation ends.
+    pub(super) fn keep_tree_dir(&self, tree: Digest, dir: TreeDir) -> Arc<TreeDir> {
+        Arc::clone(held(&self.tree_dirs).entry(tree).or_insert_with(|| Arc::new(dir)))
+    }
+
     /// Tells which files and directories of the workspace belong to the tools of a task, as far as they are there.
     ///
     /// Cost: one search of the `PATH` per name; tools that lie in the workspace are resolved.
@@ -343,6 +355,10 @@ impl<'w> Session<'w> {
     /// The level a task runs at, or why there is none.
     pub fn level(&self, run: &RunTask) -> Result<Level, Diagnostic> {
         match self.options.isolation.unwrap_or(run.isolation) {
+            IsolationRequest::None if run.root.is_some() => Err(Diagnostic::error(
+                "a task with a `root` runs at the `namespaces` level only",
+            )
+            .help("nothing else can show it another root file system; take `root` out to run it without isolation")),
             IsolationRequest::None => Ok(Level::None),
             IsolationRequest::Auto | IsolationRequest::Namespaces => Ok(Level::Namespaces),
             IsolationRequest::Landlock => {

@@ -46,7 +46,7 @@ pub struct WorkspaceTable {
     /// Branch that `--affected` compares with.
     #[schemars(extend("default" = "main"))]
     pub default_branch: Option<At<String>>,
-    /// What of the machine a task sees beside its inputs.
+    /// What of the machine a task sees beside its inputs. A task with a `root` sees that instead.
     #[schemars(extend("default" = "packages"))]
     pub system: Option<At<SystemWord>>,
     /// Enters the key of every task: change it to start afresh.
@@ -168,9 +168,17 @@ pub struct TaskTable {
     /// Environment variables whose value comes from outside, is not part of the key, and is never logged or stored: a result
     /// whose outputs hold it is not kept.
     pub secret_env: Option<Vec<At<String>>>,
-    /// Programs it runs: names resolved on `PATH`, whose identity is part of the key; or fetch tasks such as `"//:node"`. The
-    /// program of a `run` array is always one.
+    /// Programs it runs: names resolved on `PATH`, whose identity is part of the key; or tasks such as `"//:node"`, fetched or
+    /// run, whose outputs are a tool and are part of the key. Such a tree is mounted read-only at `/tools/node` (`/tools/PACKAGE+node`
+    /// for a task of another package than the root's), beginning at the directory that all its outputs lie in; its `bin`, or itself if
+    /// it has none, comes first in `PATH`, in the order written. The program of a `run` array is always a tool.
     pub tools: Option<Vec<At<String>>>,
+    /// The task whose output tree is the root file system, such as `"//:debian"`: `/usr`, `/bin`, `/etc` and all else come from it,
+    /// read-only, and nothing of the machine's system is visible. Names in `tools` are looked up in it. `/dev`, `/proc`, `/tmp`,
+    /// `/tools`, `/workspace` and `passwd`, `group`, `hosts` and `nsswitch.conf` of `/etc` are always drystone's own; all files belong to
+    /// the one user there is, whoever owns them in an archive. Only at the `namespaces` level. An unpacked archive, or a directory
+    /// that a task makes; not an image in the OCI layout.
+    pub root: Option<At<String>>,
     /// Whether it may use the network.
     #[schemars(extend("default" = false))]
     pub network: Option<At<bool>>,
