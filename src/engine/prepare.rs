@@ -140,7 +140,7 @@ fn prepare_run(
     let toolchain = Toolchain::of(session, run, dependencies)?;
     let level = session.level(run).map_err(|error| error.at(&declared.place, "asked for here"))?;
     let sees = Sees::of(session, run, level);
-    let (tools, argv) = command_line(session, task, run, &toolchain)?;
+    let (tools, argv) = command_line(session, task, run, &toolchain, sees)?;
     let (env, secrets) = environment(session, run, &search_path(&tools, &toolchain, sees));
     let trees_as_tools = toolchain.trees.iter().map(|tree| (tree.label.clone(), tree.digest));
     let trees = fold(&listing);
@@ -212,6 +212,7 @@ pub fn command_line(
     task: TaskId,
     run: &RunTask,
     toolchain: &Toolchain,
+    sees: Sees,
 ) -> Result<(Vec<Arc<Tool>>, Vec<String>), Diagnostic> {
     let declared = &session.workspace.tasks[task];
     let package = &declared.label.package;
@@ -249,6 +250,13 @@ pub fn command_line(
             argv
         }
     };
+    if sees == Sees::Tools {
+        tools.extend(session.implicit_tools(run).map_err(|error| {
+            Diagnostic::error(format!("{error}, and with `system = \"tools\"` every task has it"))
+                .at(&session.workspace.config.place, "declared here")
+                .help("leave `system` out, or give the task a `root`")
+        })?);
+    }
     Ok((tools, argv))
 }
 

@@ -11,13 +11,14 @@ use crate::base::path::RelPath;
 use crate::base::tree::Entry;
 use crate::engine::collect::Collected;
 use crate::engine::secrets::Secrets;
+use crate::fingerprint::packages::Packages;
 use crate::fingerprint::roots::{self, Crowds, RootError};
 use crate::fingerprint::system::{self, SystemIdentity};
 use crate::fingerprint::tools::{self, FileDigest, Tool, ToolContext, ToolError};
 use crate::fs::ops::{self, FsError};
 use crate::graph::build::TaskGraph;
 use crate::manifest::glob::Pattern;
-use crate::manifest::model::{Command, IsolationRequest, RunTask, TaskKind};
+use crate::manifest::model::{Command, IsolationRequest, RunTask, SystemPolicy, TaskKind};
 use crate::process::cancel::Cancel;
 use crate::sandbox::open::{Sandbox, open_with};
 use crate::sandbox::spec::{Level, SandboxError};
@@ -102,6 +103,7 @@ pub struct Session<'w> {
     tools: Mutex<ResolvedTools>,
     tool_roots: Mutex<BTreeMap<PathBuf, Digest>>,
     crowds: OnceLock<Arc<Crowds>>,
+    packages: OnceLock<Arc<Packages>>,
     tree_dirs: Mutex<BTreeMap<Digest, Arc<TreeDir>>>,
     repository: OnceLock<String>,
     leaked: Mutex<BTreeSet<Digest>>,
@@ -160,6 +162,7 @@ impl<'w> Session<'w> {
             tools: Mutex::default(),
             tool_roots: Mutex::default(),
             crowds: OnceLock::new(),
+            packages: OnceLock::new(),
             tree_dirs: Mutex::default(),
             repository: OnceLock::new(),
             leaked: Mutex::default(),
@@ -272,11 +275,35 @@ impl<'w> Session<'w> {
         ToolContext {
             path: variable("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default(),
             crowds: Arc::clone(crowds),
+            alone: self.packages(),
             home,
             directory,
             root: self.workspace.root.clone(),
             overrides: overrides.iter().filter_map(|name| Some(((*name).to_owned(), variable(name)?))).collect(),
         }
+    }
+
+    /// Packages of the machine, where only tools are visible.
+    fn packages(&self) -> Option<Arc<Packages>> {
+        let read = || Arc::new(Packages::read(Path::new("/")));
+        (self.workspace.config.system == SystemPolicy::Tools).then(|| Arc::clone(self.packages.get_or_init(read)))
+    }
+
+    /// What every task has where only tools are visible: a shell, and with output trees among its tools the libraries of the system.
+    pub fn implicit_tools(&self, run: &RunTask) -> Result<Vec<Arc<Tool>>, ToolError> {
+        let mut all = vec![self.tool("/bin/sh", &RelPath::root())?];
+        if !run.tool_trees.is_empty() {
+            let key = (tools::SYSTEM_LIBRARIES.to_owned(), PathBuf::new());
+            let known = held(&self.tools).get(&key).cloned();
+            let resolved = known.unwrap_or_else(|| {
+                let context = self.tool_context(self.workspace.root.clone());
+                let digests = |paths: &[PathBuf]| self.machine_digests(paths);
+                tools::system_libraries(&context, &digests, &|root| self.root_digest(root)).map(Arc::new)
+            });
+            held(&self.tools).insert(key, resolved.clone());
+            all.push(resolved?);
+        }
+        Ok(all)
     }
 
     /// Resolves a tool for a package, once per invocation and directory.

@@ -1,13 +1,13 @@
 //! From a prepared task to the view its sandbox shows. Touches the disk only to make dependency outputs right.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::base::tree::{Entry, Listing};
 use crate::engine::owned::whole_directories;
-use crate::engine::prepare::{Dependency, Prepared, Sees, all_outputs, in_workspace, seen};
+use crate::engine::prepare::{Dependency, PROGRAMS_DIR, Prepared, Sees, all_outputs, in_workspace, seen};
 use crate::engine::restore;
 use crate::engine::session::Session;
 use crate::engine::toolchain_dirs::tree_dir;
@@ -120,6 +120,9 @@ pub fn show(
     mounts.extend(cache_mounts);
     mounts.sort();
     mounts.dedup();
+    if prepared.sees == Sees::Tools {
+        drop_nested(&mut mounts);
+    }
     let (crate::fingerprint::action::Work::Run { argv }, mut env) =
         (&prepared.action.work, prepared.action.env.clone())
     else {
@@ -150,18 +153,37 @@ fn can_bind(session: &Session<'_>, dir: &RelPath, listing: &Listing, run: &RunTa
     there && !written && listing.keys().any(|path| path.starts_with(dir))
 }
 
+/// Drops what one tool brings as a file and another in a directory: it is there with the directory.
+fn drop_nested(mounts: &mut Vec<Mount>) {
+    let same = |mount: &Mount| mount.host == mount.inside && mount.access == Access::ReadOnly;
+    let own: BTreeSet<PathBuf> = mounts.iter().filter(|mount| same(mount)).map(|mount| mount.inside.clone()).collect();
+    mounts.retain(|mount| !same(mount) || !mount.inside.ancestors().skip(1).any(|dir| own.contains(dir)));
+}
+
 /// Where the output trees among the tools go, and the system.
 ///
 /// A cancelled wait leaves one out: the command is not started then.
 fn toolchain_mounts(session: &Session<'_>, prepared: &Prepared) -> Result<(Vec<Mount>, System), restore::RestoreError> {
     let mut mounts = Vec::new();
+    let mut links: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
+    for tool in prepared.tools.iter().filter(|_| prepared.sees == Sees::Tools) {
+        links.extend(tool.links.clone());
+        if let Some(name) = tool.program.file_name() {
+            let name = if tool.name.contains('/') { Path::new(name) } else { Path::new(&tool.name) };
+            links.entry(Path::new(PROGRAMS_DIR).join(name)).or_insert_with(|| tool.program.clone());
+        }
+    }
+    // After all that was declared: what is declared goes before what a script asks for.
+    for (name, program) in prepared.tools.iter().flat_map(|tool| &tool.named) {
+        links.entry(Path::new(PROGRAMS_DIR).join(name)).or_insert_with(|| program.clone());
+    }
     for tree in &prepared.toolchain.trees {
         let Some(dir) = tree_dir(session, tree)? else { continue };
         mounts.push(Mount { host: dir.path().to_owned(), inside: tree.inside.clone(), access: Access::ReadOnly });
     }
     let mut system = match prepared.sees {
         Sees::Machine => System::Host,
-        Sees::Tools | Sees::Root => System::Nothing { links: BTreeMap::new() },
+        Sees::Tools | Sees::Root => System::Nothing { links },
     };
     if let Some(root) = &prepared.toolchain.root
         && let Some(dir) = tree_dir(session, root)?

@@ -322,3 +322,98 @@ fn links_out_of_a_tree_lead_to_nothing_of_the_host() {
     assert!(workspace.read("out.txt").starts_with("drystone:x:1000"), "{}", workspace.read("out.txt"));
     assert_eq!(fs::read_dir(outside.path()).expect("a directory").count(), 1, "nothing was written there");
 }
+
+/// A workspace in which only tools are visible.
+fn alone(manifest: &str) -> TestWorkspace {
+    let workspace = TestWorkspace::empty();
+    workspace.write("drystone.toml", &format!("[workspace]\nname = \"test\"\nsystem = \"tools\"\n\n{manifest}"));
+    workspace
+}
+
+#[test]
+fn with_system_tools_only_what_is_declared_is_there() {
+    let workspace = alone(
+        r#"
+[task.use]
+run = """
+cat in.txt > out.txt
+for path in /usr/bin/env /usr/bin/ls /bin/ls /usr/share/doc /usr/lib/os-release /etc/alternatives /var; do
+  if test -e "$path"; then exit 9; fi
+done
+if command -v ls; then exit 8; fi
+echo $PATH >> out.txt
+"""
+inputs = ["in.txt"]
+outputs = ["out.txt"]
+tools = ["cat"]
+
+[task.array]
+run = ["cat", "in.txt"]
+inputs = ["in.txt"]
+
+[task.undeclared]
+run = "ls"
+inputs = []
+"#,
+    );
+    workspace.write("in.txt", "one\n");
+    workspace.events(&["use", "array"]);
+    assert_eq!(workspace.read("out.txt"), "one\n/tools/.bin\n");
+    assert_eq!(workspace.events_with(&["undeclared"], 1).of("//:undeclared")["failure"]["cause"], "exit code 127");
+    let json = workspace.run(&["explain", "use", "--format", "json"]).expect(0).stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert!(json["fingerprint"]["system"].is_null(), "the package database is not in the key");
+    let tools: Vec<&String> = json["fingerprint"]["tool"].as_object().expect("a map").keys().collect();
+    assert_eq!(tools, ["/bin/sh", "cat"]);
+}
+
+#[test]
+fn with_system_tools_and_nothing_enforced_all_of_the_machine_counts() {
+    let workspace = alone("[task.use]\nrun = \"ls\"\ninputs = []\nisolation = \"none\"\n");
+    workspace.events(&["use"]);
+    let json = workspace.run(&["explain", "use", "--format", "json"]).expect(0).stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert!(!json["fingerprint"]["system"].is_null());
+}
+
+#[test]
+fn with_system_tools_a_tool_is_a_link_or_a_script_or_a_tree_as_ever() {
+    let mut workspace = alone(&format!(
+        "{}{}",
+        MADE.replace("\"mkdir", "\"PATH=$PATH; mkdir")
+            .replace("outputs = [\"out/**\"]", "outputs = [\"out/**\"]\ntools = [\"mkdir\", \"cp\"]"),
+        "[task.named]\nrun = \"make-it > made.txt\"\ninputs = []\noutputs = [\"made.txt\"]\ntools = [\"make-it\"]\n",
+    ));
+    script(&workspace, "gen.sh", "#!/bin/sh\n. \"${0%/*}/../lib/part.sh\"\n");
+    script(&workspace, "part.sh", "echo one\n");
+    let kit = workspace.beside("kit");
+    fs::create_dir_all(kit.join("bin")).expect("a directory");
+    fs::write(kit.join("bin/make-it-1"), "#!/usr/bin/env helper\n").expect("a file");
+    fs::set_permissions(kit.join("bin/make-it-1"), fs::Permissions::from_mode(0o755)).expect("a mode");
+    std::os::unix::fs::symlink("make-it-1", kit.join("bin/make-it")).expect("a link");
+    let helper = workspace.beside("helper/bin/helper");
+    fs::create_dir_all(helper.with_file_name("")).expect("a directory");
+    std::os::unix::fs::symlink("/bin/echo", &helper).expect("a link");
+    let dirs = [kit.join("bin"), helper.with_file_name("")].map(|dir| dir.display().to_string());
+    workspace.set("PATH", &format!("{}:{}", dirs.join(":"), std::env::var("PATH").expect("a PATH")));
+    workspace.events(&["use", "named"]);
+    assert_eq!(workspace.read("used.txt"), "one\n");
+    let made = workspace.read("made.txt");
+    assert!(made.ends_with("/make-it\n"), "the interpreter that `env` looks up is on the PATH: {made}");
+    fs::write(kit.join("bin/make-it-1"), "#!/usr/bin/env helper\n# other\n").expect("a file");
+    assert_eq!(workspace.events(&["use", "named"]).why("//:named"), ["tool make-it changed"]);
+}
+
+#[test]
+fn with_system_tools_python_brings_its_library_along() {
+    let python = "/usr/bin/python3";
+    if !std::path::Path::new(python).exists() || !std::path::Path::new("/var/lib/dpkg/info").exists() {
+        eprintln!("NOT TESTED: there is no {python} of a dpkg package on this machine");
+        return;
+    }
+    let workspace = alone(&format!(
+        "[task.use]\nrun = [\"{python}\", \"-c\", \"import json, ssl, ctypes, sqlite3; open('out.txt', 'w').write(json.dumps(1))\"]\ninputs = []\noutputs = [\"out.txt\"]\n"
+    ));
+    workspace.events(&["use"]);
+    assert_eq!(workspace.read("out.txt"), "1");
+}
