@@ -77,7 +77,12 @@ pub enum EcosystemWord {
 pub enum SystemWord {
     /// `/usr` and what belongs to it, keyed as a whole by the package database.
     Packages,
-    /// Declared tools only, so that unlike machines share results.
+    /// Declared tools only, so that unlike machines share results. Visible are, at their own paths, the file of each tool, its
+    /// interpreter, the libraries that the loader finds, its installation outside of `/usr`, and of a program of a distribution with dpkg
+    /// the directories of the packages built from the same source. `PATH` holds the declared tools, what their scripts name
+    /// through `env`, and `sh`, which every task has. Not visible, and so to be declared, fetched, or given with `root`: programs that a
+    /// tool starts (the `as` and `ld` of `gcc`), libraries it opens by itself or that only `/etc/ld.so.conf` leads to, headers, certificates, settings
+    /// in `/etc`, and on other distributions all data of a tool in `/usr`.
     Tools,
 }
 
@@ -280,6 +285,7 @@ pub struct FetchTable {
     /// BLAKE3 of the file, 64 hexadecimal digits.
     pub blake3: Option<At<String>>,
     /// Whether it is unpacked: `true` and `"auto"` go by the ending, `.tar`, `.tar.gz`, `.tgz`, `.tar.xz`, `.tar.zst` or `.zip`.
+    /// Devices in a top directory `dev` are left out, any others refused; owners and set-user-id bits are not kept.
     #[schemars(extend("default" = false))]
     pub unpack: Option<At<UnpackText>>,
     /// Leading directories dropped when unpacking.

@@ -232,6 +232,27 @@ fn a_root_is_all_there_is() {
 }
 
 #[test]
+fn an_unpacked_archive_is_a_root() {
+    let workspace = with_root("true");
+    let made = workspace.shell(
+        "for file in /bin/sh $(ldd /bin/sh | grep -o '/[^ ]*'); do mkdir -p \"made$(dirname $file)\"; cp -L $file made$file; done; \
+         mkdir -p made/usr/bin made/etc; ln -s /bin/sh made/usr/bin/shell; echo own > made/etc/motd; echo wrong > made/etc/hosts; \
+         chmod u+s made/bin/sh",
+    );
+    assert!({ made }.status().expect("sh starts").success());
+    let fetch = packed(&workspace, "debian", "made");
+    workspace.write(
+        "drystone.toml",
+        &format!(
+            "[workspace]\nname = \"test\"\n{fetch}\n[task.use]\nrun = [\"shell\", \"-euc\", \"read line < /etc/motd; read hosts < /etc/hosts; \
+             echo $line $hosts > out.txt; test ! -u /bin/sh\"]\ninputs = []\noutputs = [\"out.txt\"]\nroot = \"//:debian\"\n"
+        ),
+    );
+    workspace.events(&["use"]);
+    assert_eq!(workspace.read("out.txt"), "own 127.0.0.1 localhost drystone\n");
+}
+
+#[test]
 fn nothing_of_a_root_can_be_written() {
     let workspace = with_root(
         "for place in /x /bin/x /extra.txt /etc/passwd /etc/x; do if (echo x > $place) 2>/dev/null; then exit 9; fi; done; echo fine > out.txt; echo x > /tmp/x",
@@ -388,19 +409,19 @@ fn with_system_tools_a_tool_is_a_link_or_a_script_or_a_tree_as_ever() {
     script(&workspace, "part.sh", "echo one\n");
     let kit = workspace.beside("kit");
     fs::create_dir_all(kit.join("bin")).expect("a directory");
-    fs::write(kit.join("bin/make-it-1"), "#!/usr/bin/env helper\n").expect("a file");
+    fs::write(kit.join("bin/make-it-1"), "#!/usr/bin/env runner\n").expect("a file");
     fs::set_permissions(kit.join("bin/make-it-1"), fs::Permissions::from_mode(0o755)).expect("a mode");
     std::os::unix::fs::symlink("make-it-1", kit.join("bin/make-it")).expect("a link");
-    let helper = workspace.beside("helper/bin/helper");
-    fs::create_dir_all(helper.with_file_name("")).expect("a directory");
-    std::os::unix::fs::symlink("/bin/echo", &helper).expect("a link");
-    let dirs = [kit.join("bin"), helper.with_file_name("")].map(|dir| dir.display().to_string());
+    let runner = workspace.beside("runner/bin/runner");
+    fs::create_dir_all(runner.with_file_name("")).expect("a directory");
+    std::os::unix::fs::symlink("/bin/echo", &runner).expect("a link");
+    let dirs = [kit.join("bin"), runner.with_file_name("")].map(|dir| dir.display().to_string());
     workspace.set("PATH", &format!("{}:{}", dirs.join(":"), std::env::var("PATH").expect("a PATH")));
     workspace.events(&["use", "named"]);
     assert_eq!(workspace.read("used.txt"), "one\n");
     let made = workspace.read("made.txt");
     assert!(made.ends_with("/make-it\n"), "the interpreter that `env` looks up is on the PATH: {made}");
-    fs::write(kit.join("bin/make-it-1"), "#!/usr/bin/env helper\n# other\n").expect("a file");
+    fs::write(kit.join("bin/make-it-1"), "#!/usr/bin/env runner\n# other\n").expect("a file");
     assert_eq!(workspace.events(&["use", "named"]).why("//:named"), ["tool make-it changed"]);
 }
 
