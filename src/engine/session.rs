@@ -10,6 +10,8 @@ use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::base::tree::Entry;
 use crate::engine::collect::Collected;
+use crate::engine::failures::Failures;
+use crate::engine::levels::Levels;
 use crate::engine::secrets::Secrets;
 use crate::fingerprint::packages::Packages;
 use crate::fingerprint::roots::{self, Crowds, RootError};
@@ -109,6 +111,8 @@ pub struct Session<'w> {
     leaked: Mutex<BTreeSet<Digest>>,
     sandboxes: Mutex<BTreeMap<Level, Arc<dyn Sandbox>>>,
     pub(super) tracked: OnceLock<crate::engine::tracked::Tracked>,
+    /// What isolation this machine gives.
+    pub levels: Levels,
     /// What is kept for this worktree between invocations.
     pub(super) state_dir: PathBuf,
 }
@@ -146,6 +150,7 @@ impl<'w> Session<'w> {
         cancel: Cancel,
     ) -> Result<Self, SessionError> {
         let state_dir = store.workspace_dir(&workspace.root)?;
+        let levels = Levels::new(store.dir(), &ambient.program);
         let cpu = rayon::ThreadPoolBuilder::new()
             .thread_name(|index| format!("cpu-{index}"))
             // A lookup that waits for its batch takes up another lookup on its stack, and so on.
@@ -176,8 +181,14 @@ impl<'w> Session<'w> {
             cancel,
             opened: std::time::Instant::now(),
             cpu,
+            levels,
             state_dir,
         })
+    }
+
+    /// What failed commands of this worktree printed last.
+    pub fn failures(&self) -> Failures {
+        Failures::new(&self.state_dir)
     }
 
     /// Marks the contents that hold secrets: they are in the store to be put in place, and go when the invocation ends.
@@ -381,18 +392,17 @@ impl<'w> Session<'w> {
 
     /// The level a task runs at, or why there is none.
     pub fn level(&self, run: &RunTask) -> Result<Level, Diagnostic> {
-        match self.options.isolation.unwrap_or(run.isolation) {
-            IsolationRequest::None if run.root.is_some() => Err(Diagnostic::error(
-                "a task with a `root` runs at the `namespaces` level only",
-            )
-            .help("nothing else can show it another root file system; take `root` out to run it without isolation")),
-            IsolationRequest::None => Ok(Level::None),
-            IsolationRequest::Auto | IsolationRequest::Namespaces => Ok(Level::Namespaces),
-            IsolationRequest::Landlock => {
-                Err(Diagnostic::error("the `landlock` level is not supported by this version")
-                    .help("use `namespaces`, or `none` to run without isolation"))
-            }
+        let level = self.levels.of(self.options.isolation.unwrap_or(run.isolation))?;
+        if run.root.is_some() && level != Level::Namespaces {
+            return Err(Diagnostic::error(format!(
+                "a task with a `root` runs at the `namespaces` level only, and this is `{}`",
+                level.word()
+            ))
+            .help(
+                "nothing else can show it another root file system; `drystone doctor` tells what this machine allows",
+            ));
         }
+        Ok(level)
     }
 
     /// The sandbox of a level, opened once.
