@@ -22,6 +22,8 @@ pub mod scheduler;
 pub mod secrets;
 pub mod session;
 pub mod takeover;
+pub mod toolchain;
+pub mod toolchain_dirs;
 pub mod tracked;
 pub mod unpack;
 pub mod view;

@@ -14,6 +14,7 @@ pub mod open;
 mod plain;
 pub mod probe;
 mod refusal;
+mod rootfs;
 pub mod spec;
 mod start;
 mod tree;

@@ -15,4 +15,5 @@ mod ownership;
 mod run;
 mod stores;
 mod support;
+mod toolchains;
 mod tools;
