@@ -13,7 +13,7 @@ use drystone::base::path::RelPath;
 use drystone::process::cancel::Cancel;
 use drystone::sandbox::launcher;
 use drystone::sandbox::open::{Sandbox, open};
-use drystone::sandbox::spec::{Content, Level, Network, SandboxSpec, View};
+use drystone::sandbox::spec::{Content, Level, Network, SandboxSpec, System, View};
 
 const FILES_PER_DIR: usize = 100;
 
@@ -69,7 +69,7 @@ fn run(sandbox: &dyn Sandbox, view: &dyn Fn() -> BTreeMap<RelPath, View>) -> Dur
         cwd: RelPath::root(),
         view: view(),
         mtimes: BTreeMap::new(),
-        system: true,
+        system: System::Host,
         mounts: Vec::new(),
         network: Network::Loopback,
         timeout: None,

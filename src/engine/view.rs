@@ -1,22 +1,23 @@
 //! From a prepared task to the view its sandbox shows. Reads inputs and keeps copies in the store; changes nothing in the tree.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::engine::ages::{self, Ages};
 use crate::engine::contents::Contents;
 use crate::engine::owned::whole_directories;
-use crate::engine::prepare::{Dependency, Prepared, all_outputs, seen};
+use crate::engine::prepare::{Dependency, PROGRAMS_DIR, Prepared, Sees, all_outputs, in_workspace, seen};
 use crate::engine::restore;
 use crate::engine::session::Session;
 use crate::engine::shape::{self, Whole};
 use crate::engine::showing::Showing;
+use crate::engine::toolchain_dirs::tree_dir;
 use crate::engine::waiting;
 use crate::fs::stat::StatKey;
-use crate::manifest::model::{RunTask, SystemPolicy};
-use crate::sandbox::spec::{Access, Mount, SandboxSpec, View, WORKSPACE_DIR};
+use crate::manifest::model::RunTask;
+use crate::sandbox::spec::{Access, Mount, SandboxSpec, System, View, WORKSPACE_DIR};
 use crate::store::{CacheDir, Stage};
 
 /// A view and the signatures of every source file that it shows.
@@ -64,6 +65,7 @@ pub fn show(
     purpose: Purpose,
 ) -> Result<Shown, restore::RestoreError> {
     let package = session.package(task);
+    let dependencies: Vec<&Dependency> = in_workspace(dependencies).collect();
     // What a dependency makes comes from it, even where the tree had a committed file of that name before.
     let made: BTreeSet<RelPath> = dependencies
         .iter()
@@ -102,9 +104,14 @@ pub fn show(
         view = view.into_iter().map(|(path, view)| (path, changeable(view))).collect();
     }
     let mut mounts: Vec<Mount> = prepared.tools.iter().flat_map(|tool| tool.mounts.iter().cloned()).collect();
+    let (trees, system) = toolchain_mounts(session, prepared)?;
+    mounts.extend(trees);
     mounts.extend(cache_mounts);
     mounts.sort();
     mounts.dedup();
+    if prepared.sees == Sees::Tools {
+        drop_nested(&mut mounts);
+    }
     let (crate::fingerprint::action::Work::Run { argv }, mut env) =
         (&prepared.action.work, prepared.action.env.clone())
     else {
@@ -117,7 +124,7 @@ pub fn show(
         cwd: package.clone(),
         view,
         mtimes: ages.as_ref().map(Ages::unusual).unwrap_or_default(),
-        system: session.workspace.config.system == SystemPolicy::Packages,
+        system,
         mounts,
         network: prepared.action.network,
         timeout: run.timeout,
@@ -135,9 +142,9 @@ fn changeable(view: View) -> View {
 
 /// Where a task may write by what it declares, relative to the workspace: directories above all that it names.
 fn written(run: &RunTask, package: &RelPath) -> Vec<RelPath> {
-    let scratch = run.scratch.items.iter().filter(|item| !item.exclude).map(|item| &item.pattern);
-    let patterns = all_outputs(run).into_iter().chain(scratch).map(|pattern| package.join(&pattern.prefix));
-    patterns.chain(run.caches.iter().map(|cache| package.join(cache))).collect()
+    let scratch = run.scratch.items.iter().filter(|item| !item.exclude).map(|item| item.pattern.prefix.clone());
+    let outputs = all_outputs(run).into_iter().map(|pattern| package.join(&pattern.prefix));
+    outputs.chain(run.caches.iter().map(|cache| package.join(cache))).chain(scratch).collect()
 }
 
 /// The times of the inputs of a task with caches. A cancelled wait leaves them out: the command is not started then.
@@ -159,6 +166,46 @@ fn ages_of(
     let caches: Vec<ages::Cache<'_>> =
         caches.map(|((name, guard), clear)| ages::Cache { name, dir: guard.path(), clear }).collect();
     Ok(Some(Ages::begin(&session.state_dir, label, &prepared.listing, &caches, lock)?))
+}
+
+/// Drops what one tool brings as a file and another in a directory: it is there with the directory.
+fn drop_nested(mounts: &mut Vec<Mount>) {
+    let same = |mount: &Mount| mount.host == mount.inside && mount.access == Access::ReadOnly;
+    let own: BTreeSet<PathBuf> = mounts.iter().filter(|mount| same(mount)).map(|mount| mount.inside.clone()).collect();
+    mounts.retain(|mount| !same(mount) || !mount.inside.ancestors().skip(1).any(|dir| own.contains(dir)));
+}
+
+/// Where the output trees among the tools go, and the system.
+///
+/// A cancelled wait leaves one out: the command is not started then.
+fn toolchain_mounts(session: &Session<'_>, prepared: &Prepared) -> Result<(Vec<Mount>, System), restore::RestoreError> {
+    let mut mounts = Vec::new();
+    let mut links: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
+    for tool in prepared.tools.iter().filter(|_| prepared.sees == Sees::Tools) {
+        links.extend(tool.links.clone());
+        if let Some(name) = tool.program.file_name() {
+            let name = if tool.name.contains('/') { Path::new(name) } else { Path::new(&tool.name) };
+            links.entry(Path::new(PROGRAMS_DIR).join(name)).or_insert_with(|| tool.program.clone());
+        }
+    }
+    // After all that was declared: what is declared goes before what a script asks for.
+    for (name, program) in prepared.tools.iter().flat_map(|tool| &tool.named) {
+        links.entry(Path::new(PROGRAMS_DIR).join(name)).or_insert_with(|| program.clone());
+    }
+    for tree in &prepared.toolchain.trees {
+        let Some(dir) = tree_dir(session, tree)? else { continue };
+        mounts.push(Mount { host: dir.path().to_owned(), inside: tree.inside.clone(), access: Access::ReadOnly });
+    }
+    let mut system = match prepared.sees {
+        Sees::Machine => System::Host,
+        Sees::Tools | Sees::Root => System::Nothing { links },
+    };
+    if let Some(root) = &prepared.toolchain.root
+        && let Some(dir) = tree_dir(session, root)?
+    {
+        system = System::Tree { host: dir.path().to_owned() };
+    }
+    Ok((mounts, system))
 }
 
 /// Private directories of the task, in the store, by label and worktree; with the guards that keep them from everyone else.
