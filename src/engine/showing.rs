@@ -2,7 +2,7 @@
 //! Decides nothing about which directories are whole.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::base::digest::Digest;
 use crate::base::limits::{VIEW_BYTES_MAX, VIEW_FILE_BYTES_MAX};
@@ -21,18 +21,28 @@ use crate::store::{Keep, Stage};
 pub struct Showing<'a> {
     contents: Contents<'a>,
     ages: Option<&'a Ages>,
+    is_secret: &'a dyn Fn(&Digest) -> bool,
     view: BTreeMap<RelPath, View>,
     /// What the command's memory may still take.
     bytes_left: u64,
     loose: Option<Stage>,
+    loose_files: usize,
     changed: Vec<RelPath>,
 }
 
 impl<'a> Showing<'a> {
-    /// An empty one. With `ages`, files have theirs.
-    pub fn new(contents: Contents<'a>, ages: Option<&'a Ages>) -> Self {
-        let view = BTreeMap::new();
-        Self { contents, ages, view, bytes_left: VIEW_BYTES_MAX, loose: None, changed: Vec::new() }
+    /// An empty one. With `ages`, files have theirs; of what `is_secret` no copy stays.
+    pub fn new(contents: Contents<'a>, ages: Option<&'a Ages>, is_secret: &'a dyn Fn(&Digest) -> bool) -> Self {
+        Self {
+            contents,
+            ages,
+            is_secret,
+            view: BTreeMap::new(),
+            bytes_left: VIEW_BYTES_MAX,
+            loose: None,
+            loose_files: 0,
+            changed: Vec::new(),
+        }
     }
 
     /// The view; copies that it shows besides; and the files that are no longer what was digested.
@@ -45,13 +55,17 @@ impl<'a> Showing<'a> {
         let content = if size <= VIEW_FILE_BYTES_MAX && size <= self.bytes_left {
             self.bytes_left -= size;
             self.contents.bytes(path, digest, size)?.map(Content::Bytes)
+        } else if (self.is_secret)(digest) {
+            let to = self.aside()?;
+            let is_whole = self.contents.copy(path, digest, size, &to)?;
+            is_whole.then(|| self.as_seen(path, executable, to)).transpose()?
         } else {
             let alone = Listing::from([(RelPath::root(), Entry::File { digest: *digest, size, executable })]);
             self.keep(path, &alone)?.map(Content::Host)
         };
         let content = match content {
             Some(content) => content,
-            None => Content::Host(self.copy_as_it_is(path, executable)?),
+            None => self.as_it_is(path, executable)?,
         };
         self.view.insert(path.clone(), View::File { content, executable });
         Ok(())
@@ -88,25 +102,45 @@ impl<'a> Showing<'a> {
         Ok(())
     }
 
-    /// Keeps what lies at a path, with paths relative to it; `None` if something is no longer what was digested.
+    /// Keeps what lies at a path, with paths relative to it; `None` if something is no longer what was digested, or a secret.
     fn keep(&self, at: &RelPath, listing: &Listing) -> Result<Option<PathBuf>, RestoreError> {
-        let mtime_ns = |path: &RelPath| self.ages.map_or(MTIME_NS, |ages| ages.of(&at.join(path)));
+        let is_secret = |entry: &Entry| matches!(entry, Entry::File { digest, .. } if (self.is_secret)(digest));
+        if listing.values().any(is_secret) {
+            return Ok(None);
+        }
+        let mtime_ns = |path: &RelPath| self.mtime_ns(&at.join(path));
         let keep = Keep { listing, modes: [input_mode(false), input_mode(true)], mtime_ns: &mtime_ns };
-        self.contents
-            .store
-            .keep(&keep, &mut |path, digest, size, to| self.contents.copy(&at.join(path), digest, size, to))
+        let fill = &mut |path: &RelPath, digest: &Digest, size, to: &Path| {
+            self.contents.copy(&at.join(path), digest, size, to)
+        };
+        self.contents.store.keep(&keep, fill)
     }
 
-    /// Copies a file that changed since it was digested: the command sees it as it is, and its result is not stored.
-    fn copy_as_it_is(&mut self, path: &RelPath, executable: bool) -> Result<PathBuf, RestoreError> {
+    fn mtime_ns(&self, path: &RelPath) -> i64 {
+        self.ages.map_or(MTIME_NS, |ages| ages.of(path))
+    }
+
+    /// Copies a file that changed since it was digested: the command sees what it is now, and its result is not stored.
+    fn as_it_is(&mut self, path: &RelPath, executable: bool) -> Result<Content, RestoreError> {
         self.changed.push(path.clone());
+        let to = self.aside()?;
+        link::copy_file_as_old(&self.contents.root.join(path.as_str()), &to, input_mode(executable))?;
+        self.as_seen(path, executable, to)
+    }
+
+    /// A name for a copy that goes when the command has ended.
+    fn aside(&mut self) -> Result<PathBuf, RestoreError> {
         let stage = match &mut self.loose {
             Some(stage) => stage,
             none => none.insert(self.contents.store.stage()?),
         };
-        let to = stage.path().join(self.changed.len().to_string());
-        link::copy_file_as_old(&self.contents.root.join(path.as_str()), &to, input_mode(executable))?;
-        ops::set_times(&to, MTIME_NS)?;
-        Ok(to)
+        self.loose_files += 1;
+        Ok(stage.path().join(self.loose_files.to_string()))
+    }
+
+    fn as_seen(&self, path: &RelPath, executable: bool, copy: PathBuf) -> Result<Content, RestoreError> {
+        ops::set_mode(&copy, input_mode(executable))?;
+        ops::set_times(&copy, self.mtime_ns(path))?;
+        Ok(Content::Host(copy))
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use crate::base::digest::Digest;
 use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::engine::ages::{self, Ages};
@@ -76,7 +77,8 @@ pub fn show(
     let (cache_mounts, caches) = cache_mounts(session, task, run)?;
     let ages = ages_of(session, task, run, prepared, &caches)?;
     let contents = Contents { root: &session.workspace.root, store: &session.store, made: &made };
-    let mut showing = Showing::new(contents, ages.as_ref());
+    let is_leaking = |digest: &Digest| session.is_leaking(digest);
+    let mut showing = Showing::new(contents, ages.as_ref(), &is_leaking);
     let whole = match purpose {
         Purpose::Run => {
             let complete = dependencies.iter().filter(|dependency| !dependency.interface_only);

@@ -190,6 +190,8 @@ impl Store {
             } else {
                 let made = self.layout.scratch("stage").join(session.lease.scratch_name());
                 ops::create_dir(&made)?;
+                // What is in it may be nobody else's business, and everybody may read the files.
+                ops::set_mode(&made, 0o700)?;
                 let whole = keep.make(&made.join("it"), fill);
                 if !matches!(whole, Ok(true)) {
                     drop(ops::remove_all(&made));

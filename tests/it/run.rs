@@ -402,6 +402,30 @@ fn what_someone_does_to_outputs_of_a_dependency_meanwhile_is_not_seen() {
 }
 
 #[test]
+fn an_input_that_changed_before_it_could_be_shown_is_shown_and_the_result_not_kept() {
+    let workspace = TestWorkspace::new(&format!(
+        "[task.dep]\nrun = \"{WAITING}\"\ninputs = []\ncache = false\ncaches = [\".signal\"]\n[task.t]\nrun = \"cat in/* | tee out.txt | wc -c\"\ninputs = [\"in/*\"]\noutputs = [\"out.txt\"]\nneeds = [\":dep\"]\n"
+    ));
+    let large = |letter: &str| letter.repeat(200_000);
+    for (name, was, is) in [("small", "1".to_owned(), "2".to_owned()), ("large", large("1"), large("2"))] {
+        for other in ["small", "large"] {
+            workspace.write(&format!("in/{other}"), "same");
+        }
+        workspace.write(&format!("in/{name}"), &was);
+        let (child, signal) = start_and_find_signal(&workspace, &["run", "--force", "t"]);
+        workspace.write(&format!("in/{name}"), &is);
+        fs::write(signal.join("stop"), "").expect("a file");
+        assert!(child.wait_with_output().expect("it ends").status.success());
+        assert!(workspace.read("out.txt").contains(&is), "{name} is shown as it is");
+        workspace.write(&format!("in/{name}"), &was);
+        assert!(workspace.events(&["t"]).with("ran").contains("//:t"), "{name}: the tainted result was kept");
+        assert!(workspace.read("out.txt").contains(&was));
+        fs::remove_file(signal.join("started")).expect("it is there");
+        fs::remove_file(signal.join("stop")).expect("it is there");
+    }
+}
+
+#[test]
 fn an_interrupt_ends_the_wait_for_another_process() {
     let workspace =
         TestWorkspace::new(&format!("[task.t]\nrun = \"{WAITING}\"\ninputs = []\ncaches = [\".signal\"]\n"));
