@@ -29,6 +29,7 @@ pub mod takeover;
 pub mod toolchain;
 pub mod toolchain_dirs;
 pub mod tracked;
+mod trust;
 pub mod unpack;
 pub mod view;
 pub mod waiting;
