@@ -14,7 +14,7 @@ use crate::sandbox::spec::Stream;
 /// Options of `logs`.
 #[derive(Args, Clone, Debug)]
 pub struct LogsArgs {
-    /// Which task.
+    /// Which task; of a split one, the parts follow each other.
     #[arg(value_name = "TARGET")]
     pub target: String,
 }
@@ -32,10 +32,12 @@ pub fn replay(log: &Log, out: &Out, err: &Out) {
 /// Replays a log.
 pub fn run(args: LogsArgs, context: &Context) -> Result<ExitKind, CliError> {
     let opened = opening::open(context)?;
-    let (store, result) = opening::result_of(&opened, context, &args.target)?;
-    let log = store.read(&result.stdout_stderr)?.and_then(|bytes| log::decode(&bytes).ok());
-    let log = log.ok_or_else(|| CliError::infrastructure("the log is no longer in the store"))?;
-    replay(&log, &context.out, &context.err);
+    let (store, results) = opening::results_of(&opened, context, &args.target)?;
+    for (_, result) in results {
+        let log = store.read(&result.stdout_stderr)?.and_then(|bytes| log::decode(&bytes).ok());
+        let log = log.ok_or_else(|| CliError::infrastructure("the log is no longer in the store"))?;
+        replay(&log, &context.out, &context.err);
+    }
     Ok(ExitKind::Done)
 }
 

@@ -27,6 +27,7 @@ pub mod schema;
 pub mod store;
 pub mod table;
 pub mod watch;
+pub mod wholes;
 
 #[cfg(test)]
 mod generated;

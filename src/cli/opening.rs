@@ -14,6 +14,7 @@ use crate::engine::plan::{self, PlanError};
 use crate::engine::preview::{self, Forecast, PreviewError};
 use crate::engine::scheduler::OnFailure;
 use crate::engine::session::{Ambient, Committed, Options, Reuse, Session};
+use crate::engine::union::UnionError;
 use crate::fs::ops;
 use crate::graph::build::{self, TaskGraph};
 use crate::graph::select;
@@ -91,6 +92,18 @@ impl Opened {
         }
     }
 
+    /// One task, or all parts of one split task in their order.
+    pub fn select_whole(&self, word: &str) -> Result<Vec<TaskId>, CliError> {
+        let found = self.select(&[word.to_owned()])?;
+        let split = found.first().and_then(|task| self.workspace.split_of(*task));
+        match split
+            .filter(|split| split.parts.len() == found.len() && found.iter().all(|task| split.parts.contains(task)))
+        {
+            Some(split) => Ok(split.parts.clone()),
+            None => Ok(vec![self.select_one(word)?]),
+        }
+    }
+
     /// Problems of the workspace as the error of a command.
     pub fn wrong(&self, diagnostics: Vec<Diagnostic>) -> CliError {
         CliError::Manifest { sources: self.workspace.sources.clone(), diagnostics }
@@ -112,6 +125,16 @@ impl Opened {
         }
     }
 
+    /// Why there is no union, as the error of a command.
+    pub fn union_error(&self, error: UnionError) -> CliError {
+        match error {
+            UnionError::Conflict(diagnostics) => self.wrong(diagnostics),
+            UnionError::Store(error) => error.into(),
+            UnionError::Fs(error) => error.into(),
+            UnionError::Gone(_) => CliError::infrastructure(error.to_string()).help("run it again"),
+        }
+    }
+
     /// A session for looking and running.
     pub fn session<'w>(
         &'w self,
@@ -130,21 +153,29 @@ impl Opened {
     }
 }
 
-/// The stored result that a task would hit now.
-pub fn result_of(opened: &Opened, context: &Context, word: &str) -> Result<(Arc<Store>, ActionResult), CliError> {
-    let task = opened.select_one(word)?;
+/// Tasks with their stored results.
+pub type Results = Vec<(TaskId, ActionResult)>;
+
+/// The stored results that a task would hit now: one, or those of all parts of a split task in their order.
+pub fn results_of(opened: &Opened, context: &Context, word: &str) -> Result<(Arc<Store>, Results), CliError> {
+    let tasks = opened.select_whole(word)?;
     let store = open_store(context, opened.workspace.config.store_bytes_max)?;
     let session = opened.session(context, Arc::clone(&store), looking(), never_cancelled()?)?;
-    let plan = plan::plan(&session, &[task]).map_err(|error| opened.plan_error(error))?;
-    let last = preview::preview_last(&session, &plan).map_err(|error| opened.preview_error(error))?;
-    let found = match last {
-        Some((Forecast::Hit { action }, _)) => store.lookup(&action)?,
-        _ => None,
-    };
-    let label = session.label(task);
-    let missing = || CliError::usage(format!("`{label}` has no result for what is in the tree now"));
-    let result = found.ok_or_else(|| missing().help(format!("`drystone run {label}` makes one")))?;
-    Ok((store, result))
+    let plan = plan::plan(&session, &tasks).map_err(|error| opened.plan_error(error))?;
+    let forecasts = preview::preview(&session, &plan).map_err(|error| opened.preview_error(error))?;
+    session.save_indexes();
+    let mut results = Vec::new();
+    for task in tasks {
+        let found = match &forecasts[plan.positions[&task]] {
+            Forecast::Hit { action } => store.lookup(action)?,
+            Forecast::Run { .. } | Forecast::Depends { .. } => None,
+        };
+        let label = session.label(task);
+        let missing = || CliError::usage(format!("`{label}` has no result for what is in the tree now"));
+        let result = found.ok_or_else(|| missing().help(format!("`drystone run {label}` makes one")))?;
+        results.push((task, result));
+    }
+    Ok((store, results))
 }
 
 /// Options that look and never run.

@@ -24,7 +24,7 @@ use crate::process::cancel::Cancel;
 use crate::process::signals;
 use crate::report::lines::WhyShown;
 use crate::report::story::OutputShown;
-use crate::workspace::outputs::{self, claims_of};
+use crate::workspace::outputs::{self, all_claims};
 
 /// Options of `run`.
 #[derive(Args, Clone, Debug)]
@@ -207,7 +207,7 @@ pub(super) fn once(args: &RunArgs, context: &Context, cancel: &Cancel) -> Result
     } else {
         ExitKind::of_run(summary.ok, summary.interrupted)
     };
-    let claims = opened.workspace.tasks.iter().flat_map(|(id, task)| claims_of(id, task));
+    let claims = all_claims(&opened.workspace).into_iter();
     let outputs = claims.filter(|claim| claim.committed == outputs::Committed::No).map(|claim| claim.pattern).collect();
     Ok(Finished { exit, outputs })
 }

@@ -14,8 +14,10 @@ use crate::engine::restore::{self, Placed, RestoreError};
 use crate::engine::session::{Committed, Reuse, Session};
 use crate::engine::{fetch, log, waiting};
 use crate::manifest::model::TaskKind;
+use crate::manifest::split::Group;
 use crate::sandbox::spec::Level;
 use crate::store::{ActionLock, ActionResult, StoreError, TaskRun};
+use crate::workspace::split::split_of;
 
 /// A result that serves.
 pub struct Success {
@@ -55,6 +57,8 @@ pub struct Mishap {
     pub action: Option<crate::base::digest::Digest>,
     /// Who has to act.
     pub fault: Fault,
+    /// Reports and `on-failure` files of a part of a split task, for its whole to put in place.
+    pub left: Listing,
 }
 
 /// Whose fault a mishap is.
@@ -109,6 +113,9 @@ pub fn look(
     reuse: Reuse,
 ) -> Looked {
     let started = Instant::now();
+    if let Some(problem) = nothing_to_run(session, task) {
+        return Looked::Failed(Box::new(mishap(problem, started, None)));
+    }
     let prepared = match prepare(session, task, sources, &dependencies) {
         Ok(prepared) => prepared,
         Err(problem) => return Looked::Failed(Box::new(mishap(problem, started, None))),
@@ -127,6 +134,17 @@ pub fn look(
     }
     let why = explain::why(session, task, &prepared, reuse);
     Looked::Miss(Box::new(Missed { prepared, dependencies, why, reuse }))
+}
+
+/// The error of a split task without items: that no test was found must not pass for tests that passed.
+fn nothing_to_run(session: &Session<'_>, task: TaskId) -> Option<Diagnostic> {
+    let declared = &session.workspace.tasks[task];
+    let split = split_of(declared).filter(|split| split.part.group == Group::Nothing)?;
+    Some(
+        Diagnostic::error(format!("`{}` has no items, so there is nothing to run", declared.label))
+            .at(&split.place, "no file matches")
+            .help("correct the pattern, which is relative to the package, or take the task out"),
+    )
 }
 
 /// Whether results of the task are kept at all.
@@ -187,6 +205,9 @@ fn settle(
     started: Instant,
     log: &Log,
 ) -> Result<Placed, Settled> {
+    if session.workspace.split_of(task).is_some() {
+        return Ok(Placed::default()); // Once all parts are done, the whole is put in place.
+    }
     let failed = |error: RestoreError| match error {
         RestoreError::Materialize(crate::engine::materialize::MaterializeError::Vanished(_)) => Settled::Vanished,
         error => Settled::Mishap(Box::new(restore_mishap(session, task, error, started))),
@@ -222,6 +243,7 @@ fn settle(
         attempts: 0,
         action: None,
         fault: Fault::Command,
+        left: Listing::new(),
     })))
 }
 
@@ -272,10 +294,10 @@ fn conclude(
             mishap.fault = if refused { Fault::Workspace } else { Fault::Machine };
             Ended::Failed(Box::new(mishap))
         }
-        Executed::Failed { log, failure, duration, attempts } => {
+        Executed::Failed { log, failure, duration, attempts, left } => {
             note(session, task, prepared, duration, true, 0);
             let action = Some(prepared.key);
-            Ended::Failed(Box::new(Mishap { failure, log, duration, attempts, action, fault: Fault::Command }))
+            Ended::Failed(Box::new(Mishap { failure, log, duration, attempts, action, fault: Fault::Command, left }))
         }
         Executed::Passed(passed) => {
             if is_cached(session, task)
@@ -330,7 +352,15 @@ fn note(session: &Session<'_>, task: TaskId, prepared: &Prepared, duration: Dura
 
 fn mishap(problem: Diagnostic, started: Instant, action: Option<crate::base::digest::Digest>) -> Mishap {
     let failure = Failure { cause: problem.message.clone(), exit: None, diagnostics: vec![problem] };
-    Mishap { failure, log: Vec::new(), duration: started.elapsed(), attempts: 0, action, fault: Fault::Command }
+    Mishap {
+        failure,
+        log: Vec::new(),
+        duration: started.elapsed(),
+        attempts: 0,
+        action,
+        fault: Fault::Command,
+        left: Listing::new(),
+    }
 }
 
 fn store_mishap(session: &Session<'_>, task: TaskId, error: &StoreError, started: Instant) -> Mishap {
@@ -345,7 +375,7 @@ fn restore_mishap(session: &Session<'_>, task: TaskId, error: RestoreError, star
     if let RestoreError::Refused(problems) = error {
         let cause = problems.first().map_or_else(String::new, |problem| problem.message.clone());
         let failure = Failure { cause, exit: None, diagnostics: problems };
-        return Mishap { failure, log: Vec::new(), duration: started.elapsed(), attempts: 0, action: None, fault };
+        return Mishap { failure, fault, ..mishap(Diagnostic::error(""), started, None) };
     }
     let problem = Diagnostic::error(format!("outputs of `{}` could not be put in place: {error}", declared.label))
         .at(&declared.place, "declared here")

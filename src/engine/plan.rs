@@ -11,7 +11,8 @@ use crate::engine::scheduler::{Ix, Node, Weight};
 use crate::engine::session::{Reuse, Session};
 use crate::manifest::model::{Command, RunTask, SystemPolicy, TaskKind};
 use crate::store::StoreError;
-use crate::workspace::inputs::{InputFiles, input_files};
+use crate::workspace::inputs::InputFiles;
+use crate::workspace::split::Lister;
 
 /// What a run will work through.
 pub struct Plan {
@@ -162,8 +163,9 @@ fn check_tools(session: &Session<'_>, task: TaskId, run: &RunTask, problems: &mu
 /// Lists the source files of every task and digests all of them in one parallel batch.
 fn read_sources(session: &Session<'_>, tasks: &[TaskId], problems: &mut Vec<Diagnostic>) -> Vec<Sources> {
     let mut listed: Vec<InputFiles> = Vec::with_capacity(tasks.len());
+    let mut lister = Lister::new(session.workspace, &session.files, &session.outputs);
     for task in tasks {
-        match input_files(session.workspace, &session.files, *task, &session.outputs) {
+        match lister.list(*task) {
             Ok(files) => listed.push(files),
             Err(error) => {
                 let place = &session.workspace.tasks[*task].place;

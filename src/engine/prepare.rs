@@ -28,9 +28,9 @@ pub struct Produced {
     pub unstable: bool,
 }
 
-/// A dependency with what it produced.
+/// A dependency with what it produced. All parts of a split task are one dependency.
 pub struct Dependency {
-    /// The task.
+    /// The task; the first part of a split one.
     pub task: TaskId,
     /// Only its `interface` outputs are seen.
     pub interface_only: bool,
@@ -136,11 +136,22 @@ pub fn seen<'a>(
     session: &'a Session<'_>,
     dependency: &'a Dependency,
 ) -> impl Iterator<Item = (&'a RelPath, &'a Entry)> + 'a {
-    let interface: Option<&PatternList> = match &session.workspace.tasks[dependency.task].kind {
-        TaskKind::Run(run) if dependency.interface_only => Some(&run.interface),
-        _ => None,
+    let interface = |task: &TaskId| match &session.workspace.tasks[*task].kind {
+        TaskKind::Run(run) => Some(&run.interface),
+        TaskKind::Fetch(_) => None,
     };
-    dependency.produced.listing.iter().filter(move |(path, _)| interface.is_none_or(|patterns| patterns.matches(path)))
+    let mut interfaces: Option<Vec<&PatternList>> = None;
+    if dependency.interface_only {
+        let parts = session.workspace.parts_beside(&dependency.task);
+        let mut all: Vec<&PatternList> = parts.iter().filter_map(interface).collect();
+        // Parts of one task most often have the same.
+        all.dedup_by(|one, other| {
+            one.items.iter().map(|item| &item.pattern.text).eq(other.items.iter().map(|item| &item.pattern.text))
+        });
+        interfaces = Some(all);
+    }
+    let is_seen = move |path: &RelPath| interfaces.as_ref().is_none_or(|all| all.iter().any(|one| one.matches(path)));
+    dependency.produced.listing.iter().filter(move |(path, _)| is_seen(path))
 }
 
 /// A directory listed for itself is implied once something lies beneath it.

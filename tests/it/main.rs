@@ -11,6 +11,7 @@ mod oracle;
 mod outputs;
 mod ownership;
 mod run;
+mod split;
 mod stores;
 mod support;
 mod tools;
