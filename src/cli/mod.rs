@@ -24,6 +24,7 @@ pub mod reference;
 pub mod reports;
 pub mod run;
 pub mod schema;
+pub mod shard;
 pub mod store;
 pub mod table;
 pub mod watch;

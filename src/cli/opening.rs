@@ -10,6 +10,7 @@ use crate::base::span::Sources;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::engine::execute::now_ms;
+use crate::engine::groups::{Choices, Sizes};
 use crate::engine::plan::{self, PlanError};
 use crate::engine::preview::{self, Forecast, PreviewError};
 use crate::engine::scheduler::OnFailure;
@@ -22,7 +23,7 @@ use crate::process::cancel::Cancel;
 use crate::report::render::render_all;
 use crate::store::{ActionResult, OpenOptions, Store};
 use crate::workspace::discover;
-use crate::workspace::load;
+use crate::workspace::load_grouped;
 use crate::workspace::model::Workspace;
 
 /// A loaded workspace with its graph.
@@ -33,23 +34,32 @@ pub struct Opened {
     pub graph: TaskGraph,
     /// Where the person stands, relative to the root.
     pub here: RelPath,
+    /// The sizes of groups it was loaded with.
+    pub sizes: Sizes,
 }
 
 /// Loads the workspace around the current directory; warnings are told at once.
 pub fn open(context: &Context) -> Result<Opened, CliError> {
+    open_with(context, Choices::Kept)
+}
+
+/// The same with these choices for `per-action = "auto"`.
+pub fn open_with(context: &Context, choices: Choices) -> Result<Opened, CliError> {
     let dir = ops::canonical(&context.dir)?;
     let Some(root) = discover::find_root(&dir) else {
         let message = format!("no `drystone.toml` with `[workspace]` in {} or above it", dir.display());
         return Err(CliError::usage(message).help("`drystone init` writes one; `-C DIR` works in another directory"));
     };
-    let workspace =
-        load(&root).map_err(|error| CliError::Manifest { sources: error.sources, diagnostics: error.diagnostics })?;
+    let store_dir = context.environment.store_dir();
+    let sizes = store_dir.map(|dir| Sizes::read(&dir, &root, choices)).unwrap_or_default();
+    let workspace = load_grouped(&root, &|label, items| sizes.size(label, items))
+        .map_err(|error| CliError::Manifest { sources: error.sources, diagnostics: error.diagnostics })?;
     let graph = build::build(&workspace)
         .map_err(|diagnostics| CliError::Manifest { sources: workspace.sources.clone(), diagnostics })?;
     tell(context, &workspace.sources, &workspace.diagnostics);
     let below = dir.strip_prefix(&root).unwrap_or(std::path::Path::new(""));
     let here = RelPath::parse_bytes(below.as_os_str().as_encoded_bytes()).unwrap_or_default();
-    Ok(Opened { workspace, graph, here })
+    Ok(Opened { workspace, graph, here, sizes })
 }
 
 /// Tells diagnostics on the standard error stream.

@@ -8,6 +8,7 @@ use crate::cli::args::Format;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
+use crate::cli::shard::{self, Shard};
 use crate::cli::table::json;
 use crate::cli::{opening, reach};
 use crate::engine::event::MissReason;
@@ -167,7 +168,8 @@ pub(crate) fn whys(why: &[MissReason]) -> Vec<WireWhy<'_>> {
 /// Shows the plan.
 pub fn run(args: PlanArgs, context: &Context) -> Result<ExitKind, CliError> {
     let why = if args.explain { WhyShown::All } else { WhyShown::First };
-    let wanted = Wanted { targets: &args.targets, affected: args.affected.as_ref(), why, format: args.format };
+    let affected = args.affected.as_ref();
+    let wanted = Wanted { targets: &args.targets, affected, shard: None, why, format: args.format };
     show(&wanted, opening::looking(), context)
 }
 
@@ -177,6 +179,8 @@ pub struct Wanted<'a> {
     pub targets: &'a [String],
     /// `--affected`.
     pub affected: Option<&'a Option<String>>,
+    /// `--shard`.
+    pub shard: Option<Shard>,
     /// How much of the reasons.
     pub why: WhyShown,
     /// How it is written.
@@ -185,13 +189,17 @@ pub struct Wanted<'a> {
 
 /// Writes what a run with these options would do.
 pub fn show(wanted: &Wanted<'_>, options: Options, context: &Context) -> Result<ExitKind, CliError> {
-    let opened = opening::open(context)?;
+    let opened = opening::open_with(context, shard::choices(wanted.shard))?;
     let store = opening::open_store(context, opened.workspace.config.store_bytes_max)?;
     let session = opened.session(context, store, options, opening::never_cancelled()?)?;
     let mut selected = opened.select(wanted.targets)?;
     if let Some(revision) = wanted.affected {
         let affected = reach::affected_tasks(&session, revision.as_deref())?;
         selected.retain(|task| affected.contains_key(task));
+    }
+    if let Some(shard) = wanted.shard {
+        let share = shard.take_from(&mut selected, &session);
+        opening::tell(context, &opened.workspace.sources, &[share]);
     }
     let plan = engine_plan::plan(&session, &selected).map_err(|error| opened.plan_error(error))?;
     let forecasts = preview::preview(&session, &plan).map_err(|error| opened.preview_error(error))?;

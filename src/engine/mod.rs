@@ -7,6 +7,7 @@ pub mod execute;
 pub mod explain;
 pub mod fetch;
 pub mod fix;
+pub mod groups;
 pub mod job;
 pub mod log;
 pub mod materialize;

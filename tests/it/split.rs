@@ -403,3 +403,101 @@ fn mistakes_are_told_with_the_way_out() {
     );
     check("run = \"x ${items}\"\nsplit = { item = \"t\" }", "has no key `item`");
 }
+
+/// What every shard of `total` does, which must be all of it, each task once.
+#[track_caller]
+fn shards(workspace: &TestWorkspace, total: usize, outcome: &str) -> Vec<BTreeSet<String>> {
+    let all: Vec<BTreeSet<String>> = (1..=total)
+        .map(|index| workspace.events(&["test", "--shard", &format!("{index}/{total}")]).with(outcome))
+        .collect();
+    let union: BTreeSet<String> = all.iter().flatten().cloned().collect();
+    assert_eq!(union.len(), all.iter().map(BTreeSet::len).sum::<usize>(), "{all:?}");
+    all
+}
+
+#[test]
+fn shards_do_all_of_the_work_and_none_of_it_twice() {
+    let names = many(20);
+    let workspace = suite(TEST, &names.iter().map(String::as_str).collect::<Vec<_>>());
+    let first = shards(&workspace, 3, "ran");
+    let expect: BTreeSet<String> = names.iter().map(|name| part(name)).collect();
+    assert_eq!(first.iter().flatten().cloned().collect::<BTreeSet<_>>(), expect);
+    assert!(first.iter().all(|one| one.len() <= 7), "without durations they are of one size: {first:?}");
+    assert_eq!(cases(&workspace, "junit.xml").len(), 20);
+    // What was measured here is not what other jobs know: nothing moves.
+    assert_eq!(shards(&workspace, 3, "hit"), first);
+    let archive = workspace.beside("archive");
+    let archive = archive.to_str().expect("a path as text");
+    workspace.run(&["store", "export", "--to", archive]).expect(0);
+    workspace.run(&["store", "import", archive]).expect(0);
+    let by_time = shards(&workspace, 3, "hit");
+    assert_eq!(by_time.iter().flatten().cloned().collect::<BTreeSet<_>>(), expect);
+    let mark = |args: &[&str]| -> String {
+        let ran = workspace.run(args).expect(0);
+        let line = ran.stderr.lines().find(|line| line.contains("of 20 tasks")).expect("it is told").to_owned();
+        line.rsplit(' ').next().expect("a mark").to_owned()
+    };
+    assert_eq!(mark(&["run", "test", "--shard", "1/3"]), mark(&["run", "test", "--shard", "3/3", "--dry-run"]));
+    assert_eq!(workspace.events(&["test", "--shard", "30/40"]).summary()["ok"], true);
+}
+
+#[test]
+fn what_a_shard_needs_comes_along() {
+    let manifest = TEST.replace("inputs = [", "needs = [\":gen\"]\ninputs = [")
+        + "\n[task.gen]\nrun = \"echo x > gen.txt\"\ninputs = []\noutputs = [\"gen.txt\"]\n";
+    let workspace = suite(&manifest, &THREE);
+    let ran: Vec<BTreeSet<String>> =
+        (1..=2).map(|index| workspace.events(&["test", "--shard", &format!("{index}/2")]).with("ran")).collect();
+    assert!(ran[0].contains("//:gen") && ran[0].len() + ran[1].len() == 4, "{ran:?}");
+    for bad in ["0/2", "3/2", "x", "1"] {
+        let ran = workspace.run(&["run", "--shard", bad]).expect(2);
+        assert!(ran.stderr.contains("I from 1 to N"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn automatic_groups_are_chosen_once_and_stay() {
+    let manifest = TEST.replace(" }\nreports", ", per-action = \"auto\" }\nreports");
+    let names = many(40);
+    let workspace = suite(&manifest, &names.iter().map(String::as_str).collect::<Vec<_>>());
+    let first = workspace.run(&["run", "test"]).expect(0);
+    assert!(first.stderr.contains("takes about"), "items of milliseconds belong together: {}", first.stderr);
+    let grouped = workspace.events(&["test"]);
+    assert_eq!(grouped.with("ran"), set(&["//:test[part=1/1]"]));
+    assert_eq!(workspace.events(&["test"]).with("hit"), set(&["//:test[part=1/1]"]));
+    assert_eq!(cases(&workspace, "junit.xml").len(), 40);
+    // Jobs that share work must agree: what this tree chose is its own.
+    let sharded = workspace.run(&["run", "test", "--shard", "1/1", "--dry-run"]).expect(0);
+    assert!(sharded.stderr.contains("has 4 of 4 tasks"), "{}", sharded.stderr);
+}
+
+#[test]
+fn a_split_task_is_one_line_wherever_all_of_it_is_meant() {
+    let names = many(12);
+    let workspace = suite(
+        &format!("{TEST}\n[task.after]\nrun = \"cat junit.xml\"\ninputs = []\nneeds = [\":test\"]\n"),
+        &names.iter().map(String::as_str).collect::<Vec<_>>(),
+    );
+    let listed = workspace.run(&["list"]).expect(0).stdout;
+    assert_eq!(listed, "//:after  run  cat junit.xml\n//:test   run  ./suite ${items}  (12 parts)\n");
+    assert_eq!(workspace.run(&["query", "//..."]).expect(0).stdout, "//:after\n//:test\n");
+    let graph = workspace.run(&["graph"]).expect(0).stdout;
+    assert_eq!(graph.matches("->").count(), 1, "{graph}");
+    let plan = workspace.run(&["plan"]).expect(0).stdout;
+    assert!(plan.starts_with("    run  //:test  12 parts  first run\nperhaps  //:after  "), "{plan}");
+    let ran = workspace.run(&["run"]).expect(0);
+    assert!(ran.stderr.contains("ran  //:test  12 of 12 parts"), "{}", ran.stderr);
+    assert_eq!(ran.stderr.matches("      ran  //:test").count(), 1, "{}", ran.stderr);
+    workspace.write("tests/test_3", "changed");
+    let one = workspace.run(&["query", "//:test[items=tests/test_3]"]).expect(0).stdout;
+    assert_eq!(one, "//:test[items=tests/test_3]\n");
+    assert!(
+        workspace.run(&["plan"]).expect(0).stdout.contains("run  //:test[items=tests/test_3]  tests/test_3 changed")
+    );
+    workspace.run(&["run"]).expect(0);
+    assert!(workspace.run(&["outputs", "//:test"]).expect(0).stdout.contains("junit.xml"));
+    assert_eq!(workspace.run(&["outputs", "//:test"]).expect(0).stdout.lines().count(), 2);
+    workspace.run(&["logs", "//:test"]).expect(0);
+    workspace.run(&["explain", "//:test[items=tests/test_3]"]).expect(0);
+    workspace.run(&["explain", "//:test"]).expect(2);
+}
