@@ -9,6 +9,7 @@ use crate::base::path::RelPath;
 use crate::base::span::Sources;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
+use crate::engine::event::Log;
 use crate::engine::execute::now_ms;
 use crate::engine::groups::{Choices, Sizes};
 use crate::engine::plan::{self, PlanError};
@@ -163,29 +164,46 @@ impl Opened {
     }
 }
 
-/// Tasks with their stored results.
-pub type Results = Vec<(TaskId, ActionResult)>;
+/// What is known of a task as the tree is now.
+pub struct Known {
+    /// The task.
+    pub task: TaskId,
+    /// Its label.
+    pub label: String,
+    /// The stored result that it would hit.
+    pub result: Option<ActionResult>,
+    /// What it printed when it ran last, if it failed then.
+    pub failed: Option<Log>,
+}
 
-/// The stored results that a task would hit now: one, or those of all parts of a split task in their order.
-pub fn results_of(opened: &Opened, context: &Context, word: &str) -> Result<(Arc<Store>, Results), CliError> {
+impl Known {
+    /// The way out where there is no result.
+    pub fn missing(&self) -> CliError {
+        let label = &self.label;
+        CliError::usage(format!("`{label}` has no result for what is in the tree now"))
+            .help(format!("`drystone run {label}` makes one"))
+    }
+}
+
+/// Looks a task up, or all parts of a split one in their order, without running anything.
+pub fn known_of(opened: &Opened, context: &Context, word: &str) -> Result<(Arc<Store>, Vec<Known>), CliError> {
     let tasks = opened.select_whole(word)?;
     let store = open_store(context, opened.workspace.config.store_bytes_max)?;
     let session = opened.session(context, Arc::clone(&store), looking(), never_cancelled()?)?;
     let plan = plan::plan(&session, &tasks).map_err(|error| opened.plan_error(error))?;
     let forecasts = preview::preview(&session, &plan).map_err(|error| opened.preview_error(error))?;
-    session.save_indexes();
-    let mut results = Vec::new();
+    let mut all = Vec::new();
     for task in tasks {
-        let found = match &forecasts[plan.positions[&task]] {
+        let result = match &forecasts[plan.positions[&task]] {
             Forecast::Hit { action } => store.lookup(action)?,
             Forecast::Run { .. } | Forecast::Depends { .. } => None,
         };
         let label = session.label(task);
-        let missing = || CliError::usage(format!("`{label}` has no result for what is in the tree now"));
-        let result = found.ok_or_else(|| missing().help(format!("`drystone run {label}` makes one")))?;
-        results.push((task, result));
+        let failed = session.failures().find(&label);
+        all.push(Known { task, label, result, failed });
     }
-    Ok((store, results))
+    drop(session);
+    Ok((store, all))
 }
 
 /// Options that look and never run.

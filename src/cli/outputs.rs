@@ -62,12 +62,13 @@ pub fn outputs_text(rows: &[OutputRow], format: Format) -> String {
 /// Lists outputs.
 pub fn run(args: OutputsArgs, context: &Context) -> Result<ExitKind, CliError> {
     let opened = opening::open(context)?;
-    let (store, results) = opening::results_of(&opened, context, &args.target)?;
+    let (store, all) = opening::known_of(&opened, context, &args.target)?;
     let mut pieces = Vec::new();
-    for (task, result) in results {
+    for known in all {
+        let result = known.result.as_ref().ok_or_else(|| known.missing())?;
         let listing = store.listing(&result.outputs)?;
         let listing = listing.ok_or_else(|| CliError::infrastructure("the outputs are no longer in the store"))?;
-        pieces.push(Piece { part: task, age: Age::Now, listing: Arc::new(listing) });
+        pieces.push(Piece { part: known.task, age: Age::Now, listing: Arc::new(listing) });
     }
     let Some(first) = pieces.first() else { return Err(CliError::bug("a word selected no task")) };
     let package = opened.workspace.tasks[first.part].label.package.clone();

@@ -17,6 +17,7 @@ use crate::engine::prepare::{Dependency, Produced};
 use crate::engine::scheduler::{Capacity, Effect, Input, Ix, Scheduler};
 use crate::engine::session::Session;
 use crate::engine::tracked;
+use crate::graph::build::Purpose;
 
 /// How a run ended.
 #[derive(Clone, Debug)]
@@ -120,10 +121,10 @@ fn look(session: &Session<'_>, plan: &Plan, ix: Ix, known: &Known<'_>) -> Looked
 /// What a task needs; the parts of a split task are one of them.
 fn dependencies(session: &Session<'_>, plan: &Plan, ix: Ix, known: &Known<'_>) -> Vec<Dependency> {
     let mut all: Vec<Dependency> = Vec::new();
-    let mut seen: BTreeSet<TaskId> = BTreeSet::new();
+    let mut seen: BTreeSet<(TaskId, Purpose)> = BTreeSet::new();
     for (needed, edge) in session.graph.dependencies(plan.tasks[ix]) {
         let task = session.workspace.whole(needed);
-        if !seen.insert(task) {
+        if !seen.insert((task, edge.purpose)) {
             continue;
         }
         let place = plan.positions[&task];
@@ -132,7 +133,7 @@ fn dependencies(session: &Session<'_>, plan: &Plan, ix: Ix, known: &Known<'_>) -
             None => known.produced[place].get(),
         };
         let produced = Arc::clone(produced.expect("the scheduler looks only when all it needs is done"));
-        all.push(Dependency { task, interface_only: edge.interface_only, produced });
+        all.push(Dependency { task, purpose: edge.purpose, interface_only: edge.interface_only, produced });
     }
     all
 }

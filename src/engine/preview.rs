@@ -76,7 +76,7 @@ fn forecast(session: &Session<'_>, plan: &Plan) -> Result<(Vec<Forecast>, Option
         let mut seen = BTreeSet::new();
         for (needed, edge) in session.graph.dependencies(*task) {
             let whole = session.workspace.whole(needed);
-            if !seen.insert(whole) {
+            if !seen.insert((whole, edge.purpose)) {
                 continue;
             }
             let known = match session.workspace.split_of(needed) {
@@ -85,7 +85,8 @@ fn forecast(session: &Session<'_>, plan: &Plan) -> Result<(Vec<Forecast>, Option
             };
             match known {
                 Some(produced) => {
-                    dependencies.push(Dependency { task: whole, interface_only: edge.interface_only, produced });
+                    let (purpose, interface_only) = (edge.purpose, edge.interface_only);
+                    dependencies.push(Dependency { task: whole, purpose, interface_only, produced });
                 }
                 None => unknown.push(session.workspace.whole_label(needed)),
             }

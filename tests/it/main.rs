@@ -1,12 +1,14 @@
 //! Behaviour through the binary, each test in a hermetic temporary workspace.
 
 mod bad_input;
+mod checklist;
 mod commands;
 mod examples;
 mod explain;
 mod key_script;
 mod keys;
 mod leaks;
+mod levels;
 mod oracle;
 mod outputs;
 mod ownership;
@@ -14,4 +16,5 @@ mod run;
 mod split;
 mod stores;
 mod support;
+mod toolchains;
 mod tools;
