@@ -69,7 +69,9 @@ pub fn drive(session: &Session<'_>, plan: &Plan, sink: &mut dyn EventSink) -> Su
             let spawn_run = |ix: Ix, missed: Arc<Missed>| {
                 let sender = sender.clone();
                 job_scope.spawn(move |_| {
-                    guarded(&sender, || Message::Ended(ix, job::run(session, plan.tasks[ix], &missed)));
+                    guarded(&sender, || {
+                        Message::Ended(ix, job::run(session, plan.tasks[ix], &plan.sources[ix], &missed))
+                    });
                 });
             };
             Loop {

@@ -85,7 +85,7 @@ fn fix_one(
         return Err(format!("{:?}\n{}", finished.exit, String::from_utf8_lossy(&said).trim_end()));
     }
     let mut written = Vec::new();
-    for (path, entry) in &sources.listing {
+    for (path, entry) in &sources.all() {
         let Entry::File { digest, executable, .. } = entry else { continue };
         let fixed = finished.workspace.path().join(path.as_str());
         let Some(bytes) = changed(&fixed, digest)? else { continue };

@@ -84,8 +84,9 @@ pub enum Looked {
 
 /// A task that has to run, with everything that was found out about it.
 pub struct Missed {
-    /// The prepared action.
-    pub prepared: Prepared,
+    /// The prepared action. Not of a part of a split task, which is prepared again when it runs: of hundreds of parts that wait, each
+    /// would hold the listing of all it shares with the others.
+    pub prepared: Option<Prepared>,
     /// What it needs.
     pub dependencies: Vec<Dependency>,
     /// Why it runs.
@@ -133,7 +134,8 @@ pub fn look(
         Err(error) => return Looked::Failed(Box::new(store_mishap(session, task, &error, started))),
     }
     let why = explain::why(session, task, &prepared, reuse);
-    Looked::Miss(Box::new(Missed { prepared, dependencies, why, reuse }))
+    let waits_light = session.workspace.split_of(task).is_some();
+    Looked::Miss(Box::new(Missed { prepared: (!waits_light).then_some(prepared), dependencies, why, reuse }))
 }
 
 /// The error of a split task without items: that no test was found must not pass for tests that passed.
@@ -256,9 +258,19 @@ fn way_out(session: &Session<'_>, label: &str) -> String {
 }
 
 /// Runs a task that missed. Only one process runs an action at a time; the others take its result.
-pub fn run(session: &Session<'_>, task: TaskId, missed: &Missed) -> Ended {
+pub fn run(session: &Session<'_>, task: TaskId, sources: &Sources, missed: &Missed) -> Ended {
     let started = Instant::now();
-    let prepared = &missed.prepared;
+    let again;
+    let prepared = match &missed.prepared {
+        Some(prepared) => prepared,
+        None => match prepare(session, task, sources, &missed.dependencies) {
+            Ok(prepared) => {
+                again = prepared;
+                &again
+            }
+            Err(problem) => return Ended::Failed(Box::new(mishap(problem, started, None))),
+        },
+    };
     let cached = is_cached(session, task);
     let lock = match waiting::lock_action(session, &prepared.key) {
         Ok(Some(lock)) => lock,

@@ -52,6 +52,29 @@ pub struct Sources {
     pub stats: Vec<(RelPath, StatKey)>,
     /// Patterns that matched nothing.
     pub warnings: Vec<Diagnostic>,
+    /// Those that it shares with other parts of its task; kept once, since parts may be many.
+    pub shared: Option<Arc<Sources>>,
+}
+
+impl Sources {
+    /// All entries, shared ones included.
+    pub fn all(&self) -> Listing {
+        let mut all = self.listing.clone();
+        all.extend(self.shared.iter().flat_map(|shared| shared.all()));
+        all
+    }
+
+    /// All signatures, shared ones included.
+    pub fn all_stats(&self) -> Vec<(RelPath, StatKey)> {
+        let shared = self.shared.iter().flat_map(|shared| shared.stats.iter());
+        self.stats.iter().chain(shared).cloned().collect()
+    }
+
+    /// All warnings, shared ones included.
+    pub fn all_warnings(&self) -> Vec<Diagnostic> {
+        let shared = self.shared.iter().flat_map(|shared| shared.warnings.iter());
+        self.warnings.iter().chain(shared).cloned().collect()
+    }
 }
 
 /// Whose system a task sees.
@@ -129,7 +152,7 @@ fn prepare_run(
     dependencies: &[Dependency],
 ) -> Result<Prepared, Diagnostic> {
     let declared = &session.workspace.tasks[task];
-    let mut listing = sources.listing.clone();
+    let mut listing = sources.all();
     for dependency in in_workspace(dependencies) {
         let package = session.package(dependency.task);
         for (path, entry) in seen(session, dependency) {
@@ -162,8 +185,8 @@ fn prepare_run(
         task_salt: run.salt.clone(),
     };
     let (key, stream) = action.key();
-    let notes = sources.warnings.clone();
-    let stats = sources.stats.clone();
+    let notes = sources.all_warnings();
+    let stats = sources.all_stats();
     Ok(Prepared { action, key, stream, trees, listing, stats, tools, toolchain, sees, secrets, notes })
 }
 

@@ -315,42 +315,52 @@ pub struct Lister<'a> {
     workspace: &'a Workspace,
     sources: &'a SourceFiles<'a>,
     outputs: &'a OutputIndex<'a>,
-    /// By the first part: the patterns, and what they match without items.
-    shared: HashMap<TaskId, (Vec<String>, InputFiles)>,
+    /// The source files that parts of one task share, without items.
+    pub shared: Vec<InputFiles>,
+    /// Positions in `shared` by the first part and the patterns.
+    known: HashMap<(TaskId, Vec<String>), usize>,
+}
+
+/// The source files of one task.
+#[derive(Default)]
+pub struct Listed {
+    /// Those of its own; for a part, its items.
+    pub own: InputFiles,
+    /// The position of those it shares.
+    pub shared: Option<usize>,
 }
 
 impl<'a> Lister<'a> {
     /// Nothing listed yet.
     pub fn new(workspace: &'a Workspace, sources: &'a SourceFiles<'a>, outputs: &'a OutputIndex<'a>) -> Self {
-        Self { workspace, sources, outputs, shared: HashMap::new() }
+        Self { workspace, sources, outputs, shared: Vec::new(), known: HashMap::new() }
     }
 
     /// The source files of a task; for a part, without the items of the other parts.
     ///
     /// # Errors
     /// See [`InputError`].
-    pub fn list(&mut self, task: TaskId) -> Result<InputFiles, InputError> {
-        let Some(split) = self.workspace.split_of(task) else {
-            return input_files(self.workspace, self.sources, task, self.outputs);
+    pub fn list(&mut self, task: TaskId) -> Result<Listed, InputError> {
+        let input_files = || input_files(self.workspace, self.sources, task, self.outputs);
+        let (Some(split), TaskKind::Run(run)) = (self.workspace.split_of(task), &self.workspace.tasks[task].kind)
+        else {
+            return Ok(Listed { own: input_files()?, shared: None });
         };
-        let TaskKind::Run(run) = &self.workspace.tasks[task].kind else { return Ok(InputFiles::default()) };
-        let patterns = texts(run);
-        let whole = split.parts[0];
-        let known = self.shared.get(&whole).filter(|(known, _)| *known == patterns);
-        let mut files = match known {
-            Some((_, files)) => files.clone(),
+        let key = (split.parts[0], texts(run));
+        let shared = match self.known.get(&key) {
+            Some(position) => *position,
             None => {
-                let mut files = input_files(self.workspace, self.sources, task, self.outputs)?;
+                let mut files = input_files()?;
                 files.files.retain(|path| split.part_of(path).is_none());
-                self.shared.insert(whole, (patterns, files.clone()));
-                files
+                self.shared.push(files);
+                self.known.insert(key, self.shared.len() - 1);
+                self.shared.len() - 1
             }
         };
         let dir = &self.workspace.tasks[task].label.package;
-        let own = run.split.iter().flat_map(|split| split.part.items()).map(|item| dir.join(item));
-        files.files.extend(own);
-        files.files.sort_unstable();
-        Ok(files)
+        let items = run.split.iter().flat_map(|split| split.part.items()).map(|item| dir.join(item));
+        let own = InputFiles { files: items.collect(), ..InputFiles::default() };
+        Ok(Listed { own, shared: Some(shared) })
     }
 }
 
