@@ -27,6 +27,7 @@ pub mod takeover;
 pub mod toolchain;
 pub mod toolchain_dirs;
 pub mod tracked;
+mod trust;
 pub mod union;
 pub mod unpack;
 pub mod view;

@@ -304,7 +304,7 @@ fn command_line_in_root(
     let missing = |name: &str, place: &Place| {
         Diagnostic::error(format!("tool `{name}` is not in the root file system `{}`", root.label))
             .at(place, format!("`{}` needs it", declared.label))
-            .help(format!("make it part of the root, or name the task that makes it: `tools = [\"//:{name}\"]`"))
+            .help("make it part of the root, or name the task that makes it under `tools`, such as `\"//:node\"`")
     };
     if let Some(name) = run.tools.iter().find(|name| root.program_in_root(&name.value).is_none()) {
         return Err(missing(&name.value, &name.place));
