@@ -200,14 +200,14 @@ impl<'w> Session<'w> {
         }));
     }
 
-    /// Whether a content holds a secret, so that no copy of it may stay in the store.
-    pub fn is_leaking(&self, digest: &Digest) -> bool {
-        held(&self.leaked).contains(digest)
-    }
-
     /// The same for content that was made of such.
     pub fn discard_content(&self, digest: Digest) {
         held(&self.leaked).insert(digest);
+    }
+
+    /// Whether a content holds a secret, so that no copy of it may stay in the store.
+    pub fn is_leaking(&self, digest: &Digest) -> bool {
+        held(&self.leaked).contains(digest)
     }
 
     /// Keeps what was learned about files for the next invocation, and removes from the store what must not stay there.
