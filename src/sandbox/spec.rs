@@ -48,9 +48,9 @@ pub const HOST_NAME: &str = "drystone";
 /// zip archive can hold, so that no time zone makes it earlier than the first.
 pub const MTIME_NS: i64 = 315_619_200 * 1_000_000_000;
 
-/// Mode of a file that the command may not change.
+/// Mode of an input. Writable by its bits, for copies of it are; that it cannot be written is the mount's matter.
 pub const fn input_mode(executable: bool) -> u32 {
-    if executable { 0o555 } else { 0o444 }
+    if executable { 0o755 } else { 0o644 }
 }
 
 /// What is in a file of the view.
