@@ -132,6 +132,7 @@ pub fn show(
         network: prepared.action.network,
         timeout: run.timeout,
         stage,
+        observe: false,
     };
     let within = |dir: &RelPath| prepared.listing.keys().filter(|path| path.starts_with(dir)).cloned().collect();
     let whole = whole.into_iter().map(|dir| (dir.clone(), within(&dir))).collect();

@@ -2,17 +2,19 @@
 //!
 //! Three kinds of process take part. The *engine* asks (`open`); it never forks. The *launcher*, a copy of this program with a small
 //! heap (`launcher`), forks for each command an *init* (`init`), which builds the view (`namespaces` or `plain`), starts the command
-//! (`start`), buries everything it started (`tree`) and reports. `wire` is what they say to each other.
+//! (`start`), observes it where that is asked for (`trace`), buries everything it started (`tree`) and reports. `wire` is what they say to each other.
 
 mod init;
 mod kernel;
 pub mod launcher;
 mod namespaces;
+mod observation;
 pub mod open;
 mod plain;
 pub mod probe;
 mod refusal;
 pub mod spec;
 mod start;
+mod trace;
 mod tree;
 mod wire;

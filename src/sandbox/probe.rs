@@ -71,6 +71,7 @@ fn namespaces(launcher: &Path) -> Result<(), Refusal> {
         network: Network::Loopback,
         timeout: None,
         stage: mount_point(),
+        observe: false,
     };
     let report = Launched::new(Level::Namespaces, launcher).and_then(|sandbox| sandbox.probe(&spec));
     match report.map_err(unexpected)? {
