@@ -119,7 +119,9 @@ def listing(path):
 TAGS = {
     "kind": 1, "command": 2, "env": 3, "secret-env": 4, "directory": 5, "input": 6, "tool": 7, "system": 8,
     "platform": 9, "isolation": 10, "network": 11, "outputs": 12, "caches": 13, "salt": 14,
+    "undeclared": 21,
 }
+OPTIONAL = {"undeclared"}
 OPAQUE = {"tool"}
 
 
@@ -145,6 +147,8 @@ def main():
     entries = {os.fsencode(name): listing(os.path.join(root, name)) for name in inputs}
     stream = b""
     for field in sorted(TAGS, key=TAGS.get):
+        if field in OPTIONAL and field not in fingerprint:
+            continue
         if field == "input":
             stream += struct.pack("<H", TAGS[field]) + b"\1" + text(tree_digest(entries))
         else:

@@ -13,7 +13,7 @@ use crate::engine::execute::now_ms;
 use crate::engine::plan::{self, PlanError};
 use crate::engine::preview::{self, Forecast, PreviewError};
 use crate::engine::scheduler::OnFailure;
-use crate::engine::session::{Ambient, Committed, Options, Reuse, Session};
+use crate::engine::session::{Ambient, Committed, Observe, Options, Reuse, Session};
 use crate::fs::ops;
 use crate::graph::build::{self, TaskGraph};
 use crate::graph::select;
@@ -155,6 +155,7 @@ pub fn looking() -> Options {
         reuse: Reuse::Results,
         isolation: None,
         committed: Committed::Check,
+        observe: Observe::AfterFailure,
     }
 }
 

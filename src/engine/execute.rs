@@ -17,10 +17,11 @@ use crate::engine::restore::{self, RestoreError};
 use crate::engine::secrets::Secrets;
 use crate::engine::session::Session;
 use crate::engine::takeover;
+use crate::engine::undeclared;
 use crate::engine::view;
 use crate::manifest::glob::{Pattern, PatternList};
-use crate::manifest::model::RunTask;
-use crate::sandbox::spec::{Exit, Finished, SandboxError, Usage};
+use crate::manifest::model::{RunTask, Undeclared};
+use crate::sandbox::spec::{Exit, Finished, Observation, SandboxError, Usage};
 use crate::store::{ActionLock, ActionResult, StoreError};
 
 /// What came of running a task.
@@ -93,7 +94,16 @@ pub fn execute(
         match executed {
             Ok(Executed::Failed { ref failure, .. })
                 if attempts <= run.retries && failure.exit.is_some() && !session.cancel.is_cancelled() => {}
-            Ok(executed) => return executed,
+            Ok(mut executed) => {
+                if let Executed::Failed { failure, duration, .. } = &mut executed
+                    && let Some(exit) = failure.exit
+                {
+                    let looked = (exit, *duration);
+                    let missed = undeclared::look_again(session, task, run, prepared, dependencies, looked);
+                    failure.diagnostics.extend(missed);
+                }
+                return executed;
+            }
             Err(broken) => {
                 let refused = matches!(&broken, Broken::Restore(error) if error.is_refusal());
                 return Executed::Broken { problem: broken.into_diagnostic(session, task), refused };
@@ -153,7 +163,8 @@ fn attempt(
 ) -> Result<Executed, Broken> {
     let sandbox = session.sandbox(prepared.action.isolation)?;
     let stage = session.store.stage()?;
-    let shown = view::show(session, task, run, prepared, dependencies, stage.path().to_owned())?;
+    let mut shown = view::show(session, task, run, prepared, dependencies, stage.path().to_owned())?;
+    shown.spec.observe = undeclared::is_observed(session, run);
     let spec = &shown.spec;
     let secrets = session.secrets_reaching(task);
     let mut capture = LogCapture::new(secrets.clone());
@@ -174,8 +185,11 @@ fn attempt(
     if finished.exit == Exit::Cancelled {
         return Ok(Executed::Cancelled { log });
     }
+    let seen = finished.observation.as_ref();
     if finished.exit != Exit::Code(0) {
-        let diagnostics = collect_after_failure(session, task, run, &spec.view, &finished);
+        let mut diagnostics = collect_after_failure(session, task, run, &spec.view, &finished);
+        let missed = seen.and_then(|seen| observed_note(session, task, run, prepared, seen));
+        diagnostics.extend(missed);
         let failure = Failure { cause: exit_sentence(finished.exit, run), exit: Some(finished.exit), diagnostics };
         return Ok(Executed::Failed { log, failure, duration, attempts });
     }
@@ -205,8 +219,15 @@ fn attempt(
     {
         return Ok(Executed::Failed { log, failure, duration, attempts });
     }
+    if let Some(failure) = forbidden_access(session, task, run, prepared, seen, &collected) {
+        return Ok(Executed::Failed { log, failure, duration, attempts });
+    }
     let changed = view::first_change(session, &shown);
     let mut notes = undeclared_note(session, task, &collected);
+    notes.extend(seen.and_then(|seen| observed_note(session, task, run, prepared, seen)));
+    let unproven = unproven_note(session, task, run, seen);
+    let proven = unproven.is_none();
+    notes.extend(unproven);
     if let Some(path) = &changed {
         notes.push(
             Diagnostic::warning(format!(
@@ -227,7 +248,7 @@ fn attempt(
         usage: finished.usage,
         attempts,
         notes,
-        storable: changed.is_none() && collected.leaking.is_empty(),
+        storable: changed.is_none() && collected.leaking.is_empty() && proven,
     }))
 }
 
@@ -348,6 +369,43 @@ fn undeclared_note(session: &Session<'_>, task: TaskId, collected: &Collected) -
             .at(&declared.place, "they were thrown away")
             .help("add them to `outputs` to keep them, or to `scratch` to have them thrown away without a word; both are relative to the package"),
     ]
+}
+
+/// What an observed command looked for and does not see.
+fn observed_note(
+    session: &Session<'_>,
+    task: TaskId,
+    run: &RunTask,
+    prepared: &Prepared,
+    seen: &Observation,
+) -> Option<Diagnostic> {
+    let headline = Diagnostic::note(format!("looked at what `{}` touched", session.label(task)));
+    undeclared::find(session, task, run, prepared, seen).told(headline)
+}
+
+/// The failure of a command that touched what it does not declare, where that is forbidden.
+fn forbidden_access(
+    session: &Session<'_>,
+    task: TaskId,
+    run: &RunTask,
+    prepared: &Prepared,
+    seen: Option<&Observation>,
+    collected: &Collected,
+) -> Option<Failure> {
+    let findings = undeclared::find(session, task, run, prepared, seen?);
+    let problem = undeclared::violation(session, task, findings, &collected.undeclared)?;
+    let cause = "it touched what it does not declare".to_owned();
+    Some(Failure { cause, exit: Some(Exit::Code(0)), diagnostics: vec![problem] })
+}
+
+/// Where nothing undeclared may be touched and not all was seen, nothing is proven.
+fn unproven_note(session: &Session<'_>, task: TaskId, run: &RunTask, seen: Option<&Observation>) -> Option<Diagnostic> {
+    let gap = seen?.gap.as_ref()?;
+    let declared = &session.workspace.tasks[task];
+    (run.undeclared == Undeclared::Error).then(|| {
+        let message = format!("not all that `{}` touched was seen: {gap}; its result is not kept", declared.label);
+        Diagnostic::warning(message).at(&declared.place, "declared here").help("leave `undeclared = \"error\"` out")
+    })
 }
 
 /// Stores a result; the first one for an action wins.

@@ -21,6 +21,7 @@ pub mod secrets;
 pub mod session;
 pub mod takeover;
 pub mod tracked;
+pub mod undeclared;
 pub mod unpack;
 pub mod view;
 pub mod waiting;

@@ -14,7 +14,7 @@ use crate::fingerprint::system;
 use crate::fingerprint::tools::Tool;
 use crate::fs::stat::StatKey;
 use crate::manifest::glob::{Pattern, PatternList};
-use crate::manifest::model::{Command, FetchTask, RunTask, SystemPolicy, TaskKind, Unpack};
+use crate::manifest::model::{Command, FetchTask, RunTask, SystemPolicy, TaskKind, Undeclared, Unpack};
 use crate::sandbox::spec::{HOME_DIR, Level, Network, SCRATCH_DIR};
 
 /// The outputs of a finished task, as its dependants see them.
@@ -125,6 +125,7 @@ fn prepare_run(
         caches: run.caches.iter().map(|cache| cache.as_str().to_owned()).collect(),
         workspace_salt: session.workspace.config.salt.clone(),
         task_salt: run.salt.clone(),
+        undeclared: run.undeclared,
     };
     let (key, stream) = action.key();
     let notes = sources.warnings.clone();
@@ -258,6 +259,7 @@ fn prepare_fetch(session: &Session<'_>, task: TaskId, fetch: &FetchTask) -> Prep
         caches: Vec::new(),
         workspace_salt: None,
         task_salt: None,
+        undeclared: Undeclared::Warn,
     };
     let (key, stream) = action.key();
     Prepared {

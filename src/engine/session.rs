@@ -57,6 +57,15 @@ pub enum Committed {
     Fix,
 }
 
+/// When commands are observed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Observe {
+    /// Once more after a failure, where that is cheap.
+    AfterFailure,
+    /// Whenever they run (`--observe`).
+    Always,
+}
+
 /// Choices of one invocation.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -70,6 +79,8 @@ pub struct Options {
     pub isolation: Option<IsolationRequest>,
     /// What happens to committed outputs.
     pub committed: Committed,
+    /// When commands are observed.
+    pub observe: Observe,
 }
 
 /// Everything one invocation shares between its threads.

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use crate::base::digest::Digest;
 use crate::base::path::RelPath;
 use crate::fingerprint::sink::{DigestSink, Field, FingerprintSink, RecordSink};
-use crate::manifest::model::Expected;
+use crate::manifest::model::{Expected, Undeclared};
 use crate::sandbox::spec::{Level, Network};
 
 /// What an action does.
@@ -65,6 +65,8 @@ pub struct Action {
     pub workspace_salt: Option<String>,
     /// Salt of the task.
     pub task_salt: Option<String>,
+    /// What follows when it touches what it does not declare: one that passes although that is forbidden says more.
+    pub undeclared: Undeclared,
 }
 
 impl Action {
@@ -86,6 +88,7 @@ impl Action {
             caches,
             workspace_salt,
             task_salt,
+            undeclared,
         } = self;
         match work {
             Work::Run { argv } => {
@@ -126,6 +129,10 @@ impl Action {
             .filter_map(|(name, salt)| salt.as_ref().map(|salt| (name.as_bytes(), salt.as_bytes())))
             .collect();
         sink.map(Field::Salt, &salts);
+        // Left out where it is as ever, so that a task without it keeps its key.
+        if *undeclared == Undeclared::Error {
+            sink.one(Field::Undeclared, Some(b"error"));
+        }
     }
 
     /// Digest and stream in one walk.
@@ -167,6 +174,7 @@ mod tests {
             caches: vec![".cache".into()],
             workspace_salt: None,
             task_salt: Some("1".into()),
+            undeclared: Undeclared::Warn,
         }
     }
 
@@ -197,6 +205,7 @@ mod tests {
             ("caches", vary(&|a| a.caches.clear())),
             ("task salt", vary(&|a| a.task_salt = None)),
             ("workspace salt", vary(&|a| a.workspace_salt = Some(String::new()))),
+            ("undeclared", vary(&|a| a.undeclared = Undeclared::Error)),
             (
                 "work",
                 vary(&|a| {

@@ -178,6 +178,17 @@ pub struct RunTask {
     pub fix: Option<Command>,
     /// `salt`.
     pub salt: Option<String>,
+    /// `undeclared`.
+    pub undeclared: Undeclared,
+}
+
+/// `undeclared`: what follows when a task touches what it does not declare.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Undeclared {
+    /// It is told, where it may be why the task failed.
+    Warn,
+    /// The task is always observed, and fails.
+    Error,
 }
 
 /// A command line.

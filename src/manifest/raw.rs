@@ -210,6 +210,20 @@ pub struct TaskTable {
     pub extends: Option<At<String>>,
     /// Enters its key: change it to run it afresh.
     pub salt: Option<At<String>>,
+    /// What follows when it looks for a file of the workspace that it does not declare, or writes one.
+    #[schemars(extend("default" = "warn"))]
+    pub undeclared: Option<At<UndeclaredWord>>,
+}
+
+/// What follows when a task touches what it does not declare.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub enum UndeclaredWord {
+    /// It is told. A task that failed within seconds is run once more under observation to find out what it missed.
+    Warn,
+    /// The task always runs under observation, and fails.
+    Error,
 }
 
 /// `matrix` of a task: axes and their values.

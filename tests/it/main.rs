@@ -14,3 +14,4 @@ mod run;
 mod stores;
 mod support;
 mod tools;
+mod undeclared;
