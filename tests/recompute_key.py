@@ -119,10 +119,10 @@ def listing(path):
 TAGS = {
     "kind": 1, "command": 2, "env": 3, "secret-env": 4, "directory": 5, "input": 6, "tool": 7, "system": 8,
     "platform": 9, "isolation": 10, "network": 11, "outputs": 12, "caches": 13, "salt": 14,
-    "undeclared": 21,
+    "traced": 19, "undeclared": 21,
 }
-OPTIONAL = {"undeclared"}
-OPAQUE = {"tool"}
+OPTIONAL = {"traced", "undeclared"}
+OPAQUE = {"tool", "traced"}
 
 
 def value_bytes(field, value):

@@ -1,5 +1,6 @@
 //! Runs one prepared task: sandbox, collection, storing. Knows nothing of what runs beside it.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::base::diagnostic::Diagnostic;
@@ -15,13 +16,16 @@ use crate::engine::owned::Ground;
 use crate::engine::prepare::{Dependency, Prepared, all_outputs};
 use crate::engine::restore::{self, RestoreError};
 use crate::engine::secrets::Secrets;
-use crate::engine::session::Session;
+use crate::engine::session::{Observe, Session};
 use crate::engine::takeover;
+use crate::engine::traced::{self, Keyed};
 use crate::engine::undeclared;
 use crate::engine::view;
+use crate::fs::ops::FsError;
+use crate::fs::stat::StatKey;
 use crate::manifest::glob::{Pattern, PatternList};
-use crate::manifest::model::{RunTask, Undeclared};
-use crate::sandbox::spec::{Exit, Finished, Observation, SandboxError, Usage};
+use crate::manifest::model::{Inputs, RunTask, Undeclared};
+use crate::sandbox::spec::{Exit, Finished, Observation, SandboxError, Usage, View};
 use crate::store::{ActionLock, ActionResult, StoreError};
 
 /// What came of running a task.
@@ -69,6 +73,8 @@ pub struct Passed {
     pub attempts: u32,
     /// Things worth saying.
     pub notes: Vec<Diagnostic>,
+    /// The action with what was touched in it, for a traced task.
+    pub keyed: Option<Box<Keyed>>,
     /// Whether the result may be stored: not if an input changed meanwhile, nor if an output holds a secret.
     pub storable: bool,
 }
@@ -123,6 +129,8 @@ enum Broken {
     Store(#[from] StoreError),
     #[error(transparent)]
     Collect(#[from] collect::CollectError),
+    #[error(transparent)]
+    Fs(#[from] FsError),
 }
 
 impl Broken {
@@ -163,6 +171,7 @@ fn attempt(
 ) -> Result<Executed, Broken> {
     let sandbox = session.sandbox(prepared.action.isolation)?;
     let stage = session.store.stage()?;
+    let begun = StatKey::at(stage.path())?;
     let mut shown = view::show(session, task, run, prepared, dependencies, stage.path().to_owned())?;
     shown.spec.observe = undeclared::is_observed(session, run);
     let spec = &shown.spec;
@@ -224,20 +233,16 @@ fn attempt(
     }
     let changed = view::first_change(session, &shown);
     let mut notes = undeclared_note(session, task, &collected);
-    notes.extend(seen.and_then(|seen| observed_note(session, task, run, prepared, seen)));
+    notes.extend(changed.as_ref().map(|path| changed_note(session, task, path)));
+    if session.options.observe == Observe::Always {
+        notes.extend(seen.and_then(|seen| observed_note(session, task, run, prepared, seen)));
+    }
     let unproven = unproven_note(session, task, run, seen);
     let proven = unproven.is_none();
     notes.extend(unproven);
-    if let Some(path) = &changed {
-        notes.push(
-            Diagnostic::warning(format!(
-                "`{path}` changed while `{}` ran; its result is not kept",
-                session.label(task)
-            ))
-            .help("run it again when the file is at rest"),
-        );
-    }
     notes.extend(leak_note(session, task, &secrets, &collected));
+    let keyed = key_of_traced(session, task, run, prepared, seen, (&spec.view, &begun));
+    let keyed = keyed.map_err(|note| notes.push(note));
     let trees = fold(&collected.listing);
     session.store.put_trees(&trees)?;
     Ok(Executed::Passed(Passed {
@@ -248,8 +253,30 @@ fn attempt(
         usage: finished.usage,
         attempts,
         notes,
-        storable: changed.is_none() && collected.leaking.is_empty() && proven,
+        storable: changed.is_none() && collected.leaking.is_empty() && proven && keyed.is_ok(),
+        keyed: keyed.unwrap_or_default(),
     }))
+}
+
+fn changed_note(session: &Session<'_>, task: TaskId, path: &RelPath) -> Diagnostic {
+    let label = session.label(task);
+    Diagnostic::warning(format!("`{path}` changed while `{label}` ran; its result is not kept"))
+        .help("run it again when the file is at rest")
+}
+
+/// The action with what was touched in it, where that is asked for; or why there is none.
+fn key_of_traced(
+    session: &Session<'_>,
+    task: TaskId,
+    run: &RunTask,
+    prepared: &Prepared,
+    seen: Option<&Observation>,
+    (view, begun): (&BTreeMap<RelPath, View>, &StatKey),
+) -> Result<Option<Box<Keyed>>, Diagnostic> {
+    if !matches!(run.inputs, Inputs::Traced) || !run.cache {
+        return Ok(None);
+    }
+    traced::keyed(session, task, run, prepared, seen, view, begun).map(|keyed| Some(Box::new(keyed)))
 }
 
 /// Names the file, never the value.
@@ -289,7 +316,7 @@ fn collect_after_failure(
     session: &Session<'_>,
     task: TaskId,
     run: &RunTask,
-    view: &std::collections::BTreeMap<RelPath, crate::sandbox::spec::View>,
+    view: &BTreeMap<RelPath, View>,
     finished: &Finished,
 ) -> Vec<Diagnostic> {
     if run.on_failure.is_empty() {
@@ -418,10 +445,18 @@ pub fn record(
     passed: &Passed,
     lock: ActionLock,
 ) -> Result<(), StoreError> {
+    let (key, stream) = match &passed.keyed {
+        Some(keyed) => {
+            // Queued before the result: it leads to it.
+            session.store.note_path_set(&prepared.key, &keyed.set);
+            (keyed.key, &keyed.stream)
+        }
+        None => (prepared.key, &prepared.stream),
+    };
     session.store.put_trees(&prepared.trees)?;
     let log = session.store.put_bytes(&log::encode(&passed.log))?;
     let result = ActionResult {
-        action: prepared.key,
+        action: key,
         outputs: passed.outputs,
         stdout_stderr: log,
         exit: 0,
@@ -433,7 +468,7 @@ pub fn record(
         workspace: session.worktree(),
         created_ms: now_ms(),
     };
-    session.store.record_held(result, &prepared.stream, Some(lock)).map(drop)
+    session.store.record_held(result, stream, Some(lock)).map(drop)
 }
 
 /// Milliseconds since 1970.

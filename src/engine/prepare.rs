@@ -9,12 +9,12 @@ use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::base::tree::{Entry, Listing, TreeSet, fold};
 use crate::engine::session::Session;
-use crate::fingerprint::action::{Action, Work};
+use crate::fingerprint::action::{Action, Tracing, Work};
 use crate::fingerprint::system;
 use crate::fingerprint::tools::Tool;
 use crate::fs::stat::StatKey;
 use crate::manifest::glob::{Pattern, PatternList};
-use crate::manifest::model::{Command, FetchTask, RunTask, SystemPolicy, TaskKind, Undeclared, Unpack};
+use crate::manifest::model::{Command, FetchTask, Inputs, RunTask, SystemPolicy, TaskKind, Undeclared, Unpack};
 use crate::sandbox::spec::{HOME_DIR, Level, Network, SCRATCH_DIR};
 
 /// The outputs of a finished task, as its dependants see them.
@@ -106,7 +106,9 @@ fn prepare_run(
     let (tools, argv) = command_line(session, task, run)?;
     let level = session.level(run).map_err(|error| error.at(&declared.place, "asked for here"))?;
     let (env, secrets) = environment(session, run, &tools);
-    let trees = fold(&listing);
+    let is_traced = matches!(run.inputs, Inputs::Traced);
+    // What a traced task sees of its dependencies is in the key as far as it was touched.
+    let trees = if is_traced { fold(&Listing::new()) } else { fold(&listing) };
     let action = Action {
         work: Work::Run { argv },
         env,
@@ -126,6 +128,7 @@ fn prepare_run(
         workspace_salt: session.workspace.config.salt.clone(),
         task_salt: run.salt.clone(),
         undeclared: run.undeclared,
+        tracing: if is_traced { Tracing::Unknown } else { Tracing::No },
     };
     let (key, stream) = action.key();
     let notes = sources.warnings.clone();
@@ -260,6 +263,7 @@ fn prepare_fetch(session: &Session<'_>, task: TaskId, fetch: &FetchTask) -> Prep
         workspace_salt: None,
         task_salt: None,
         undeclared: Undeclared::Warn,
+        tracing: Tracing::No,
     };
     let (key, stream) = action.key();
     Prepared {

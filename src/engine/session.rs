@@ -116,6 +116,7 @@ pub struct Session<'w> {
     repository: OnceLock<String>,
     leaked: Mutex<BTreeSet<Digest>>,
     sandboxes: Mutex<BTreeMap<Level, Arc<dyn Sandbox>>>,
+    pub(super) traced_sources: OnceLock<Arc<crate::engine::visible::Sources>>,
     pub(super) tracked: OnceLock<crate::engine::tracked::Tracked>,
     /// What is kept for this worktree between invocations.
     pub(super) state_dir: PathBuf,
@@ -173,6 +174,7 @@ impl<'w> Session<'w> {
             repository: OnceLock::new(),
             leaked: Mutex::default(),
             sandboxes: Mutex::default(),
+            traced_sources: OnceLock::new(),
             tracked: OnceLock::new(),
             workspace,
             graph,

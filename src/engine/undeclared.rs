@@ -53,7 +53,9 @@ impl Findings {
 
 /// Whether the command is observed whenever it runs.
 pub fn is_observed(session: &Session<'_>, run: &RunTask) -> bool {
-    session.options.observe == Observe::Always || run.undeclared == Undeclared::Error
+    session.options.observe == Observe::Always
+        || run.undeclared == Undeclared::Error
+        || matches!(run.inputs, Inputs::Traced)
 }
 
 /// Runs a failed command once more to see what it missed; tells only what it found, or how to look where that takes too long.
@@ -196,6 +198,8 @@ impl Looker<'_> {
         };
         match &self.run.inputs {
             Inputs::Patterns(_) => format!("add \"{written}\" to `inputs`"),
+            // Sees every source file as it is.
+            Inputs::Traced => "it is there for no task that traces".into(),
             Inputs::Package => format!("write `inputs = [\"**\", \"{written}\"]`"),
         }
     }

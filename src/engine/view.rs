@@ -10,11 +10,12 @@ use crate::engine::owned::whole_directories;
 use crate::engine::prepare::{Dependency, Prepared, all_outputs, seen};
 use crate::engine::restore;
 use crate::engine::session::Session;
+use crate::engine::visible::Visible;
 use crate::engine::waiting;
 use crate::fs::ops::{self, Kind};
 use crate::fs::stat::StatKey;
 use crate::fs::walk;
-use crate::manifest::model::{RunTask, SystemPolicy};
+use crate::manifest::model::{Inputs, RunTask, SystemPolicy};
 use crate::sandbox::spec::{Access, Mount, SandboxSpec, View, WORKSPACE_DIR};
 use crate::store::CacheDir;
 
@@ -102,6 +103,13 @@ pub fn show(
             Entry::Dir => View::Empty,
         };
         view.insert(path.clone(), shown);
+    }
+    if matches!(run.inputs, Inputs::Traced) {
+        for (path, shown) in Visible::new(session, task, run, &prepared.listing).view(session)? {
+            if !whole.iter().any(|dir| path.starts_with(dir)) {
+                view.entry(path).or_insert(shown);
+            }
+        }
     }
     for pattern in all_outputs(run) {
         if let Some(parent) = pattern.prefix.parent().filter(|parent| !parent.is_root()) {

@@ -34,6 +34,17 @@ pub enum Work {
     },
 }
 
+/// What is known of the inputs of a task.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tracing {
+    /// They are declared: the input tree says all.
+    No,
+    /// They will be found out. A key with this is the first step of a lookup and no result's.
+    Unknown,
+    /// They were found out: digest of what was touched, with what was there.
+    Observed(Digest),
+}
+
 /// A task fully resolved: the unit of caching.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Action {
@@ -67,6 +78,8 @@ pub struct Action {
     pub task_salt: Option<String>,
     /// What follows when it touches what it does not declare: one that passes although that is forbidden says more.
     pub undeclared: Undeclared,
+    /// Whether its inputs are those it was seen to touch; then the input tree is empty.
+    pub tracing: Tracing,
 }
 
 impl Action {
@@ -89,6 +102,7 @@ impl Action {
             workspace_salt,
             task_salt,
             undeclared,
+            tracing,
         } = self;
         match work {
             Work::Run { argv } => {
@@ -129,6 +143,11 @@ impl Action {
             .filter_map(|(name, salt)| salt.as_ref().map(|salt| (name.as_bytes(), salt.as_bytes())))
             .collect();
         sink.map(Field::Salt, &salts);
+        match tracing {
+            Tracing::No => {}
+            Tracing::Unknown => sink.one(Field::Traced, None),
+            Tracing::Observed(digest) => sink.one(Field::Traced, Some(digest.as_bytes())),
+        }
         // Left out where it is as ever, so that a task without it keeps its key.
         if *undeclared == Undeclared::Error {
             sink.one(Field::Undeclared, Some(b"error"));
@@ -175,6 +194,7 @@ mod tests {
             workspace_salt: None,
             task_salt: Some("1".into()),
             undeclared: Undeclared::Warn,
+            tracing: Tracing::No,
         }
     }
 
@@ -205,6 +225,8 @@ mod tests {
             ("caches", vary(&|a| a.caches.clear())),
             ("task salt", vary(&|a| a.task_salt = None)),
             ("workspace salt", vary(&|a| a.workspace_salt = Some(String::new()))),
+            ("traced and not known yet", vary(&|a| a.tracing = Tracing::Unknown)),
+            ("traced", vary(&|a| a.tracing = Tracing::Observed(Digest::of(b"seen")))),
             ("undeclared", vary(&|a| a.undeclared = Undeclared::Error)),
             (
                 "work",

@@ -45,12 +45,14 @@ pub enum Field {
     Urls = 15,
     /// A fetch: the expected digest and how the file is placed.
     Fetch = 16,
+    /// Digest of what a traced task was seen to touch; not in the stream of any other.
+    Traced = 19,
     /// `error`; not in the stream where undeclared access is only told.
     Undeclared = 21,
 }
 
 impl Field {
-    const ALL: [Field; 17] = [
+    const ALL: [Field; 18] = [
         Field::Kind,
         Field::Command,
         Field::Env,
@@ -67,6 +69,7 @@ impl Field {
         Field::Salt,
         Field::Urls,
         Field::Fetch,
+        Field::Traced,
         Field::Undeclared,
     ];
 
@@ -89,6 +92,7 @@ impl Field {
             Field::Salt => "salt",
             Field::Urls => "urls",
             Field::Fetch => "fetch",
+            Field::Traced => "traced",
             Field::Undeclared => "undeclared",
         }
     }

@@ -207,6 +207,8 @@ pub enum Inputs {
     Package,
     /// A list of patterns; order matters, `!` takes away.
     Patterns(PatternList),
+    /// `"traced"`: what it is seen to touch of the whole workspace.
+    Traced,
 }
 
 /// `isolation` of a task or of a run.

@@ -151,7 +151,9 @@ pub struct TaskTable {
     pub run: Option<At<CommandText>>,
     /// The source files it reads: patterns relative to the package, `//` from the root, `!` takes away, the last match decides;
     /// `^src/**` means the files `src/**` of every package this one depends on directly, `^^src/**` of all of them,
-    /// `^dev:src/**` of those it depends on for development only; or `"package"`, every file of the package that git does not ignore, less its own outputs.
+    /// `^dev:src/**` of those it depends on for development only; or `"package"`, every file of the package that git does not ignore, less its own outputs;
+    /// or `"traced"`: it sees every file of the workspace that git does not ignore, and the outputs of what it needs; what it touches of them
+    /// while it runs is in its key.
     #[schemars(extend("default" = "package"))]
     pub inputs: Option<At<InputsText>>,
     /// The files and directories it makes: patterns relative to the package, inside it.

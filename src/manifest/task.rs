@@ -156,6 +156,7 @@ impl Lowering<'_, '_> {
                 }
                 Inputs::Patterns(patterns)
             }
+            Some((At { value: InputsText::Word(word), .. }, _)) if word == "traced" => Inputs::Traced,
             // Any other word was refused when the manifest was read.
             _ => Inputs::Package,
         }

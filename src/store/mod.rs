@@ -9,6 +9,7 @@
 //! | `content`, `blobs`, `trees` | bytes by digest |
 //! | `caches` | directories that tasks keep between their runs |
 //! | `results`, `history` | the action cache; durations, outcomes, fingerprints |
+//! | `path_sets` | what traced tasks touched |
 //! | `gc`, `mark`, `verify`, `stat`, `archive` | keeping it small and sound, carrying it elsewhere |
 //!
 //! Laws: bytes are digested whenever they are read, and what does not match is absent; a row is committed after the bytes it
@@ -28,6 +29,7 @@ mod locks;
 mod mark;
 mod migrate;
 mod open;
+mod path_sets;
 mod pending;
 mod recover;
 mod results;
@@ -47,6 +49,7 @@ pub use gc::{GcMode, GcOptions, GcReport};
 pub use history::{History, TaskRun};
 pub use locks::ActionLock;
 pub use open::{OpenOptions, Store};
+pub use path_sets::PathSet;
 pub use results::{ActionResult, LedgerEntry, Recorded};
 pub use stage::Stage;
 pub use stat::StoreStat;

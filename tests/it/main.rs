@@ -14,4 +14,5 @@ mod run;
 mod stores;
 mod support;
 mod tools;
+mod traced;
 mod undeclared;

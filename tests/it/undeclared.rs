@@ -84,7 +84,8 @@ fn every_kind_of_miss_has_its_line_and_the_rest_is_counted() {
 
 #[test]
 fn only_a_few_lines_are_told() {
-    let workspace = api("[task.test]\nrun = \"for i in 1 2 3 4 5 6 7 8; do test -e f$i || :; done; exit 1\"\ninputs = [\"x*\"]\n");
+    let workspace =
+        api("[task.test]\nrun = \"for i in 1 2 3 4 5 6 7 8; do test -e f$i || :; done; exit 1\"\ninputs = [\"x*\"]\n");
     for number in 1..=8 {
         workspace.write(&format!("api/f{number}"), "");
     }

@@ -8,5 +8,6 @@ mod damage;
 mod gc;
 mod memory;
 mod model;
+mod path_sets;
 mod trial;
 mod verify;
