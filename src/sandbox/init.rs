@@ -130,6 +130,11 @@ fn watch(
             stop_by = Some(Instant::now() + GRACE);
         }
     }
+    if stop_by.is_none()
+        && let Some(observer) = observer
+    {
+        observer.count();
+    }
     tree.end(main, &mut status);
     status.unwrap_or(Status::Signal(libc::SIGKILL))
 }

@@ -246,8 +246,19 @@ pub fn answer_on_one_processor(listener: &OwnedFd) {
     unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS, SYNC_WAKE_UP) };
 }
 
-/// Takes the next question; `None` if whoever asked has ended meanwhile. Only once the listener is readable: else it waits.
-pub fn next_asked(listener: &OwnedFd) -> io::Result<Option<Asked>> {
+/// What came of waiting for a question.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// There is one.
+    Asked(Asked),
+    /// There was one, and whoever asked no longer does: it was killed, or a signal ended its call.
+    Withdrawn,
+    /// A signal of our own came first.
+    Interrupted,
+}
+
+/// Takes the next question; waits for it if there is none.
+pub fn next_asked(listener: &OwnedFd) -> io::Result<Next> {
     // Zero is required, and a kernel that writes more than this knows that we know less.
     // SAFETY: plain data for which zero is valid.
     let mut asked: libc::seccomp_notif = unsafe { std::mem::zeroed() };
@@ -256,16 +267,61 @@ pub fn next_asked(listener: &OwnedFd) -> io::Result<Option<Asked>> {
     if result != 0 {
         let error = io::Error::last_os_error();
         return match error.raw_os_error() {
-            Some(libc::ENOENT | libc::EINTR | libc::EAGAIN) => Ok(None),
+            Some(libc::ENOENT) => Ok(Next::Withdrawn),
+            Some(libc::EINTR) => Ok(Next::Interrupted),
             _ => Err(error),
         };
     }
-    Ok(Some(Asked {
+    Ok(Next::Asked(Asked {
         id: asked.id,
         thread: asked.pid.cast_signed(),
         number: asked.data.nr.into(),
         arguments: asked.data.args,
     }))
+}
+
+/// Has every wait of this process that a signal can interrupt end soon, and again until [`stop_interrupting`].
+pub fn interrupt_every(interval: std::time::Duration) -> io::Result<()> {
+    extern "C" fn nothing(_: libc::c_int) {}
+    let interval = libc::timeval { tv_sec: 0, tv_usec: interval.subsec_micros().into() };
+    let timer = libc::itimerval { it_interval: interval, it_value: interval };
+    // SAFETY: the handler does nothing; without SA_RESTART it ends what waits. Both structures are plain data, live for the calls.
+    let result = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = nothing as *const () as libc::sighandler_t;
+        libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut());
+        libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut())
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Ends [`interrupt_every`].
+pub fn stop_interrupting() {
+    // SAFETY: zero is a timer that is off; plain data.
+    unsafe {
+        let off: libc::itimerval = std::mem::zeroed();
+        libc::setitimer(libc::ITIMER_REAL, &raw const off, std::ptr::null_mut());
+        libc::signal(libc::SIGALRM, libc::SIG_IGN);
+    }
+}
+
+/// Lets go of every descriptor and waits to be killed.
+pub fn idle() -> ! {
+    loop {
+        // SAFETY: nothing of this process is used any more; pause has no preconditions.
+        unsafe {
+            libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0);
+            libc::pause();
+        }
+    }
+}
+
+/// Waits for a child of this process to end.
+pub fn wait_for(pid: Pid) {
+    // SAFETY: a null status is not written.
+    while unsafe { libc::waitpid(pid.as_raw_nonzero().get(), std::ptr::null_mut(), 0) } == -1
+        && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+    {}
 }
 
 /// Whether the thread still waits for the answer: what was read from it until now was its own.

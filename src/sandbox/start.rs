@@ -120,7 +120,8 @@ fn answer_until_it_runs(reader: &OwnedFd, observer: &mut Observer) {
 
 /// Has everything that this process will do asked about, and hands over the end on which it is.
 fn submit(socket: &OwnedFd) {
-    let sent = match trace::submit() {
+    let submitted = trace::submit().and_then(|listener| trace::leave_witness().map(|()| listener));
+    let sent = match submitted {
         Ok(listener) => wire::send(socket, b"+", &[listener.as_fd()]),
         Err(error) => wire::send(socket, format!("this machine does not let it: {}", plain(&error)).as_bytes(), &[]),
     };

@@ -4,8 +4,10 @@
 //! It is discovery, not enforcement: a program that changes a path in its memory while it is being looked at hides it. What can be
 //! seen at all is up to the namespaces. Whatever else could be missed leaves a gap, which is told with the observation.
 //!
-//! One difference a command can see: until a call is taken up, a signal whose handler was set without `SA_RESTART` ends it with `EINTR`,
-//! which calls that name a path otherwise never give.
+//! One difference a command can see: until a call is taken up, a signal whose handler was set without `SA_RESTART` (as the shell sets
+//! that of `SIGCHLD`) ends it with `EINTR`, which calls that name a path otherwise never give. The kernel counts what it asks: a question
+//! that was withdrawn before we took it remains in the count, and is found there at the end. To be able to count while every other
+//! process is gone, a *witness* under the same filter waits until then.
 
 mod calls;
 mod filter;
@@ -16,18 +18,19 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::base::path::RelPath;
 use crate::fs::ops;
-use crate::sandbox::kernel::{self, Asked};
+use crate::sandbox::kernel::{self, Asked, Next, Side};
 use crate::sandbox::observation::{Observation, Touch};
 use crate::sandbox::start;
 use crate::sandbox::trace::calls::{Call, Deed, Follow, Operand};
 use crate::sandbox::trace::resolve::{Last, resolve};
 
 /// Most paths kept of one command, and the most bytes of them: a program that makes up names must not fill the memory.
-const PATHS_MAX: usize = 500_000;
-const PATH_BYTES_MAX: usize = 64 * 1024 * 1024;
+const PATHS_MAX: usize = 100_000;
+const PATH_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Longest path the kernel takes, with its end.
 const PATH_MAX: usize = 4096;
@@ -35,8 +38,13 @@ const PATH_MAX: usize = 4096;
 /// A path is read in steps that do not cross into a page that may be missing.
 const PAGE_BYTES: u64 = 4096;
 
+const WITHDRAWN: &str = "a signal ended one of its calls, or its process, before the call was looked at";
+
 /// Interpreters of interpreters that the kernel follows (`exec.c`), and the loader of the last one.
 const INTERPRETERS_MAX: usize = 6;
+
+/// How long the last count may wait for a question that does not come.
+const COUNT_PATIENCE: Duration = Duration::from_millis(1);
 
 /// Puts this process, which is about to become the command, under observation.
 pub fn submit() -> io::Result<OwnedFd> {
@@ -44,6 +52,21 @@ pub fn submit() -> io::Result<OwnedFd> {
         return Err(io::Error::from_raw_os_error(libc::ENOSYS));
     }
     kernel::install_filter(&filter::program())
+}
+
+/// Leaves the witness behind: a process under this one's filter that is nobody's but the init's, and does nothing.
+pub fn leave_witness() -> io::Result<()> {
+    match kernel::fork()? {
+        Side::Parent(between) => kernel::wait_for(between),
+        Side::Child => {
+            let is_witness = rustix::process::setsid().is_ok() && matches!(kernel::fork(), Ok(Side::Child));
+            if is_witness {
+                kernel::idle()
+            }
+            kernel::exit_now(0)
+        }
+    }
+    Ok(())
 }
 
 /// What was seen so far, and where more comes from.
@@ -69,13 +92,32 @@ impl Observer {
     /// Answers one call. Only when there is one.
     pub fn answer(&mut self) {
         match kernel::next_asked(&self.listener) {
-            Ok(Some(asked)) => {
+            Ok(Next::Asked(asked)) => {
                 self.look(&asked);
                 kernel::let_go_on(&self.listener, &asked);
             }
-            Ok(None) => {}
+            Ok(Next::Withdrawn) => self.gap(WITHDRAWN),
+            Ok(Next::Interrupted) => {}
             Err(error) => self.gap(&format!("its calls could not be read: {error}")),
         }
+    }
+
+    /// Finds out whether a question was withdrawn unseen. Once the command has ended, before the witness is.
+    ///
+    /// Who still runs beside it is answered, and not noted any more: the result was complete when the command ended.
+    pub fn count(&mut self) {
+        if let Err(error) = kernel::interrupt_every(COUNT_PATIENCE) {
+            return self.gap(&format!("its calls could not be counted: {error}"));
+        }
+        loop {
+            match kernel::next_asked(&self.listener) {
+                Ok(Next::Asked(asked)) => kernel::let_go_on(&self.listener, &asked),
+                Ok(Next::Interrupted) => break,
+                Ok(Next::Withdrawn) => break self.gap(WITHDRAWN),
+                Err(error) => break self.gap(&format!("its calls could not be counted: {error}")),
+            }
+        }
+        kernel::stop_interrupting();
     }
 
     /// What was seen.

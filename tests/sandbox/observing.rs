@@ -281,7 +281,30 @@ fn processes_killed_while_they_ask_hold_nothing_up() {
         storm() { while :; do test -e x || test -e y/z || :; done; }
         i=0; while test $i -lt 40; do storm & kill -9 $!; storm & kill -STOP $!; i=$((i+1)); done 2>/dev/null
         test -e last || true";
-    saw(&observe(&world, sh(script)), &[("last", ABSENT)]);
+    // A shell that is told of a child's end in the midst of a call gives it up: that is a gap.
+    let seen = observe(&world, sh(script));
+    assert!(seen.gap.is_some() || seen.paths.contains_key(&rel("last")), "{seen:?}");
+}
+
+#[test]
+fn a_call_that_a_signal_ended_unseen_is_a_gap() {
+    let Some(world) = namespaces() else { return };
+    let script = "
+import os, signal
+signal.signal(signal.SIGALRM, lambda *_: None)
+signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
+while True:
+    try:
+        os.stat('/workspace/missing')
+    except FileNotFoundError:
+        pass
+    except InterruptedError:
+        break
+signal.setitimer(signal.ITIMER_REAL, 0)
+os._exit(0)";
+    let Some(spec) = python(script) else { return };
+    let seen = observe(&world, spec);
+    assert!(seen.gap.as_deref().is_some_and(|gap| gap.contains("a signal ended one of its calls")), "{:?}", seen.gap);
 }
 
 #[test]
@@ -303,7 +326,8 @@ while count < 200:
         pass
 signal.setitimer(signal.ITIMER_REAL, 0)";
     let Some(spec) = python(script) else { return };
-    saw(&observe(&world, spec), &[("missing", ABSENT)]);
+    // Whether a call that was given up was begun again cannot be told from outside: there may be a gap.
+    assert!(observe(&world, spec).paths.contains_key(&rel("missing")));
 }
 
 #[test]
@@ -336,7 +360,7 @@ assert result == -1 and ctypes.get_errno() == 16, (result, ctypes.get_errno())",
     }
     let script = "
 import os
-for number in range(500100):
+for number in range(100100):
     try:
         os.lstat('/workspace/%d' % number)
     except FileNotFoundError:
