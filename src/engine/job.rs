@@ -295,8 +295,13 @@ fn conclude(
             mishap.fault = if refused { Fault::Workspace } else { Fault::Machine };
             Ended::Failed(Box::new(mishap))
         }
-        Executed::Failed { log, failure, duration, attempts } => {
+        Executed::Failed { log, mut failure, duration, attempts } => {
             note(session, task, prepared.key, duration, true, 0);
+            if let Err(error) = session.failures().keep(&session.label(task), &log) {
+                tracing::debug!(%error, "what a failed command printed was not kept");
+            }
+            // An input that matches nothing may well be why.
+            failure.diagnostics.extend(prepared.notes.iter().cloned());
             let action = Some(prepared.key);
             Ended::Failed(Box::new(Mishap { failure, log, duration, attempts, action, fault: Fault::Command }))
         }
@@ -309,6 +314,7 @@ fn conclude(
             }
             let key = passed.keyed.as_ref().map_or(prepared.key, |keyed| keyed.key);
             note(session, task, key, passed.duration, false, passed.usage.max_rss_kib);
+            session.failures().forget(&session.label(task));
             let listing = Arc::new(passed.listing);
             let placed = match settle(session, task, &listing, started, &passed.log) {
                 Ok(placed) => placed,

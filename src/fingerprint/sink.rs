@@ -45,6 +45,8 @@ pub enum Field {
     Urls = 15,
     /// A fetch: the expected digest and how the file is placed.
     Fetch = 16,
+    /// Digest of the tree that is the root file system; not in the stream where there is none.
+    Root = 18,
     /// Digest of what a traced task was seen to touch; not in the stream of any other.
     Traced = 19,
     /// `error`; not in the stream where undeclared access is only told.
@@ -52,7 +54,7 @@ pub enum Field {
 }
 
 impl Field {
-    const ALL: [Field; 18] = [
+    const ALL: [Field; 19] = [
         Field::Kind,
         Field::Command,
         Field::Env,
@@ -69,6 +71,7 @@ impl Field {
         Field::Salt,
         Field::Urls,
         Field::Fetch,
+        Field::Root,
         Field::Traced,
         Field::Undeclared,
     ];
@@ -92,6 +95,7 @@ impl Field {
             Field::Salt => "salt",
             Field::Urls => "urls",
             Field::Fetch => "fetch",
+            Field::Root => "root",
             Field::Traced => "traced",
             Field::Undeclared => "undeclared",
         }

@@ -120,7 +120,10 @@ fn answer_until_it_runs(reader: &OwnedFd, observer: &mut Observer) {
 
 /// Has everything that this process will do asked about, and hands over the end on which it is.
 fn submit(socket: &OwnedFd) {
-    let submitted = trace::submit().and_then(|listener| trace::leave_witness().map(|()| listener));
+    // The init closed itself, and so this copy of it, even to the init: which is about to read what this process asks for.
+    let opened = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable);
+    let submitted = opened.map_err(io::Error::from).and_then(|()| trace::submit());
+    let submitted = submitted.and_then(|listener| trace::leave_witness().map(|()| listener));
     let sent = match submitted {
         Ok(listener) => wire::send(socket, b"+", &[listener.as_fd()]),
         Err(error) => wire::send(socket, format!("this machine does not let it: {}", plain(&error)).as_bytes(), &[]),
@@ -137,7 +140,7 @@ fn become_command(command: &Command, stdout: &OwnedFd, stderr: &OwnedFd, observe
         rustix::stdio::dup2_stderr(stderr)?;
         kernel::close_on_exec_from(3)?;
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-        rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+        set_limits()?;
         kernel::reset_signals();
         Ok(())
     })();
@@ -156,6 +159,32 @@ fn become_command(command: &Command, stdout: &OwnedFd, stderr: &OwnedFd, observe
         }
         Err(_) => "an argument or a variable holds a NUL byte".into(),
     }
+}
+
+/// Usual limits whatever the engine was started with; where the machine's own are lower, those.
+const LIMITS: [(Resource, Option<u64>); 8] = [
+    (Resource::Nofile, Some(1024)),
+    (Resource::Stack, Some(8 * 1024 * 1024)),
+    (Resource::Cpu, None),
+    (Resource::Fsize, None),
+    (Resource::Data, None),
+    (Resource::As, None),
+    (Resource::Rss, None),
+    (Resource::Nproc, None),
+];
+
+/// Sets what a process may change of its limits. A command may raise them as far as whoever started the engine could.
+fn set_limits() -> rustix::io::Result<()> {
+    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    for (resource, usual) in LIMITS {
+        let maximum = rustix::process::getrlimit(resource).maximum;
+        let current = match (usual, maximum) {
+            (Some(usual), Some(maximum)) => Some(usual.min(maximum)),
+            (usual, maximum) => usual.or(maximum),
+        };
+        rustix::process::setrlimit(resource, Rlimit { current, maximum })?;
+    }
+    Ok(())
 }
 
 fn strings(command: &Command) -> Result<(Vec<CString>, Vec<CString>), NulError> {

@@ -59,7 +59,9 @@ pub fn leave_witness() -> io::Result<()> {
     match kernel::fork()? {
         Side::Parent(between) => kernel::wait_for(between),
         Side::Child => {
-            let is_witness = rustix::process::setsid().is_ok() && matches!(kernel::fork(), Ok(Side::Child));
+            let closed = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+            let is_witness =
+                closed.is_ok() && rustix::process::setsid().is_ok() && matches!(kernel::fork(), Ok(Side::Child));
             if is_witness {
                 kernel::idle()
             }

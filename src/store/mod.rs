@@ -8,6 +8,7 @@
 //! | `pending`, `writer` | the queue of rows and the one thread that commits them |
 //! | `content`, `blobs`, `trees` | bytes by digest |
 //! | `caches` | directories that tasks keep between their runs |
+//! | `tree_dirs` | trees as directories, shared by everyone who reads them |
 //! | `results`, `history` | the action cache; durations, outcomes, fingerprints |
 //! | `path_sets` | what traced tasks touched |
 //! | `gc`, `mark`, `verify`, `stat`, `archive` | keeping it small and sound, carrying it elsewhere |
@@ -35,6 +36,7 @@ mod recover;
 mod results;
 mod stage;
 mod stat;
+mod tree_dirs;
 mod trees;
 mod verify;
 mod writer;
@@ -53,4 +55,5 @@ pub use path_sets::PathSet;
 pub use results::{ActionResult, LedgerEntry, Recorded};
 pub use stage::Stage;
 pub use stat::StoreStat;
+pub use tree_dirs::TreeDir;
 pub use verify::{VerifyMode, VerifyOptions, VerifyReport};

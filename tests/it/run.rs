@@ -171,6 +171,21 @@ scratch = ["tmp/**"]
     workspace.events(&["build"]);
     assert_eq!(workspace.read("runs.txt"), "2\nb");
     assert!(!workspace.has("tmp") && !workspace.has(".cache"));
+    let caches = fs::metadata(workspace.store().join("caches")).expect("the store has caches");
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&caches.permissions()) & 0o077, 0);
+}
+
+#[test]
+fn scratch_may_lie_anywhere_in_the_workspace() {
+    let workspace = TestWorkspace::new("");
+    workspace.write(
+        "app/drystone.toml",
+        "[task.messy]\nrun = \"touch ../.litter ../stray in.tmp; mkdir -p ../lib/__pycache__; touch ../lib/__pycache__/x.pyc\"\n\
+         inputs = [\"//lib/x.py\"]\nscratch = [\"//.litter\", \"*.tmp\"]\n",
+    );
+    workspace.write("lib/x.py", "");
+    let notes = workspace.events(&["messy"]).of("//app:messy")["notes"].to_string();
+    assert!(notes.contains("`//stray`") && !notes.contains("//.litter") && !notes.contains("pycache"), "{notes}");
 }
 
 #[test]
