@@ -138,10 +138,10 @@ impl Looker<'_> {
     /// Whether the task makes the path, or may write there.
     fn is_own(&self, path: &RelPath) -> bool {
         let own = path.strip_prefix(self.session.package(self.task));
-        let scratch = own.is_some_and(|own| {
-            self.run.scratch.matches(&own) || self.run.caches.iter().any(|cache| own.starts_with(cache))
-        });
-        scratch || self.session.outputs.producers(path).iter().any(|(task, _)| *task == self.task)
+        let cached = own.is_some_and(|own| self.run.caches.iter().any(|cache| own.starts_with(cache)));
+        cached
+            || self.run.scratch.matches(path)
+            || self.session.outputs.producers(path).iter().any(|(task, _)| *task == self.task)
     }
 
     /// The line for a path that was looked for and not found, if the workspace has it.

@@ -120,9 +120,8 @@ impl<'a> Visible<'a> {
 
     /// Whether the task may write there and nothing of it is kept: so nothing of it is shown either.
     pub fn is_scratch(&self, path: &RelPath) -> bool {
-        let Some(own) = path.strip_prefix(self.package) else { return false };
         !self.made.contains_key(path)
-            && (self.run.scratch.matches(&own) || own.components().any(|part| part == "__pycache__"))
+            && (self.run.scratch.matches(path) || path.components().any(|part| part == "__pycache__"))
     }
 
     /// What lies in a directory, by name.
@@ -142,6 +141,8 @@ impl<'a> Visible<'a> {
         let (package, run) = (self.package, self.run);
         let mine = beneath(&self.sources.plain, package).take(OWN_FILES_MAX + 1).count();
         let mut closed: BTreeSet<RelPath> = run.caches.iter().map(|cache| package.join(cache)).collect();
+        let scratch = run.scratch.items.iter().map(|item| &item.pattern.prefix);
+        closed.extend(scratch.filter(|prefix| !prefix.is_root()).cloned());
         if mine <= OWN_FILES_MAX {
             // Tools write beside what they read: there it lands in the sandbox, as for any other task.
             closed.insert(package.clone());

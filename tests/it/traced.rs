@@ -176,9 +176,11 @@ fn outputs_of_what_it_needs_count_as_far_as_they_are_read() {
 #[test]
 fn own_outputs_caches_and_scratch_are_no_inputs() {
     let workspace = TestWorkspace::new(
-        "[task.t]\nrun = \"test -e out.txt || :; cat keep/x 2>/dev/null || :; echo x > keep/x; mkdir tmp; echo $$ > tmp/y; cat tmp/y; cat src > out.txt\"\n\
-         inputs = \"traced\"\noutputs = [\"out.txt\"]\ncaches = [\"keep\"]\nscratch = [\"tmp/**\"]\n",
+        "[task.t]\nrun = \"test -e out.txt || :; cat keep/x 2>/dev/null || :; echo x > keep/x; mkdir tmp; echo $$ > tmp/y; cat tmp/y; test ! -e other/log/old; echo x > other/log/new; cat src > out.txt\"\n\
+         inputs = \"traced\"\noutputs = [\"out.txt\"]\ncaches = [\"keep\"]\nscratch = [\"tmp/**\", \"//other/log/**\"]\n",
     );
+    workspace.write("other/log/old", "never shown");
+    workspace.write("other/file", "");
     workspace.write("src", "1\n");
     assert_eq!(workspace.events(&["t"]).with("ran"), set(&["//:t"]));
     assert_eq!(workspace.events(&["t"]).with("hit"), set(&["//:t"]));
