@@ -15,6 +15,7 @@ use crate::fingerprint::traced::Named;
 use crate::fs::ops::{self, FsError, Kind};
 use crate::manifest::model::RunTask;
 use crate::sandbox::spec::View;
+use crate::workspace::split::SplitTask;
 
 /// Files of its own package above which a task gets whole directories there as well, in which nothing can be written.
 const OWN_FILES_MAX: usize = 2_000;
@@ -82,10 +83,11 @@ pub struct Visible<'a> {
     sources: Arc<Sources>,
     /// What this task sees besides, or instead.
     own: BTreeMap<RelPath, Named>,
-    /// Outputs of what it needs, by path relative to the workspace.
+    /// Outputs of what it needs, and its own items, by path relative to the workspace.
     pub made: &'a Listing,
     package: &'a RelPath,
     run: &'a RunTask,
+    split: Option<&'a SplitTask>,
 }
 
 impl<'a> Visible<'a> {
@@ -106,7 +108,7 @@ impl<'a> Visible<'a> {
             };
             add(&mut own, path, kind);
         }
-        Self { sources, own, made, package: session.package(task), run }
+        Self { sources, own, made, package: session.package(task), run, split: session.workspace.split_of(task) }
     }
 
     /// What is at a path.
@@ -115,7 +117,13 @@ impl<'a> Visible<'a> {
             return Some(Named::Dir);
         }
         let found = self.own.get(path).or_else(|| self.sources.plain.get(path)).copied()?;
-        (found == Named::Dir || !self.is_scratch(path)).then_some(found)
+        (found == Named::Dir || !self.is_hidden(path)).then_some(found)
+    }
+
+    /// Whether a source file is not for this task: scratch, or an item of another part of what it is a part of.
+    fn is_hidden(&self, path: &RelPath) -> bool {
+        let is_item = || self.split.is_some_and(|split| split.part_of(path).is_some());
+        self.is_scratch(path) || (!self.made.contains_key(path) && is_item())
     }
 
     /// Whether the task may write there and nothing of it is kept: so nothing of it is shown either.
@@ -128,7 +136,7 @@ impl<'a> Visible<'a> {
     pub fn names(&self, dir: &RelPath) -> BTreeMap<String, Named> {
         let mut names = BTreeMap::new();
         for paths in [&self.sources.plain, &self.own] {
-            let shown = children(paths, dir).filter(|(path, kind)| *kind == Named::Dir || !self.is_scratch(path));
+            let shown = children(paths, dir).filter(|(path, kind)| *kind == Named::Dir || !self.is_hidden(path));
             names.extend(shown.map(|(path, kind)| (path.file_name().to_owned(), kind)));
         }
         names

@@ -8,6 +8,7 @@ use crate::base::label::Label;
 use crate::base::path::RelPath;
 use crate::base::span::{Place, Placed};
 use crate::manifest::glob::{Pattern, PatternList};
+use crate::manifest::split::Split;
 
 /// `[workspace]`, `[store]`, `[remote]` and the pools of the root manifest.
 #[derive(Clone, Debug)]
@@ -184,6 +185,8 @@ pub struct RunTask {
     pub salt: Option<String>,
     /// `undeclared`.
     pub undeclared: Undeclared,
+    /// `split`, and which part of it this is.
+    pub split: Option<Box<Split>>,
 }
 
 /// `undeclared`: what follows when a task touches what it does not declare.

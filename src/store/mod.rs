@@ -10,6 +10,7 @@
 //! | `caches` | directories that tasks keep between their runs |
 //! | `tree_dirs` | trees as directories, shared by everyone who reads them |
 //! | `results`, `history` | the action cache; durations, outcomes, fingerprints |
+//! | `durations` | what an imported archive says about durations, alike for all who imported it |
 //! | `path_sets` | what traced tasks touched |
 //! | `gc`, `mark`, `verify`, `stat`, `archive` | keeping it small and sound, carrying it elsewhere |
 //!
@@ -22,6 +23,7 @@ mod blobs;
 mod caches;
 mod content;
 mod db;
+mod durations;
 mod error;
 mod gc;
 mod history;
@@ -46,11 +48,12 @@ mod tests;
 
 pub use archive::{ExportReport, ImportReport};
 pub use caches::CacheDir;
+pub use durations::imported_durations;
 pub use error::StoreError;
 pub use gc::{GcMode, GcOptions, GcReport};
 pub use history::{History, TaskRun};
 pub use locks::ActionLock;
-pub use open::{OpenOptions, Store};
+pub use open::{OpenOptions, Store, workspace_state};
 pub use path_sets::PathSet;
 pub use results::{ActionResult, LedgerEntry, Recorded};
 pub use stage::Stage;

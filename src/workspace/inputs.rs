@@ -114,6 +114,11 @@ pub fn covers(workspace: &Workspace, task: TaskId, path: &RelPath, outputs: &Out
         Inputs::Patterns(list) => list.matches(path),
         Inputs::Traced => true,
     };
+    if let Some(split) = workspace.split_of(task)
+        && let Some(covered) = split.covers_item(workspace, task, path)
+    {
+        return covered;
+    }
     meant && !outputs.hides(path, task)
 }
 
@@ -129,7 +134,7 @@ type Picked = BTreeMap<RelPath, Kind>;
 
 impl Selection<'_> {
     fn label(&self) -> String {
-        self.workspace.tasks[self.task].label.to_string()
+        self.workspace.whole_label(self.task)
     }
 
     fn on_disk(&self, path: &RelPath) -> PathBuf {
@@ -272,7 +277,7 @@ impl Selection<'_> {
         let text = &item.pattern.text;
         let task = &self.workspace.tasks[self.task];
         let warning =
-            Diagnostic::warning(format!("input `{text}` of `{}` matches nothing", task.label)).at(&item.place, "");
+            Diagnostic::warning(format!("input `{text}` of `{}` matches nothing", self.label())).at(&item.place, "");
         let Some((producer, _)) = self.outputs.producers(&item.pattern.prefix).into_iter().next() else {
             if text == "package" {
                 return Some(

@@ -174,6 +174,28 @@ fn outputs_of_what_it_needs_count_as_far_as_they_are_read() {
 }
 
 #[test]
+fn a_changed_source_reruns_only_the_parts_that_read_it() {
+    let workspace = TestWorkspace::new(
+        "[task.t]\nrun = \"cat $(cat ${items}); ls tests\"\ninputs = \"traced\"\nsplit = { items = \"tests/*\", per-action = 1 }\n",
+    );
+    for name in ["a", "b"] {
+        workspace.write(&format!("tests/{name}"), &format!("src/{name}\n"));
+        workspace.write(&format!("src/{name}"), name);
+    }
+    let (a, b) = ("//:t[items=tests/a]", "//:t[items=tests/b]");
+    assert_eq!(workspace.events(&["t"]).with("ran"), set(&[a, b]));
+    workspace.write("src/a", "changed");
+    let events = workspace.events(&["t"]);
+    assert_eq!((events.with("ran"), events.with("hit")), (set(&[a]), set(&[b])));
+    workspace.write("tests/b", "src/a\n");
+    let events = workspace.events(&["t"]);
+    assert_eq!((events.with("ran"), events.with("hit")), (set(&[b]), set(&[a])));
+    workspace.write("tests/c", "src/b\n");
+    let events = workspace.events(&["t"]);
+    assert_eq!((events.with("ran"), events.with("hit")), (set(&["//:t[items=tests/c]"]), set(&[a, b])));
+}
+
+#[test]
 fn own_outputs_caches_and_scratch_are_no_inputs() {
     let workspace = TestWorkspace::new(
         "[task.t]\nrun = \"test -e out.txt || :; cat keep/x 2>/dev/null || :; echo x > keep/x; mkdir tmp; echo $$ > tmp/y; cat tmp/y; test ! -e other/log/old; echo x > other/log/new; cat src > out.txt\"\n\
