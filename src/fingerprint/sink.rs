@@ -47,10 +47,14 @@ pub enum Field {
     Fetch = 16,
     /// Digest of the tree that is the root file system; not in the stream where there is none.
     Root = 18,
+    /// Digest of what a traced task was seen to touch; not in the stream of any other.
+    Traced = 19,
+    /// `error`; not in the stream where undeclared access is only told.
+    Undeclared = 21,
 }
 
 impl Field {
-    const ALL: [Field; 17] = [
+    const ALL: [Field; 19] = [
         Field::Kind,
         Field::Command,
         Field::Env,
@@ -68,6 +72,8 @@ impl Field {
         Field::Urls,
         Field::Fetch,
         Field::Root,
+        Field::Traced,
+        Field::Undeclared,
     ];
 
     /// The word in miss reasons and JSON.
@@ -90,6 +96,8 @@ impl Field {
             Field::Urls => "urls",
             Field::Fetch => "fetch",
             Field::Root => "root",
+            Field::Traced => "traced",
+            Field::Undeclared => "undeclared",
         }
     }
 

@@ -71,7 +71,7 @@ impl Launcher {
             if request.purpose == Purpose::Answer {
                 let (status, usage) = (Status::Code(0), Usage::default());
                 // As below: if the engine has gone meanwhile, the next receive says so.
-                drop(wire::send(&control, &Report::Ended { status, usage }.encode(), &[]));
+                drop(wire::send(&control, &Report::Ended { status, usage, observed: false }.encode(), &[]));
                 continue;
             }
             match kernel::clone_into(namespaces(request)) {

@@ -165,6 +165,8 @@ pub struct SandboxSpec {
     pub timeout: Option<Duration>,
     /// A directory on disk the sandbox may use for this command alone; absolute, exists, empty; the caller removes it.
     pub stage: PathBuf,
+    /// Whether what it touches in the workspace is observed. Costs about 10 µs for each call that names a path.
+    pub observe: bool,
 }
 
 impl SandboxSpec {
@@ -214,6 +216,7 @@ pub enum Exit {
 }
 
 pub use crate::process::usage::Usage;
+pub use crate::sandbox::observation::{Observation, Touch};
 
 /// What came of it.
 #[derive(Debug)]
@@ -228,6 +231,8 @@ pub struct Finished {
     /// at `namespaces` they are what the inputs were mounted over, at `none` the copies. Caches mounted inside are empty directories or links.
     /// All processes are gone, so nothing changes under the reader. Freed when dropped.
     pub workspace: Leftover,
+    /// What it touched in the workspace; present where it was to be observed.
+    pub observation: Option<Observation>,
 }
 
 /// A directory that outlives the command until dropped.

@@ -18,4 +18,6 @@ mod stores;
 mod support;
 mod toolchains;
 mod tools;
+mod traced;
+mod undeclared;
 mod views;

@@ -4,6 +4,7 @@ mod ending;
 mod escape;
 mod failing;
 mod landlock;
+mod observing;
 mod user;
 mod view;
 mod world;
