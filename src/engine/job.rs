@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::base::diagnostic::Diagnostic;
 use crate::base::ids::TaskId;
-use crate::base::tree::Listing;
+use crate::base::tree::{Entry, Listing};
 use crate::engine::event::{Failure, Log, MissReason, ResultSource};
 use crate::engine::execute::{self, Executed, now_ms};
 use crate::engine::explain;
@@ -236,19 +236,45 @@ fn way_out(session: &Session<'_>, label: &str) -> String {
 /// Runs a task that missed. Only one process runs an action at a time; the others take its result.
 pub fn run(session: &Session<'_>, task: TaskId, missed: &Missed) -> Ended {
     let started = Instant::now();
+    let lost = match run_once(session, task, missed) {
+        Ok(ended) => return ended,
+        Err(lost) => lost,
+    };
+    // Content of the same digest was in the store already, and damaged. Without it, the next run puts its own.
+    let files = lost.0.values().filter_map(|entry| match entry {
+        Entry::File { digest, .. } => Some(*digest),
+        Entry::Link { .. } | Entry::Dir => None,
+    });
+    let ended = match session.store.recheck(files) {
+        Ok(()) => run_once(session, task, missed),
+        Err(error) => return Ended::Failed(Box::new(store_mishap(session, task, &error, started))),
+    };
+    ended.unwrap_or_else(|_| {
+        let problem = Diagnostic::error("the store lost what was just put into it")
+            .help("check the disk; `drystone store verify` tells more");
+        let mishap = mishap(problem, started, Some(missed.prepared.key));
+        Ended::Failed(Box::new(Mishap { fault: Fault::Machine, ..mishap }))
+    })
+}
+
+/// A result whose outputs cannot be put in place, because the store does not have what it was given.
+struct Lost(Arc<Listing>);
+
+fn run_once(session: &Session<'_>, task: TaskId, missed: &Missed) -> Result<Ended, Lost> {
+    let started = Instant::now();
     let prepared = &missed.prepared;
     let cached = is_cached(session, task);
     let lock = match waiting::lock_action(session, &prepared.key) {
         Ok(Some(lock)) => lock,
-        Ok(None) => return Ended::Cancelled(Vec::new()),
-        Err(error) => return Ended::Failed(Box::new(store_mishap(session, task, &error, started))),
+        Ok(None) => return Ok(Ended::Cancelled(Vec::new())),
+        Err(error) => return Ok(Ended::Failed(Box::new(store_mishap(session, task, &error, started)))),
     };
     if cached
         && missed.reuse == Reuse::Results
         && let Ok(Some(result)) = session.store.lookup(&prepared.key)
         && let Ok(Some(hit)) = take(session, task, prepared, &result, started)
     {
-        return Ended::Passed(Box::new(hit));
+        return Ok(Ended::Passed(Box::new(hit)));
     }
     let executed = match &session.workspace.tasks[task].kind {
         TaskKind::Run(run) => execute::execute(session, task, run, prepared, &missed.dependencies),
@@ -264,8 +290,8 @@ fn conclude(
     executed: Executed,
     started: Instant,
     lock: ActionLock,
-) -> Ended {
-    match executed {
+) -> Result<Ended, Lost> {
+    Ok(match executed {
         Executed::Cancelled { log } => Ended::Cancelled(log),
         Executed::Broken { problem, refused } => {
             let mut mishap = mishap(problem, started, Some(prepared.key));
@@ -277,12 +303,16 @@ fn conclude(
             let action = Some(prepared.key);
             Ended::Failed(Box::new(Mishap { failure, log, duration, attempts, action, fault: Fault::Command }))
         }
-        Executed::Passed(passed) => {
+        Executed::Passed(mut passed) => {
             if is_cached(session, task)
                 && passed.storable
                 && let Err(error) = execute::record(session, task, prepared, &passed, lock)
             {
-                tracing::debug!(%error, "a result was not stored");
+                let label = session.label(task);
+                passed.notes.push(
+                    Diagnostic::warning(format!("the result of `{label}` was not stored: {error}"))
+                        .help("it runs again the next time"),
+                );
             }
             note(session, task, prepared, passed.duration, false, passed.usage.max_rss_kib);
             let listing = Arc::new(passed.listing);
@@ -291,13 +321,9 @@ fn conclude(
                 Err(Settled::Mishap(mut mishap)) => {
                     mishap.action = Some(prepared.key);
                     mishap.attempts = passed.attempts;
-                    return Ended::Failed(mishap);
+                    return Ok(Ended::Failed(mishap));
                 }
-                Err(Settled::Vanished) => {
-                    let problem = Diagnostic::error("the store lost what was just put into it")
-                        .help("check the disk; `drystone store verify` tells more");
-                    return Ended::Failed(Box::new(mishap(problem, started, Some(prepared.key))));
-                }
+                Err(Settled::Vanished) => return Err(Lost(listing)),
             };
             Ended::Passed(Box::new(Success {
                 produced: Arc::new(Produced { listing, digest: passed.outputs, unstable: false }),
@@ -312,7 +338,7 @@ fn conclude(
                 action: prepared.key,
             }))
         }
-    }
+    })
 }
 
 fn note(session: &Session<'_>, task: TaskId, prepared: &Prepared, duration: Duration, failed: bool, max_rss_kib: u64) {

@@ -1,7 +1,7 @@
 //! Copying files with their mode, by reflink where the file system can. Knows no store.
 
 use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::io::{Read, Seek};
 use std::path::Path;
 
 use crate::base::digest::{Digest, Digester};
@@ -19,8 +19,7 @@ pub fn file_mode(executable: bool) -> u32 {
 pub fn copy_file(from: &Path, to: &Path, executable: bool) -> Result<(), FsError> {
     let mut source = ops::open_no_follow(from)?;
     let mut target = ops::create_new(to, file_mode(executable))?;
-    std::io::copy(&mut source, &mut target).at("write", to)?;
-    Ok(())
+    ops::change("write", to, || std::io::copy(&mut source, &mut target)).map(drop)
 }
 
 /// Copies a regular file to a path that must not exist, with these permission bits, and digests the bytes that arrived.
@@ -58,7 +57,7 @@ fn copy_into(source: &mut File, from: &Path, target: &mut File, to: &Path) -> Re
         }
         digester.update(&buffer[..count]);
         if !cloned {
-            target.write_all(&buffer[..count]).at("write", to)?;
+            ops::write_all(target, to, &buffer[..count])?;
         }
         total += count as u64;
     }
@@ -68,5 +67,5 @@ const COPY_BUFFER_BYTES: usize = 256 * 1024;
 
 /// Hard-links `from` at `to`; the two names are one file afterwards.
 pub fn hard_link(from: &Path, to: &Path) -> Result<(), FsError> {
-    std::fs::hard_link(from, to).at("link", to)
+    ops::change("link", to, || std::fs::hard_link(from, to))
 }

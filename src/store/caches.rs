@@ -3,7 +3,7 @@
 //! `caches/<name>` is the directory, `locks/caches/<name>` its lock file, which also tells when it was used last and how large
 //! it was found. A cache is no result: nothing in a key depends on what is in it, so it may go at any time it is not in use.
 
-use std::io::{Seek, Write};
+use std::io::Seek;
 use std::path::{Path, PathBuf};
 
 use crate::base::digest::Digest;
@@ -65,7 +65,8 @@ struct Mark {
 
 impl Mark {
     fn read(lock_path: &Path) -> Result<Self, FsError> {
-        let text = ops::if_there(ops::read_text(lock_path))?.unwrap_or_default();
+        let bytes = ops::if_there(ops::read(lock_path))?.unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
         let mut numbers = text.split_whitespace().map(|word| word.parse().unwrap_or(0));
         let mut next = || numbers.next().unwrap_or(0);
         Ok(Self { used_ms: next(), measured_ms: next(), bytes: next() })
@@ -76,13 +77,17 @@ impl Mark {
         let mut file = lock.file();
         file.rewind().at("write", lock_path)?;
         // One write of fixed length: never seen half done.
-        file.write_all(format!("{used_ms:020} {measured_ms:020} {bytes:020}\n").as_bytes()).at("write", lock_path)
+        ops::write_all(file, lock_path, format!("{used_ms:020} {measured_ms:020} {bytes:020}\n").as_bytes())
     }
 
     /// Whether the size may have changed by more than matters since it was taken.
     fn is_stale(&self, now_ms: i64) -> bool {
-        let age_ms = now_ms - self.measured_ms;
-        self.measured_ms == 0 || (self.measured_ms <= self.used_ms && !(0..MEASURE_INTERVAL_MS).contains(&age_ms))
+        let age_ms = now_ms.saturating_sub(self.measured_ms);
+        if age_ms < 0 {
+            // Measured before the clock was set back.
+            return true;
+        }
+        self.measured_ms == 0 || (self.measured_ms <= self.used_ms && age_ms >= MEASURE_INTERVAL_MS)
     }
 }
 
@@ -121,7 +126,7 @@ pub(super) fn share(bytes_max: u64) -> u64 {
 
 /// Bytes of all of them.
 pub(super) fn total(caches: &[Cache]) -> u64 {
-    caches.iter().map(|cache| cache.bytes).sum()
+    caches.iter().fold(0, |bytes, cache| bytes.saturating_add(cache.bytes))
 }
 
 impl Store {
@@ -178,8 +183,8 @@ impl Store {
         for cache in caches {
             let goes = plan.bytes_kept > bytes_max || cache.used_ms < used_ms_min;
             if goes && lock::attempt_named(&self.layout.cache_lock(&cache.name), Sharing::Exclusive)?.is_some() {
-                plan.bytes_kept -= cache.bytes;
-                plan.bytes_freed += cache.bytes;
+                plan.bytes_kept = plan.bytes_kept.saturating_sub(cache.bytes);
+                plan.bytes_freed = plan.bytes_freed.saturating_add(cache.bytes);
                 plan.doomed.push(cache);
             }
         }
