@@ -41,7 +41,8 @@ static CHANGES: AtomicU64 = AtomicU64::new(0);
 /// # Errors
 /// In words, for a text that is no plan.
 pub fn arm(text: &str) -> Result<(), String> {
-    let plan = Plan::parse(text).ok_or_else(|| format!("`{text}` is no plan of faults: write WHAT:NUMBER[+][:FILE]"))?;
+    let plan =
+        Plan::parse(text).ok_or_else(|| format!("`{text}` is no plan of faults: write WHAT:NUMBER[+][:FILE]"))?;
     PLAN.set(plan).map_err(|_| "faults are planned once per process".to_owned())
 }
 
@@ -131,9 +132,8 @@ mod tests {
     #[test]
     fn plans_are_read_as_they_are_documented() {
         let check = |text: &str, expect: Option<Plan>| assert_eq!(Plan::parse(text), expect, "{text}");
-        let plan = |strike, first, last, note: Option<&str>| {
-            Some(Plan { strike, first, last, note: note.map(PathBuf::from) })
-        };
+        let plan =
+            |strike, first, last, note: Option<&str>| Some(Plan { strike, first, last, note: note.map(PathBuf::from) });
         check("eio:3", plan(Strike::Fail(libc::EIO), 3, 3, None));
         check("enospc:3+", plan(Strike::Fail(libc::ENOSPC), 3, u64::MAX, None));
         check("kill-before:1:/a:b", plan(Strike::KillBefore, 1, 1, Some("/a:b")));

@@ -66,11 +66,7 @@ impl<T> AtPath<T> for io::Result<T> {
 }
 
 /// One change of the disk.
-pub(super) fn change<T>(
-    verb: &'static str,
-    path: &Path,
-    change: impl FnOnce() -> io::Result<T>,
-) -> Result<T, FsError> {
+pub(super) fn change<T>(verb: &'static str, path: &Path, change: impl FnOnce() -> io::Result<T>) -> Result<T, FsError> {
     #[cfg(debug_assertions)]
     let result = crate::fs::fault::around(verb, path, change);
     #[cfg(not(debug_assertions))]
