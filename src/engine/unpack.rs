@@ -48,10 +48,15 @@ impl UnpackError {
 
 /// Unpacks `archive`, whose format `name` tells, into the empty directory `to`, dropping `strip` leading components.
 pub fn unpack(archive: &Path, name: &str, strip: usize, to: &Path) -> Result<(), UnpackError> {
+    unpack_within(archive, name, strip, to, FETCH_BYTES_MAX)
+}
+
+/// The same for at most `bytes_max` bytes of files in all.
+pub fn unpack_within(archive: &Path, name: &str, strip: usize, to: &Path, bytes_max: u64) -> Result<(), UnpackError> {
     let file = ops::open(archive)?;
     let lower = name.to_ascii_lowercase();
     let ends = |endings: &[&str]| endings.iter().any(|ending| lower.ends_with(ending));
-    let mut placing = Placing { to, strip, links: BTreeSet::new(), bytes: 0, bytes_max: FETCH_BYTES_MAX, entries: 0 };
+    let mut placing = Placing { to, strip, links: BTreeSet::new(), bytes: 0, bytes_max, entries: 0 };
     if ends(&[".tar.gz", ".tgz", ".crate"]) {
         placing.tar(flate2::read::MultiGzDecoder::new(file))
     } else if ends(&[".tar.xz", ".txz"]) {

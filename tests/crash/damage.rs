@@ -195,3 +195,25 @@ fn what_a_task_makes_again_replaces_the_damaged_content_of_the_same_digest() {
     assert_eq!(workspace.snapshot(), made);
     workspace.run(&["store", "verify"]).expect(0);
 }
+
+#[test]
+fn content_that_cannot_be_read_is_made_again() {
+    use std::os::unix::fs::PermissionsExt;
+    if rustix::process::geteuid().is_root() {
+        eprintln!("!!! NOT TESTED: unreadable content: root can read everything");
+        return;
+    }
+    let damaged = Damaged::new(seed(), false);
+    let workspace = &damaged.trial.workspace;
+    for round in ["at first", "again"] {
+        for blob in files(&workspace.store().join("blobs")) {
+            fs::set_permissions(blob, fs::Permissions::from_mode(0)).expect("ours");
+        }
+        for top in ["out", "gen"] {
+            drop(fs::remove_dir_all(workspace.root().join(top)));
+        }
+        let ran = workspace.run(&["run", "//..."]).expect(0);
+        assert_eq!(found(workspace).0, damaged.trial.world.outputs(), "{round}: {}", ran.stderr);
+        workspace.run(&["store", "verify"]).expect(0);
+    }
+}
