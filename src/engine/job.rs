@@ -375,6 +375,9 @@ fn restore_mishap(session: &Session<'_>, task: TaskId, error: RestoreError, star
     }
     let problem = Diagnostic::error(format!("outputs of `{}` could not be put in place: {error}", declared.label))
         .at(&declared.place, "declared here")
-        .help("move what is in the way, or change `outputs`");
+        .help(match fault {
+            Fault::Workspace => "move what is in the way, or change `outputs`",
+            Fault::Machine | Fault::Command => "see the path, its permissions and its disk, and run it again",
+        });
     Mishap { fault, ..mishap(problem, started, None) }
 }

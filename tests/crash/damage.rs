@@ -207,7 +207,7 @@ fn content_that_cannot_be_read_is_made_again() {
     let workspace = &damaged.trial.workspace;
     for round in ["at first", "again"] {
         for blob in files(&workspace.store().join("blobs")) {
-            fs::set_permissions(blob, fs::Permissions::from_mode(0)).expect("ours");
+            fs::set_permissions(blob, fs::Permissions::from_mode(0o000)).expect("ours");
         }
         for top in ["out", "gen"] {
             drop(fs::remove_dir_all(workspace.root().join(top)));

@@ -24,7 +24,7 @@ fn sweep(scene: Scene, seed: u64) -> u64 {
     for point in 1.. {
         assert!(point < POINTS_MAX, "{scene:?} has no end");
         let way = WAYS[usize::try_from((point + seed) % WAYS.len() as u64).expect("small")];
-        let goes_on = (point / WAYS.len() as u64 + seed) % 2 == 0;
+        let goes_on = (point / WAYS.len() as u64 + seed).is_multiple_of(2);
         let plan = format!("{way}:{point}{}", if goes_on { "+" } else { "" });
         let args = trial.set_up(scene);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();

@@ -31,7 +31,7 @@ fn sweep(scene: Scene, seed: u64) -> u64 {
     let mut is_done = [false, false];
     for point in 1.. {
         assert!(point < POINTS_MAX, "{scene:?} has no end");
-        let half = usize::from((point + seed) % 2 == 0);
+        let half = usize::from((point + seed).is_multiple_of(2));
         let what = ["kill-before", "kill-after"][half];
         let args = trial.set_up(scene);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();

@@ -237,8 +237,7 @@ pub fn neither(found: &Outputs, old: &Outputs, new: &Outputs) -> Option<String> 
             return Some(format!("{unit} is half written: {there:#?}\nold {:#?}\nnew {:#?}", part(old), part(new)));
         }
     }
-    let single = paths.into_iter().filter(|path| unit(path).is_none());
-    single.filter(|path| found.get(*path) != old.get(*path) && found.get(*path) != new.get(*path)).find_map(|path| {
-        Some(format!("{path} is {:?}, was {:?}, was to be {:?}", found.get(path), old.get(path), new.get(path)))
-    })
+    let mut single = paths.into_iter().filter(|path| unit(path).is_none());
+    let path = single.find(|path| found.get(*path) != old.get(*path) && found.get(*path) != new.get(*path))?;
+    Some(format!("{path} is {:?}, was {:?}, was to be {:?}", found.get(path), old.get(path), new.get(path)))
 }
