@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use sha2::Digest as _;
+use ureq::tls::TlsConfig;
 
 use crate::base::diagnostic::Diagnostic;
 use crate::base::digest::{Digest, Digester};
@@ -15,7 +16,7 @@ use crate::engine::event::Failure;
 use crate::engine::execute::{Executed, Passed};
 use crate::engine::prepare::archive_name;
 use crate::engine::session::Session;
-use crate::engine::{unpack, waiting};
+use crate::engine::{trust, unpack, waiting};
 use crate::fs::ops::{self, FsError, Kind};
 use crate::fs::walk;
 use crate::manifest::model::{Expected, FetchTask, Unpack};
@@ -114,7 +115,8 @@ fn fetch_listing(session: &Session<'_>, fetch: &FetchTask) -> Result<Listing, Fe
     let stage = session.store.stage()?;
     let file = stage.path().join("download");
     let (wanted, to) = (fetch.clone(), file.clone());
-    waiting::unless_cancelled(&session.cancel, move || download(&wanted, &to)).ok_or(FetchError::Cancelled)??;
+    let tls = trust::roots(&session.ambient.variables);
+    waiting::unless_cancelled(&session.cancel, move || download(&wanted, &to, &tls)).ok_or(FetchError::Cancelled)??;
     match fetch.unpack {
         Unpack::No => {
             let (digest, size) = session.store.put_file(&file)?;
@@ -153,11 +155,11 @@ fn stored(dir: &Path, output: &RelPath, store: &Store) -> Result<Listing, FetchE
 
 /// Tries each url in turn until one gives the expected bytes. A wrong digest is not tried again elsewhere silently: it is told
 /// if no later url is right.
-fn download(fetch: &FetchTask, to: &Path) -> Result<(), FetchError> {
+fn download(fetch: &FetchTask, to: &Path, tls: &TlsConfig) -> Result<(), FetchError> {
     let mut problems = Vec::new();
     let mut mismatch = None;
     for url in &fetch.urls {
-        match receive(url, to)? {
+        match receive(url, to, tls)? {
             Ok(received) if received.is(&fetch.expect) => return Ok(()),
             Ok(received) => {
                 let (expected, found) = received.against(&fetch.expect);
@@ -195,7 +197,7 @@ impl Received {
 }
 
 /// What an address gave, or in words why it gave nothing; an error if it could not be written.
-fn receive(url: &str, to: &Path) -> Result<Result<Received, String>, FsError> {
+fn receive(url: &str, to: &Path, tls: &TlsConfig) -> Result<Result<Received, String>, FsError> {
     if let Some(path) = url.strip_prefix("file://") {
         return match ops::open(Path::new(path)) {
             Ok(mut file) => copy(&mut file, to),
@@ -207,6 +209,7 @@ fn receive(url: &str, to: &Path) -> Result<Result<Received, String>, FsError> {
         .timeout_recv_response(Some(SILENCE_MAX))
         .timeout_recv_body(Some(BODY_MAX))
         .user_agent(concat!("drystone/", env!("CARGO_PKG_VERSION")))
+        .tls_config(tls.clone())
         .build()
         .new_agent();
     match agent.get(url).call() {

@@ -89,7 +89,7 @@ impl TaskKind {
     }
 }
 
-/// One entry of `needs`.
+/// One entry of `needs`, or a task that `tools` or `root` names.
 #[derive(Clone, Debug)]
 pub struct Need {
     /// Where it is written.
@@ -147,8 +147,12 @@ pub struct RunTask {
     pub pass_env: Vec<String>,
     /// `secret-env`.
     pub secret_env: Vec<String>,
-    /// `tools`.
+    /// Programs of the machine among `tools`.
     pub tools: Vec<Placed<String>>,
+    /// Tasks among `tools`, in the order written: their output trees are tools.
+    pub tool_trees: Vec<Need>,
+    /// `root`: the task whose output tree takes the place of the machine's system.
+    pub root: Option<Need>,
     /// `network`.
     pub network: bool,
     /// `isolation`.
@@ -161,7 +165,7 @@ pub struct RunTask {
     pub resources: Resources,
     /// `caches`: directories relative to the package, private to the task and kept between its runs.
     pub caches: Vec<RelPath>,
-    /// `scratch`: may be written, is thrown away without a word.
+    /// `scratch`, workspace-relative: may be written, is thrown away without a word.
     pub scratch: PatternList,
     /// `cache`.
     pub cache: bool,

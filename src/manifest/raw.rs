@@ -39,14 +39,15 @@ pub struct WorkspaceTable {
     /// Name of the workspace, as `${workspace.name}` gives it.
     #[schemars(extend("default" = "workspace"))]
     pub name: Option<At<String>>,
-    /// Patterns of package directories. Default: every directory with a `drystone.toml` that git does not ignore.
+    /// Patterns of package directories. Default: every directory with a `drystone.toml` that git does not ignore. `!` takes away,
+    /// also what an `[[apply]]` names; a list of nothing but `!` takes away from the default.
     pub packages: Option<Vec<At<String>>>,
     /// Whose manifests tell which package depends on which, for `^` in `needs`. Default: none, only `[package] depends`.
     pub package_graph: Option<Vec<At<EcosystemWord>>>,
     /// Branch that `--affected` compares with.
     #[schemars(extend("default" = "main"))]
     pub default_branch: Option<At<String>>,
-    /// What of the machine a task sees beside its inputs.
+    /// What of the machine a task sees beside its inputs. A task with a `root` sees that instead.
     #[schemars(extend("default" = "packages"))]
     pub system: Option<At<SystemWord>>,
     /// Enters the key of every task: change it to start afresh.
@@ -77,7 +78,12 @@ pub enum EcosystemWord {
 pub enum SystemWord {
     /// `/usr` and what belongs to it, keyed as a whole by the package database.
     Packages,
-    /// Declared tools only, so that unlike machines share results.
+    /// Declared tools only, so that unlike machines share results. Visible are, at their own paths, the file of each tool, its
+    /// interpreter, the libraries that the loader finds, its installation outside of `/usr`, and of a program of a distribution with dpkg
+    /// the directories of the packages built from the same source. `PATH` holds the declared tools, what their scripts name
+    /// through `env`, and `sh`, which every task has. Not visible, and so to be declared, fetched, or given with `root`: programs that a
+    /// tool starts (the `as` and `ld` of `gcc`), libraries it opens by itself or that only `/etc/ld.so.conf` leads to, headers, certificates, settings
+    /// in `/etc`, and on other distributions all data of a tool in `/usr`.
     Tools,
 }
 
@@ -168,9 +174,17 @@ pub struct TaskTable {
     /// Environment variables whose value comes from outside, is not part of the key, and is never logged or stored: a result
     /// whose outputs hold it is not kept.
     pub secret_env: Option<Vec<At<String>>>,
-    /// Programs it runs: names resolved on `PATH`, whose identity is part of the key; or fetch tasks such as `"//:node"`. The
-    /// program of a `run` array is always one.
+    /// Programs it runs: names resolved on `PATH`, whose identity is part of the key; or tasks such as `"//:node"`, fetched or
+    /// run, whose outputs are a tool and are part of the key. Such a tree is mounted read-only at `/tools/node` (`/tools/PACKAGE+node`
+    /// for a task of another package than the root's), beginning at the directory that all its outputs lie in; its `bin`, or itself if
+    /// it has none, comes first in `PATH`, in the order written. The program of a `run` array is always a tool.
     pub tools: Option<Vec<At<String>>>,
+    /// The task whose output tree is the root file system, such as `"//:debian"`: `/usr`, `/bin`, `/etc` and all else come from it,
+    /// read-only, and nothing of the machine's system is visible. Names in `tools` are looked up in it. `/dev`, `/proc`, `/tmp`,
+    /// `/tools`, `/workspace` and `passwd`, `group`, `hosts` and `nsswitch.conf` of `/etc` are always drystone's own; all files belong to
+    /// the one user there is, whoever owns them in an archive. Only at the `namespaces` level. An unpacked archive, or a directory
+    /// that a task makes; not an image in the OCI layout.
+    pub root: Option<At<String>>,
     /// Whether it may use the network.
     #[schemars(extend("default" = false))]
     pub network: Option<At<bool>>,
@@ -187,7 +201,7 @@ pub struct TaskTable {
     /// Directories of the package that are its own and are kept between its runs. They are not in the key: a tool that
     /// compares modification times with them can be misled by a file that is put back with an older time.
     pub caches: Option<Vec<At<String>>>,
-    /// Patterns of what it may write without declaring it; thrown away.
+    /// Patterns of what it may write without declaring it; thrown away. Relative to the package, `//` from the root.
     pub scratch: Option<Vec<At<String>>>,
     /// Whether results are kept; `false` always runs. `true` by default, but `false` where `network = true`: what a server
     /// answers is not in any key.
@@ -272,6 +286,7 @@ pub struct FetchTable {
     /// BLAKE3 of the file, 64 hexadecimal digits.
     pub blake3: Option<At<String>>,
     /// Whether it is unpacked: `true` and `"auto"` go by the ending, `.tar`, `.tar.gz`, `.tgz`, `.tar.xz`, `.tar.zst` or `.zip`.
+    /// Devices in a top directory `dev` are left out, any others refused; owners and set-user-id bits are not kept.
     #[schemars(extend("default" = false))]
     pub unpack: Option<At<UnpackText>>,
     /// Leading directories dropped when unpacking.

@@ -1,9 +1,11 @@
 //! Layer 3: runs one command so that it sees what it declared. Knows nothing of tasks, caches or the terminal.
 //!
 //! Three kinds of process take part. The *engine* asks (`open`); it never forks. The *launcher*, a copy of this program with a small
-//! heap (`launcher`), forks for each command an *init* (`init`), which builds the view (`namespaces` or `plain`), starts the command
+//! heap (`launcher`), forks for each command an *init* (`init`), which builds the view (`namespaces` or `plain`, the latter
+//! fenced in by `confine`), starts the command
 //! (`start`), buries everything it started (`tree`) and reports. `wire` is what they say to each other.
 
+mod confine;
 mod init;
 mod kernel;
 pub mod launcher;
@@ -12,6 +14,7 @@ pub mod open;
 mod plain;
 pub mod probe;
 mod refusal;
+mod rootfs;
 pub mod spec;
 mod start;
 mod tree;

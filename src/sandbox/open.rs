@@ -121,10 +121,6 @@ fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
 
 impl Launched {
     pub(super) fn new(level: Level, program: &Path) -> Result<Self, SandboxError> {
-        if level == Level::Landlock {
-            let (step, cause) = ("choosing the level".into(), "it is not built yet".into());
-            return Err(SandboxError::Setup { level, step, cause });
-        }
         Ok(Self { level, program: program.to_owned(), connection: Mutex::new(None) })
     }
 
@@ -185,7 +181,7 @@ impl Launched {
     }
 
     fn failed(&self, failure: &Failure) -> SandboxError {
-        let known = if self.level == Level::Namespaces { explain(failure, &Facts::gather()) } else { None };
+        let known = explain(self.level, failure, &Facts::gather());
         let cause = match known {
             Some(refusal) => format!("{}: {}; {}", failure.cause, refusal.reason, refusal.remedy),
             None => failure.cause.clone(),

@@ -15,7 +15,7 @@ use crate::world::{found, neither};
 /// Kills in one run of the test, at least.
 const KILLS_MIN: u64 = 500;
 /// Of these at random times.
-const RANDOM_KILLS: u64 = 160;
+const RANDOM_KILLS: u64 = 240;
 /// The longest that a run is let go on before it is killed, in microseconds.
 const LIFE_US_MAX: usize = 90_000;
 /// Points in one sweep; more mean that a sweep does not come to its end.

@@ -141,18 +141,10 @@ fn what_a_later_version_brings_is_refused_by_name() {
         ],
     );
     check(
-        concat!(
-            "[task.a]\n",
-            "run = 'x ${items}'\n",
-            "split = {}\n",
-            "services = []\n",
-            "root = '//:debian'\n",
-            "inputs = 'traced'\n",
-        ),
+        concat!("[task.a]\n", "run = 'x ${items}'\n", "split = {}\n", "services = []\n", "inputs = 'traced'\n",),
         &[
             "`split` is not supported by this version of drystone @ split > take it out",
             "`services` is not supported by this version of drystone @ services > take it out",
-            "`root` is not supported by this version of drystone @ root > take it out",
             "`inputs = \"traced\"` is not supported by this version of drystone @ 'traced' > list patterns, or leave `inputs` out to take the whole package",
             "`${items}` is not supported by this version of drystone @ ${items} > take it out",
         ],
