@@ -57,3 +57,12 @@ pub const DAMAGED_DAYS: u32 = 7;
 /// Most files, links and directories in one installation root of a tool: the largest kits have about a tenth of it, a home or a
 /// data disk has more.
 pub const TOOL_ROOT_ENTRIES_MAX: usize = 500_000;
+
+/// Longest command for a shell that items of a split task may make, in bytes: Linux takes arguments of less than 128 KiB.
+pub const SHELL_COMMAND_BYTES_MAX: usize = 128 * 1024 - 1;
+
+/// Longest command as an array that items of a split task may make, in bytes: Linux takes 2 MiB, the environment included.
+pub const ARGUMENTS_BYTES_MAX: usize = 1024 * 1024;
+
+/// Most parts one split task may have.
+pub const SPLIT_PARTS_MAX: usize = 10_000;

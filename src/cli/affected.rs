@@ -7,7 +7,7 @@ use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
 use crate::cli::table::json;
-use crate::cli::{opening, reach};
+use crate::cli::{opening, reach, wholes};
 use crate::report::ink::{Color, Ink, paint};
 
 /// Options of `affected`.
@@ -65,8 +65,9 @@ pub fn run(args: AffectedArgs, context: &Context) -> Result<ExitKind, CliError> 
     let store = opening::open_store(context, opened.workspace.config.store_bytes_max)?;
     let session = opened.session(context, store, opening::looking(), opening::never_cancelled()?)?;
     let found = reach::affected_tasks(&session, args.revision.as_deref())?;
-    let mut rows: Vec<AffectedRow> =
-        found.into_iter().map(|(task, proof)| AffectedRow { task: session.label(task), proof }).collect();
+    let shown = wholes::shown(&opened.workspace, found.keys().copied());
+    let row = |shown: wholes::Shown| AffectedRow { task: shown.label, proof: found[&shown.task].clone() };
+    let mut rows: Vec<AffectedRow> = shown.into_iter().map(row).collect();
     rows.sort_by(|one, other| one.task.cmp(&other.task));
     context.out.write(affected_text(&rows, args.format, context.stdout.color).as_bytes());
     Ok(ExitKind::Done)

@@ -35,6 +35,9 @@ pub fn fix(session: &Session<'_>, plan: &Plan, selected: &[TaskId]) -> Result<Ve
     for (ix, task) in plan.tasks.iter().enumerate().filter(|(_, task)| selected.contains(task)) {
         let TaskKind::Run(run) = &session.workspace.tasks[*task].kind else { continue };
         let Some(command) = &run.fix else { continue };
+        if run.split.as_ref().is_some_and(|split| split.part.items().is_empty()) {
+            continue; // Without items a fixer would take everything.
+        }
         let fixer = RunTask { command: command.clone(), outputs: Vec::new(), ..run.clone() };
         let declared = &session.workspace.tasks[*task];
         if session.graph.dependencies(*task).next().is_some() {
@@ -82,7 +85,7 @@ fn fix_one(
         return Err(format!("{:?}\n{}", finished.exit, String::from_utf8_lossy(&said).trim_end()));
     }
     let mut written = Vec::new();
-    for (path, entry) in &sources.listing {
+    for (path, entry) in &sources.all() {
         let Entry::File { digest, executable, .. } = entry else { continue };
         let fixed = finished.workspace.path().join(path.as_str());
         let Some(bytes) = changed(&fixed, digest)? else { continue };

@@ -82,7 +82,7 @@ pub fn build(spec: &SandboxSpec, owner: Owner) -> Result<Built, Failure> {
     for mount in inside.iter().copied().chain(writable) {
         bind_mount(mount)?;
     }
-    mount_fs("proc", "proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)?;
+    mount_proc()?;
     leave_old_root()?;
     rustix::thread::set_no_new_privs(true).map_err(|error| Failure::new("giving up privileges", error))?;
     let cwd = Path::new(WORKSPACE_DIR).join(spec.cwd.as_str());
@@ -303,6 +303,33 @@ fn seal() -> Result<(), Failure> {
         let name = CString::new(place).expect("our own paths hold no NUL");
         kernel::change_mount(&name, Reach::One, Attributes::NONE, Attributes::READ_ONLY)
             .map_err(|error| Failure::new(format!("making /{place} writable"), error))?;
+    }
+    Ok(())
+}
+
+/// Settings and controls of the whole machine: whoever is root on the host may write them from any namespace.
+const PROC_READ_ONLY: [&str; 5] = ["proc/sys", "proc/sysrq-trigger", "proc/irq", "proc/bus", "proc/fs"];
+
+/// What tells of the machine what no program needs, or gives its memory and keys away.
+const PROC_HIDDEN: [&str; 7] = [
+    "proc/sys/kernel/random/boot_id",
+    "proc/kcore",
+    "proc/keys",
+    "proc/key-users",
+    "proc/kmsg",
+    "proc/timer_list",
+    "proc/sched_debug",
+];
+
+/// Shows the processes of these namespaces, and of the machine no more than may be read.
+fn mount_proc() -> Result<(), Failure> {
+    mount_fs("proc", "proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)?;
+    for place in PROC_HIDDEN.map(Path::new).into_iter().filter(|place| ops::exists(place)) {
+        rustix::mount::mount_bind("dev/null", place)
+            .map_err(|error| Failure::new(format!("hiding {}", shown(place)), error))?;
+    }
+    for place in PROC_READ_ONLY.map(Path::new).into_iter().filter(|place| ops::exists(place)) {
+        bind_dir(place, place)?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::base::ids::{IdMap, PackageId, TaskId};
 use crate::base::path::RelPath;
-use crate::manifest::model::{Command, Inputs, Reach, Task, TaskKind, Which};
+use crate::manifest::model::{Command, Inputs, Reach, RunTask, Task, TaskKind, Which};
 use crate::workspace::discover::MANIFEST;
 use crate::workspace::inputs;
 use crate::workspace::model::Workspace;
@@ -62,6 +62,11 @@ pub fn directly(
         if let Some(path) = parts.flat_map(|part| within(&changed, &part)).min() {
             touch(task, path);
         }
+    }
+    for split in workspace.splits.all().iter().filter(|split| split.may_regroup(workspace, &changed)) {
+        // One of the items changed, or it could not have regrouped; it is as good a reason as any.
+        let item = changed.iter().find(|path| path.starts_with(&split.label.package));
+        split.parts.iter().for_each(|part| item.into_iter().for_each(|path| touch(*part, path)));
     }
     for path in changed {
         for (task, committed) in outputs.producers(path) {
@@ -184,12 +189,22 @@ fn within<'a>(changed: &[&'a RelPath], dir: &RelPath) -> Vec<&'a RelPath> {
 fn places(task: &Task) -> Vec<&RelPath> {
     match &task.kind {
         TaskKind::Fetch(_) => Vec::new(),
-        TaskKind::Run(run) => match &run.inputs {
-            Inputs::Package => vec![&task.label.package],
-            Inputs::Patterns(list) => {
-                list.items.iter().filter(|item| !item.exclude).map(|item| &item.pattern.prefix).collect()
-            }
-        },
+        // Items are inputs wherever in the package they lie.
+        TaskKind::Run(run) if run.split.is_some() => {
+            let mut all = input_places(task, run);
+            all.push(&task.label.package);
+            all
+        }
+        TaskKind::Run(run) => input_places(task, run),
+    }
+}
+
+fn input_places<'t>(task: &'t Task, run: &'t RunTask) -> Vec<&'t RelPath> {
+    match &run.inputs {
+        Inputs::Package => vec![&task.label.package],
+        Inputs::Patterns(list) => {
+            list.items.iter().filter(|item| !item.exclude).map(|item| &item.pattern.prefix).collect()
+        }
     }
 }
 

@@ -116,6 +116,7 @@ fn manifests_are_understood_or_refused_with_places() {
                     workspace_name: "w",
                     templates: &templates,
                     applied: &applied,
+                    parts: &BTreeMap::new(),
                 };
                 tasks = lower_package(Some(&file), &context, &mut diagnostics).len();
             }
