@@ -66,3 +66,18 @@ pub const ARGUMENTS_BYTES_MAX: usize = 1024 * 1024;
 
 /// Most parts one split task may have.
 pub const SPLIT_PARTS_MAX: usize = 10_000;
+
+/// Largest input copied into the memory of each sandbox that shows it, in bytes; of a larger one a copy is kept in the store.
+pub const VIEW_FILE_BYTES_MAX: u64 = 128 * 1024;
+
+/// Most bytes of inputs copied into the memory of one sandbox; the rest is shown from copies kept in the store.
+pub const VIEW_BYTES_MAX: u64 = 32 * 1024 * 1024;
+
+/// Most files shown one by one; of more, whole directories are kept in the store.
+pub const VIEW_FILES_MAX: usize = 2000;
+
+/// Fewest files in a directory worth keeping as a whole.
+pub const KEPT_FILES_MIN: usize = 64;
+
+/// Most source files in a directory kept as a whole: one edit makes all of it anew.
+pub const KEPT_SOURCES_MAX: usize = 1024;

@@ -17,7 +17,7 @@ use crate::engine::restore::{self, RestoreError};
 use crate::engine::secrets::Secrets;
 use crate::engine::session::Session;
 use crate::engine::takeover;
-use crate::engine::view;
+use crate::engine::view::{self, Purpose};
 use crate::manifest::glob::{Pattern, PatternList};
 use crate::manifest::model::RunTask;
 use crate::sandbox::spec::{Exit, Finished, SandboxError, Usage};
@@ -159,7 +159,7 @@ fn attempt(
 ) -> Result<Executed, Broken> {
     let sandbox = session.sandbox(prepared.action.isolation)?;
     let stage = session.store.stage()?;
-    let shown = view::show(session, task, run, prepared, dependencies, stage.path().to_owned())?;
+    let shown = view::show(session, task, run, prepared, dependencies, stage.path().to_owned(), Purpose::Run)?;
     let spec = &shown.spec;
     let secrets = session.secrets_reaching(task);
     let mut capture = LogCapture::new(secrets.clone());

@@ -10,12 +10,12 @@ use crate::engine::log::LogCapture;
 use crate::engine::plan::Plan;
 use crate::engine::prepare::{command_line, prepare};
 use crate::engine::session::Session;
-use crate::engine::view;
+use crate::engine::view::{self, Purpose};
 use crate::fs::atomic::{self, Durability};
 use crate::fs::link::file_mode;
 use crate::fs::ops;
 use crate::manifest::model::{RunTask, TaskKind};
-use crate::sandbox::spec::{Exit, View};
+use crate::sandbox::spec::Exit;
 
 /// What one `fix` command did.
 #[derive(Debug)]
@@ -67,14 +67,8 @@ fn fix_one(
     prepared.tools = tools;
     prepared.action.work = crate::fingerprint::action::Work::Run { argv };
     let stage = session.store.stage().map_err(|error| error.to_string())?;
-    let shown = view::show(session, task, fixer, &prepared, &[], stage.path().to_owned());
-    let mut shown = shown.map_err(|error| error.to_string())?;
-    let spec = &mut shown.spec;
-    for view in spec.view.values_mut() {
-        if let View::File { host, executable } = view {
-            *view = View::Copy { host: host.clone(), executable: *executable };
-        }
-    }
+    let shown = view::show(session, task, fixer, &prepared, &[], stage.path().to_owned(), Purpose::Fix);
+    let shown = shown.map_err(|error| error.to_string())?;
     let sandbox = session.sandbox(prepared.action.isolation).map_err(|error| error.to_string())?;
     let mut capture = LogCapture::new(session.secrets_reaching(task));
     let finished = sandbox

@@ -1,6 +1,8 @@
 //! Layer 4: plans and runs. Knows nothing of argv and the terminal.
 
+pub mod ages;
 pub mod collect;
+pub mod contents;
 pub mod drive;
 pub mod event;
 pub mod execute;
@@ -23,6 +25,8 @@ pub mod restore;
 pub mod scheduler;
 pub mod secrets;
 pub mod session;
+pub mod shape;
+pub mod showing;
 pub mod takeover;
 pub mod toolchain;
 pub mod toolchain_dirs;

@@ -290,6 +290,24 @@ pub fn set_mode(path: &Path, mode: u32) -> Result<(), FsError> {
     change("change the mode of", path, || fs::set_permissions(path, fs::Permissions::from_mode(mode)))
 }
 
+/// Sets modification and access time of the path itself, in nanoseconds since 1970.
+pub fn set_times(path: &Path, mtime_ns: i64) -> Result<(), FsError> {
+    let (here, flags) = (rustix::fs::CWD, rustix::fs::AtFlags::SYMLINK_NOFOLLOW);
+    let set = || rustix::fs::utimensat(here, path, &both_times(mtime_ns), flags);
+    change("set the times of", path, || Ok(set()?))
+}
+
+/// The same for an open file; `path` is for the error.
+pub fn set_times_of(file: &File, mtime_ns: i64, path: &Path) -> Result<(), FsError> {
+    change("set the times of", path, || Ok(rustix::fs::futimens(file, &both_times(mtime_ns))?))
+}
+
+fn both_times(ns: i64) -> rustix::fs::Timestamps {
+    const SECOND: i64 = 1_000_000_000;
+    let time = rustix::fs::Timespec { tv_sec: ns.div_euclid(SECOND), tv_nsec: ns.rem_euclid(SECOND) };
+    rustix::fs::Timestamps { last_access: time, last_modification: time }
+}
+
 /// What a directory entry is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -362,6 +380,12 @@ pub fn create_reserved(path: &Path, bytes: u64) -> Result<(), FsError> {
 pub fn disk_space(path: &Path) -> Result<(u64, u64), FsError> {
     let stat = rustix::fs::statvfs(path).map_err(io::Error::from).at("look at", path)?;
     Ok((stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize))
+}
+
+/// Tells one boot of the machine from the next: what was not synced in an earlier one may be gone; `None` where nothing tells.
+pub fn boot_id() -> Option<String> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(text.trim().to_owned())
 }
 
 /// Whether `path` lies on a network or user-space file system, where SQLite's WAL is not safe.

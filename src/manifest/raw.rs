@@ -198,8 +198,8 @@ pub struct TaskTable {
     pub retries: Option<At<u32>>,
     /// What it holds while it runs.
     pub resources: Option<ResourcesTable>,
-    /// Directories of the package that are its own and are kept between its runs. They are not in the key: a tool that
-    /// compares modification times with them can be misled by a file that is put back with an older time.
+    /// Directories of the package that are its own and are kept between its runs. They are not in the key. Inputs that
+    /// changed since its last run are newer than all that is in them, others keep their times: tools that compare times are right.
     pub caches: Option<Vec<At<String>>>,
     /// Patterns of what it may write without declaring it; thrown away. Relative to the package, `//` from the root.
     pub scratch: Option<Vec<At<String>>>,

@@ -7,7 +7,7 @@
 //! | `db`, `migrate`, `recover` | connections, versions, damage |
 //! | `pending`, `writer` | the queue of rows and the one thread that commits them |
 //! | `content`, `blobs`, `trees` | bytes by digest |
-//! | `caches` | directories that tasks keep between their runs |
+//! | `caches`, `kept` | directories that tasks keep between their runs; copies to be shown to commands |
 //! | `tree_dirs` | trees as directories, shared by everyone who reads them |
 //! | `results`, `history` | the action cache; durations, outcomes, fingerprints |
 //! | `durations` | what an imported archive says about durations, alike for all who imported it |
@@ -26,6 +26,7 @@ mod durations;
 mod error;
 mod gc;
 mod history;
+mod kept;
 mod layout;
 mod locks;
 mod mark;
@@ -50,6 +51,7 @@ pub use durations::imported_durations;
 pub use error::StoreError;
 pub use gc::{GcMode, GcOptions, GcReport};
 pub use history::{History, TaskRun};
+pub use kept::{Fill, Keep};
 pub use locks::ActionLock;
 pub use open::{OpenOptions, Store, workspace_state};
 pub use results::{ActionResult, LedgerEntry, Recorded};

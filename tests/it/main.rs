@@ -18,3 +18,4 @@ mod stores;
 mod support;
 mod toolchains;
 mod tools;
+mod views;
