@@ -18,8 +18,8 @@ pub const LOG_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Largest blob kept inside the database, in bytes. Larger ones are files.
 pub const INLINE_BLOB_BYTES_MAX: usize = 8 * 1024;
 
-/// Files above this size are digested from a memory map on all cores, in bytes.
-pub const MMAP_DIGEST_BYTES_MIN: u64 = 1024 * 1024;
+/// Files of this size or more are digested on all cores, in bytes.
+pub const PARALLEL_DIGEST_BYTES_MIN: u64 = 1024 * 1024;
 
 /// Default cap of the store, in bytes; a tenth of the disk if that is less.
 pub const STORE_BYTES_DEFAULT: u64 = 20 * 1024 * 1024 * 1024;

@@ -19,6 +19,14 @@ pub fn main() -> ExitCode {
     let environment = Environment::of_process();
     let early = early_appearance(&environment, &std::io::stderr());
     panic::install_hook(early.color);
+    #[cfg(debug_assertions)]
+    if let Some(plan) = environment.get("DRYSTONE_FAULT")
+        && let Err(problem) = crate::fs::fault::arm(plan)
+    {
+        let error = CliError::usage(problem);
+        Out::stderr().write(error.text(early).as_bytes());
+        return error.exit().into();
+    }
     let cli = match understand(&std::env::args_os().collect::<Vec<_>>(), &environment) {
         Ok(cli) => cli,
         Err(exit) => return exit.into(),

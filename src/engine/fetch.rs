@@ -1,13 +1,13 @@
 //! Fetch tasks: one file by digest, from the first url that has it, perhaps unpacked. The only tasks with network by nature.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use sha2::Digest as _;
-
 use ureq::tls::TlsConfig;
 
+use crate::base::diagnostic::Diagnostic;
 use crate::base::digest::{Digest, Digester};
 use crate::base::limits::FETCH_BYTES_MAX;
 use crate::base::path::RelPath;
@@ -17,7 +17,7 @@ use crate::engine::execute::{Executed, Passed};
 use crate::engine::prepare::archive_name;
 use crate::engine::session::Session;
 use crate::engine::{trust, unpack, waiting};
-use crate::fs::ops::{self, AtPath, FsError, Kind};
+use crate::fs::ops::{self, FsError, Kind};
 use crate::fs::walk;
 use crate::manifest::model::{Expected, FetchTask, Unpack};
 use crate::sandbox::spec::Usage;
@@ -62,6 +62,18 @@ pub enum FetchError {
     Cancelled,
 }
 
+impl FetchError {
+    /// Whether the disk or the store is at fault, rather than what was fetched.
+    fn is_of_the_machine(&self) -> bool {
+        match self {
+            Self::Fs(_) | Self::Store(_) => true,
+            Self::Unpack(error) => error.is_of_the_machine(),
+            Self::Walk(error) => matches!(error, walk::WalkError::Fs(_)),
+            Self::Unreachable(_) | Self::Mismatch { .. } | Self::Cancelled => false,
+        }
+    }
+}
+
 /// Fetches, checks, unpacks and stores.
 pub fn execute(session: &Session<'_>, fetch: &FetchTask) -> Executed {
     let started = Instant::now();
@@ -69,7 +81,7 @@ pub fn execute(session: &Session<'_>, fetch: &FetchTask) -> Executed {
         Ok(listing) => {
             let trees = fold(&listing);
             if let Err(error) = session.store.put_trees(&trees) {
-                return failed(FetchError::Store(error), started);
+                return broken(FetchError::Store(error), fetch);
             }
             Executed::Passed(Passed {
                 log: Vec::new(),
@@ -84,8 +96,15 @@ pub fn execute(session: &Session<'_>, fetch: &FetchTask) -> Executed {
             })
         }
         Err(FetchError::Cancelled) => Executed::Cancelled { log: Vec::new() },
+        Err(error) if error.is_of_the_machine() => broken(error, fetch),
         Err(error) => failed(error, started),
     }
+}
+
+fn broken(error: FetchError, fetch: &FetchTask) -> Executed {
+    let problem = Diagnostic::error(format!("`{}` could not be fetched: {error}", fetch.output))
+        .help("see the path and its permissions; `drystone store verify` checks the store");
+    Executed::Broken { problem, refused: false }
 }
 
 fn failed(error: FetchError, started: Instant) -> Executed {
@@ -141,7 +160,7 @@ fn download(fetch: &FetchTask, to: &Path, tls: &TlsConfig) -> Result<(), FetchEr
     let mut problems = Vec::new();
     let mut mismatch = None;
     for url in &fetch.urls {
-        match receive(url, to, tls) {
+        match receive(url, to, tls)? {
             Ok(received) if received.is(&fetch.expect) => return Ok(()),
             Ok(received) => {
                 let (expected, found) = received.against(&fetch.expect);
@@ -178,10 +197,13 @@ impl Received {
     }
 }
 
-fn receive(url: &str, to: &Path, tls: &TlsConfig) -> Result<Received, String> {
+/// What an address gave, or in words why it gave nothing; an error if it could not be written.
+fn receive(url: &str, to: &Path, tls: &TlsConfig) -> Result<Result<Received, String>, FsError> {
     if let Some(path) = url.strip_prefix("file://") {
-        let mut file = ops::open(Path::new(path)).map_err(|error| error.to_string())?;
-        return copy(&mut file, to);
+        return match ops::open(Path::new(path)) {
+            Ok(mut file) => copy(&mut file, to),
+            Err(error) => Ok(Err(error.to_string())),
+        };
     }
     let agent = ureq::Agent::config_builder()
         .timeout_connect(Some(Duration::from_secs(10)))
@@ -191,28 +213,31 @@ fn receive(url: &str, to: &Path, tls: &TlsConfig) -> Result<Received, String> {
         .tls_config(tls.clone())
         .build()
         .new_agent();
-    let mut response = agent.get(url).call().map_err(|error| error.to_string())?;
-    copy(&mut response.body_mut().as_reader(), to)
+    match agent.get(url).call() {
+        Ok(mut response) => copy(&mut response.body_mut().as_reader(), to),
+        Err(error) => Ok(Err(error.to_string())),
+    }
 }
 
-fn copy(from: &mut dyn Read, to: &Path) -> Result<Received, String> {
-    let mut file = ops::create_new(to, 0o644).map_err(|error| error.to_string())?;
+fn copy(from: &mut dyn Read, to: &Path) -> Result<Result<Received, String>, FsError> {
+    let file = ops::create_new(to, 0o644)?;
     let mut blake3 = Digester::default();
     let mut sha256 = sha2::Sha256::new();
     let mut buffer = vec![0; 128 * 1024];
     let mut total: u64 = 0;
     loop {
-        let count = from.read(&mut buffer).map_err(|error| error.to_string())?;
-        if count == 0 {
-            break;
-        }
+        let count = match from.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
         total += count as u64;
         if total > FETCH_BYTES_MAX {
-            return Err(format!("it is larger than {FETCH_BYTES_MAX} bytes"));
+            return Ok(Err(format!("it is larger than {FETCH_BYTES_MAX} bytes")));
         }
         blake3.update(&buffer[..count]);
         sha256.update(&buffer[..count]);
-        file.write_all(&buffer[..count]).at("write", to).map_err(|error| error.to_string())?;
+        ops::write_all(&file, to, &buffer[..count])?;
     }
-    Ok(Received { blake3: blake3.finish(), sha256: sha256.finalize().into() })
+    Ok(Ok(Received { blake3: blake3.finish(), sha256: sha256.finalize().into() }))
 }

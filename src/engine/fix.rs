@@ -106,6 +106,8 @@ fn changed(path: &Path, before: &crate::base::digest::Digest) -> Result<Option<V
 
 fn write_back(session: &Session<'_>, path: &RelPath, bytes: &[u8], executable: bool) -> Result<(), ops::FsError> {
     let target = session.workspace.root.join(path.as_str());
-    atomic::write(&target, bytes, Durability::Relaxed)?;
-    ops::set_mode(&target, file_mode(executable))
+    // The bits of the file that is replaced, as far as they are still those that the command saw.
+    let mode = std::os::unix::fs::PermissionsExt::mode(&ops::symlink_metadata(&target)?.permissions()) & 0o777;
+    let mode = if (mode & 0o100 != 0) == executable { mode } else { file_mode(executable) };
+    atomic::write_with_mode(&target, bytes, mode, Durability::Relaxed)
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::base::diagnostic::Diagnostic;
 use crate::base::digest::Digest;
 use crate::base::ids::TaskId;
-use crate::base::tree::Listing;
+use crate::base::tree::{Entry, Listing};
 use crate::engine::event::{Failure, Log, MissReason, ResultSource};
 use crate::engine::execute::{self, Executed, now_ms};
 use crate::engine::explain;
@@ -294,18 +294,44 @@ pub fn run(session: &Session<'_>, task: TaskId, sources: &Sources, missed: &Miss
             Err(problem) => return Ended::Failed(Box::new(mishap(problem, started, None))),
         },
     };
+    let lost = match run_once(session, task, prepared, missed) {
+        Ok(ended) => return ended,
+        Err(lost) => lost,
+    };
+    // Content of the same digest was in the store already, and damaged. Without it, the next run puts its own.
+    let files = lost.0.values().filter_map(|entry| match entry {
+        Entry::File { digest, .. } => Some(*digest),
+        Entry::Link { .. } | Entry::Dir => None,
+    });
+    let ended = match session.store.recheck(files) {
+        Ok(()) => run_once(session, task, prepared, missed),
+        Err(error) => return Ended::Failed(Box::new(store_mishap(session, task, &error, started))),
+    };
+    ended.unwrap_or_else(|_| {
+        let problem = Diagnostic::error("the store lost what was just put into it")
+            .help("check the disk; `drystone store verify` tells more");
+        let mishap = mishap(problem, started, Some(prepared.key));
+        Ended::Failed(Box::new(Mishap { fault: Fault::Machine, ..mishap }))
+    })
+}
+
+/// A result whose outputs cannot be put in place, because the store does not have what it was given.
+struct Lost(Arc<Listing>);
+
+fn run_once(session: &Session<'_>, task: TaskId, prepared: &Prepared, missed: &Missed) -> Result<Ended, Lost> {
+    let started = Instant::now();
     let cached = is_cached(session, task);
     let lock = match waiting::lock_action(session, &prepared.key) {
         Ok(Some(lock)) => lock,
-        Ok(None) => return Ended::Cancelled(Vec::new()),
-        Err(error) => return Ended::Failed(Box::new(store_mishap(session, task, &error, started))),
+        Ok(None) => return Ok(Ended::Cancelled(Vec::new())),
+        Err(error) => return Ok(Ended::Failed(Box::new(store_mishap(session, task, &error, started)))),
     };
     if cached
         && missed.reuse == Reuse::Results
         && let Ok(Some(found)) = find(session, task, prepared)
         && let Ok(Some(hit)) = take(session, task, prepared, &found, started)
     {
-        return Ended::Passed(Box::new(hit));
+        return Ok(Ended::Passed(Box::new(hit)));
     }
     let executed = match &session.workspace.tasks[task].kind {
         TaskKind::Run(run) => execute::execute(session, task, run, prepared, &missed.dependencies),
@@ -321,8 +347,8 @@ fn conclude(
     executed: Executed,
     started: Instant,
     lock: ActionLock,
-) -> Ended {
-    match executed {
+) -> Result<Ended, Lost> {
+    Ok(match executed {
         Executed::Cancelled { log } => Ended::Cancelled(log),
         Executed::Broken { problem, refused } => {
             let mut mishap = mishap(problem, started, Some(prepared.key));
@@ -339,12 +365,16 @@ fn conclude(
             let action = Some(prepared.key);
             Ended::Failed(Box::new(Mishap { failure, log, duration, attempts, action, fault: Fault::Command, left }))
         }
-        Executed::Passed(passed) => {
+        Executed::Passed(mut passed) => {
             if is_cached(session, task)
                 && passed.storable
                 && let Err(error) = execute::record(session, task, prepared, &passed, lock)
             {
-                tracing::debug!(%error, "a result was not stored");
+                let label = session.label(task);
+                passed.notes.push(
+                    Diagnostic::warning(format!("the result of `{label}` was not stored: {error}"))
+                        .help("it runs again the next time"),
+                );
             }
             let key = passed.keyed.as_ref().map_or(prepared.key, |keyed| keyed.key);
             note(session, task, key, passed.duration, false, passed.usage.max_rss_kib);
@@ -355,13 +385,9 @@ fn conclude(
                 Err(Settled::Mishap(mut mishap)) => {
                     mishap.action = Some(key);
                     mishap.attempts = passed.attempts;
-                    return Ended::Failed(mishap);
+                    return Ok(Ended::Failed(mishap));
                 }
-                Err(Settled::Vanished) => {
-                    let problem = Diagnostic::error("the store lost what was just put into it")
-                        .help("check the disk; `drystone store verify` tells more");
-                    return Ended::Failed(Box::new(mishap(problem, started, Some(key))));
-                }
+                Err(Settled::Vanished) => return Err(Lost(listing)),
             };
             Ended::Passed(Box::new(Success {
                 produced: Arc::new(Produced { listing, digest: passed.outputs, unstable: false }),
@@ -376,7 +402,7 @@ fn conclude(
                 action: key,
             }))
         }
-    }
+    })
 }
 
 fn note(session: &Session<'_>, task: TaskId, action: Digest, duration: Duration, failed: bool, max_rss_kib: u64) {
@@ -421,6 +447,9 @@ fn restore_mishap(session: &Session<'_>, task: TaskId, error: RestoreError, star
     }
     let problem = Diagnostic::error(format!("outputs of `{}` could not be put in place: {error}", declared.label))
         .at(&declared.place, "declared here")
-        .help("move what is in the way, or change `outputs`");
+        .help(match fault {
+            Fault::Workspace => "move what is in the way, or change `outputs`",
+            Fault::Machine | Fault::Command => "see the path, its permissions and its disk, and run it again",
+        });
     Mishap { fault, ..mishap(problem, started, None) }
 }

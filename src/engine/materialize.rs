@@ -106,7 +106,7 @@ impl Destination<'_> {
             self.make_parents(path)?;
             let at = self.disk(path);
             if let Some(dir) = at.parent().filter(|dir| swept.insert(dir.to_path_buf())) {
-                remove_stale_temporaries(dir)?;
+                atomic::remove_abandoned(dir)?;
             }
             self.place(&at, path, entry)?;
         }
@@ -147,12 +147,14 @@ impl Destination<'_> {
         self.make_parents(unit)?;
         let place = self.disk(unit);
         if let Some(dir) = place.parent() {
-            remove_stale_temporaries(dir)?;
-        }
-        if want.is_empty() {
-            return Ok(ops::remove_all(&place)?);
+            atomic::remove_abandoned(dir)?;
         }
         let staged = atomic::temporary_beside(&place);
+        if want.is_empty() {
+            // Renamed first: a kill must not leave half of it.
+            ops::if_there(ops::rename(&place, &staged))?;
+            return Ok(ops::remove_all(&staged)?);
+        }
         let built = (|| {
             match want.get(unit) {
                 Some(entry @ (Entry::File { .. } | Entry::Link { .. })) => self.stage(&staged, unit, entry)?,
@@ -268,15 +270,4 @@ impl Destination<'_> {
 fn remove_if_empty(dir: &Path) -> Result<(), MaterializeError> {
     let is_empty = ops::if_there(ops::read_dir(dir))?.is_some_and(|entries| entries.is_empty());
     if is_empty { Ok(ops::remove_dir(dir)?) } else { Ok(()) }
-}
-
-/// Temporaries of killed runs carry a process id; those of living processes are left alone.
-fn remove_stale_temporaries(dir: &Path) -> Result<(), MaterializeError> {
-    for entry in ops::read_dir(dir)? {
-        let owner = entry.name.to_str().and_then(atomic::temporary_owner);
-        if owner.is_some_and(|process| !ops::exists(&Path::new("/proc").join(process.to_string()))) {
-            ops::remove_all(&dir.join(&entry.name))?;
-        }
-    }
-    Ok(())
 }

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use crate::base::limits::FETCH_BYTES_MAX;
 use crate::base::path::RelPath;
 use crate::fs::link::file_mode;
-use crate::fs::ops::{self, AtPath, FsError};
+use crate::fs::ops::{self, FsError};
 
 /// Most entries an archive may have.
 const ENTRIES_MAX: usize = 1_000_000;
+const COPY_BUFFER_BYTES: usize = 128 * 1024;
 
 /// Why an archive was refused.
 #[derive(Debug, thiserror::Error)]
@@ -34,12 +35,28 @@ pub enum UnpackError {
     Fs(#[from] FsError),
 }
 
+impl UnpackError {
+    /// Whether the disk is at fault, rather than the archive.
+    pub fn is_of_the_machine(&self) -> bool {
+        use std::io::ErrorKind as E;
+        // What no disk would take: a file that is a directory as well, a name that is too long, an empty target.
+        let of_the_names =
+            [E::NotFound, E::AlreadyExists, E::NotADirectory, E::IsADirectory, E::InvalidFilename, E::InvalidInput];
+        matches!(self, Self::Fs(error) if !of_the_names.contains(&error.cause.kind()))
+    }
+}
+
 /// Unpacks `archive`, whose format `name` tells, into the empty directory `to`, dropping `strip` leading components.
 pub fn unpack(archive: &Path, name: &str, strip: usize, to: &Path) -> Result<(), UnpackError> {
+    unpack_within(archive, name, strip, to, FETCH_BYTES_MAX)
+}
+
+/// The same for at most `bytes_max` bytes of files in all.
+pub fn unpack_within(archive: &Path, name: &str, strip: usize, to: &Path, bytes_max: u64) -> Result<(), UnpackError> {
     let file = ops::open(archive)?;
     let lower = name.to_ascii_lowercase();
     let ends = |endings: &[&str]| endings.iter().any(|ending| lower.ends_with(ending));
-    let mut placing = Placing { to, strip, links: BTreeSet::new(), bytes: 0, entries: 0 };
+    let mut placing = Placing { to, strip, links: BTreeSet::new(), bytes: 0, bytes_max, entries: 0 };
     if ends(&[".tar.gz", ".tgz", ".crate"]) {
         placing.tar(flate2::read::MultiGzDecoder::new(file))
     } else if ends(&[".tar.xz", ".txz"]) {
@@ -60,6 +77,7 @@ struct Placing<'a> {
     strip: usize,
     links: BTreeSet<RelPath>,
     bytes: u64,
+    bytes_max: u64,
     entries: usize,
 }
 
@@ -102,14 +120,21 @@ impl Placing<'_> {
         let Some((path, disk)) = self.place(name)? else { return Ok(()) };
         self.links.remove(&path);
         ops::remove_all(&disk)?;
-        let mut file = ops::create_new(&disk, file_mode(executable))?;
-        let room = FETCH_BYTES_MAX.saturating_sub(self.bytes);
-        let copied = std::io::copy(&mut from.take(room + 1), &mut file).at("write", &disk)?;
-        self.bytes += copied;
-        if copied > room {
-            return Err(UnpackError::Refused { name: name.to_owned(), why: "which makes it too large unpacked" });
+        let file = ops::create_new(&disk, file_mode(executable))?;
+        let mut buffer = vec![0; COPY_BUFFER_BYTES];
+        loop {
+            let count = match from.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(count) => count,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(UnpackError::Broken(error.to_string())),
+            };
+            self.bytes += count as u64;
+            if self.bytes > self.bytes_max {
+                return Err(UnpackError::Refused { name: name.to_owned(), why: "which makes it too large unpacked" });
+            }
+            ops::write_all(&file, &disk, &buffer[..count])?;
         }
-        Ok(())
     }
 
     fn link(&mut self, name: &str, target: &str) -> Result<(), UnpackError> {
@@ -161,7 +186,13 @@ impl Placing<'_> {
     /// A hard link becomes a copy: files of a tree are never one.
     fn hard_link(&mut self, name: &str, target: &str) -> Result<(), UnpackError> {
         let Some((_, source)) = self.place(target)? else { return Ok(()) };
-        let meta = ops::symlink_metadata(&source)?;
+        let refuse = |why| Err(UnpackError::Refused { name: name.to_owned(), why });
+        let Some(meta) = ops::if_there(ops::symlink_metadata(&source))? else {
+            return refuse("a link to what it does not hold");
+        };
+        if !meta.is_symlink() && !meta.is_file() {
+            return refuse("a hard link to a directory");
+        }
         if meta.is_symlink() {
             let target = ops::read_link(&source)?;
             return self.link(name, &target.to_string_lossy());

@@ -1,10 +1,24 @@
 //! Writing a file whole: a temporary beside it, synced, renamed. Knows nothing of what is written.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
-use crate::fs::ops::{self, AtPath, FsError};
+use rustix::process::Pid;
+
+use crate::fs::ops::{self, FsError};
+
+/// Bytes of a name that its temporary keeps: with the rest it must not become longer than a name may be.
+const NAME_KEPT_BYTES: usize = 180;
+
+/// Number of the first temporary of this process. A killed process of the same id, as containers have them, began elsewhere.
+static FIRST: LazyLock<u64> = LazyLock::new(|| {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(0)
+});
+/// How many temporaries this process has made.
+static COUNT: AtomicU64 = AtomicU64::new(0);
 
 /// Whether the bytes must survive power loss before the name does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,28 +31,66 @@ pub enum Durability {
 
 /// A name beside `path` that no other call and no other process uses.
 pub fn temporary_beside(path: &Path) -> PathBuf {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let number = FIRST.saturating_add(COUNT.fetch_add(1, Ordering::SeqCst));
     let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    path.with_file_name(format!(".{name}.drystone-{}-{count}", std::process::id()))
+    let kept = &name[..name.floor_char_boundary(NAME_KEPT_BYTES)];
+    path.with_file_name(format!(".{kept}.drystone-{}-{number}", std::process::id()))
 }
 
-/// The process that made a temporary of this name with [`temporary_beside`]; `None` for every other name.
-pub fn temporary_owner(name: &str) -> Option<u32> {
+/// Whether [`temporary_beside`] gives such names.
+pub fn is_temporary(name: &str) -> bool {
+    maker(name).is_some()
+}
+
+/// Process id and number of a temporary.
+fn maker(name: &str) -> Option<(u32, u64)> {
     let (_, numbers) = name.strip_prefix('.')?.rsplit_once(".drystone-")?;
-    let (process, count) = numbers.split_once('-')?;
+    let (process, number) = numbers.split_once('-')?;
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|letter| letter.is_ascii_digit());
-    if is_number(process) && is_number(count) { process.parse().ok() } else { None }
+    if is_number(process) && is_number(number) { Some((process.parse().ok()?, number.parse().ok()?)) } else { None }
+}
+
+/// Whether the process that made a temporary is gone.
+fn is_abandoned((process, number): (u32, u64)) -> bool {
+    if process == std::process::id() {
+        let ours = *FIRST..FIRST.saturating_add(COUNT.load(Ordering::SeqCst));
+        return !ours.contains(&number);
+    }
+    let Some(process) = i32::try_from(process).ok().and_then(Pid::from_raw) else { return true };
+    // Not by looking into `/proc`, which may be hidden or absent.
+    rustix::process::test_kill_process(process) == Err(rustix::io::Errno::SRCH)
+}
+
+/// Removes the temporaries of killed processes from a directory; those of living ones stay. Cost: one listing.
+pub fn remove_abandoned(dir: &Path) -> Result<(), FsError> {
+    for entry in ops::if_there(ops::read_dir(dir))?.unwrap_or_default() {
+        if entry.name.to_str().and_then(maker).is_some_and(is_abandoned) {
+            ops::remove_all(&dir.join(&entry.name))?;
+        }
+    }
+    Ok(())
 }
 
 /// Replaces the file at `path`: readers see the old bytes or the new ones, never a mixture.
 pub fn write(path: &Path, bytes: &[u8], durability: Durability) -> Result<(), FsError> {
+    write_with(path, bytes, None, durability)
+}
+
+/// The same with these permission bits, whatever the umask: never seen with others.
+pub fn write_with_mode(path: &Path, bytes: &[u8], mode: u32, durability: Durability) -> Result<(), FsError> {
+    write_with(path, bytes, Some(mode), durability)
+}
+
+fn write_with(path: &Path, bytes: &[u8], mode: Option<u32>, durability: Durability) -> Result<(), FsError> {
     let temporary = temporary_beside(path);
     let written = (|| {
-        let mut file = ops::create_new(&temporary, 0o644)?;
-        file.write_all(bytes).at("write", &temporary)?;
+        let file = ops::create_new(&temporary, 0o644)?;
+        if let Some(mode) = mode {
+            ops::set_mode(&temporary, mode)?;
+        }
+        ops::write_all(&file, &temporary, bytes)?;
         if durability == Durability::Synced {
-            file.sync_data().at("sync", &temporary)?;
+            ops::sync_open(&file, &temporary)?;
         }
         ops::rename(&temporary, path)
     })();
@@ -53,16 +105,45 @@ pub fn write(path: &Path, bytes: &[u8], durability: Durability) -> Result<(), Fs
 mod tests {
     use super::*;
 
+    fn name_of(path: &Path) -> &str {
+        path.file_name().and_then(|name| name.to_str()).expect("a UTF-8 name")
+    }
+
     #[test]
-    fn only_names_of_temporaries_tell_an_owner() {
-        let check = |name: &str, expect: Option<u32>| assert_eq!(temporary_owner(name), expect, "{name}");
-        check(".a.js.drystone-17-0", Some(17));
-        check("..drystone-1.drystone-17-3", Some(17));
+    fn only_names_of_temporaries_tell_a_maker() {
+        let check = |name: &str, expect: Option<(u32, u64)>| assert_eq!(maker(name), expect, "{name}");
+        check(".a.js.drystone-17-0", Some((17, 0)));
+        check("..drystone-1.drystone-17-3", Some((17, 3)));
         for other in ["a.drystone-17-0", ".a.drystone-17", ".a.drystone-x-1", ".a.drystone-17-", ".drystone-17-0", ""] {
             check(other, None);
         }
         let made = temporary_beside(Path::new("out/a.js"));
-        let name = made.file_name().and_then(|name| name.to_str()).expect("a UTF-8 name");
-        check(name, Some(std::process::id()));
+        assert_eq!(maker(name_of(&made)).map(|(process, _)| process), Some(std::process::id()));
+    }
+
+    #[test]
+    fn the_longest_names_have_temporaries() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        for name in ["n".repeat(255), "\u{e9}".repeat(127)] {
+            let path = dir.path().join(&name);
+            write(&path, b"text", Durability::Relaxed).expect("written");
+            assert_eq!(ops::read(&path).expect("there"), b"text");
+        }
+    }
+
+    #[test]
+    fn temporaries_of_dead_processes_go_and_those_of_a_dead_process_with_our_id_too() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let ours = temporary_beside(&dir.path().join("a"));
+        let alive = dir.path().join(".a.drystone-1-5");
+        // No kernel gives out ids as high as these.
+        let dead = dir.path().join(".a.drystone-2000000000-0");
+        let dead_namesake = dir.path().join(format!(".a.drystone-{}-0", std::process::id()));
+        for path in [&ours, &alive, &dead, &dead_namesake] {
+            ops::write(path, b"").expect("written");
+        }
+        remove_abandoned(dir.path()).expect("listed");
+        assert_eq!([&ours, &alive, &dead, &dead_namesake].map(|path| ops::exists(path)), [true, true, false, false]);
+        remove_abandoned(&dir.path().join("nowhere")).expect("nothing to do");
     }
 }

@@ -1,7 +1,7 @@
 //! Copying files with their mode, by reflink where the file system can. Knows no store.
 
 use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::io::{Read, Seek};
 use std::path::Path;
 
 use crate::base::digest::{Digest, Digester};
@@ -15,8 +15,8 @@ pub fn file_mode(executable: bool) -> u32 {
 
 /// Writes a file that must not exist, with these permission bits (before the umask) and this modification time.
 pub fn write_file(to: &Path, bytes: &[u8], mode: u32, mtime_ns: i64) -> Result<(), FsError> {
-    let mut target = ops::create_new(to, mode)?;
-    target.write_all(bytes).at("write", to)?;
+    let target = ops::create_new(to, mode)?;
+    ops::write_all(&target, to, bytes)?;
     ops::set_times_of(&target, mtime_ns, to)
 }
 
@@ -26,7 +26,7 @@ pub fn copy_file_as_old(from: &Path, to: &Path, mode: u32) -> Result<(), FsError
     let mut source = ops::open_no_follow(from)?;
     let mtime_ns = StatKey::of(&source.metadata().at("look at", from)?).mtime_ns;
     let mut target = ops::create_new(to, mode)?;
-    std::io::copy(&mut source, &mut target).at("write", to)?;
+    ops::change("write", to, || std::io::copy(&mut source, &mut target))?;
     ops::set_times_of(&target, mtime_ns, to)
 }
 
@@ -65,7 +65,7 @@ fn copy_into(source: &mut File, from: &Path, target: &mut File, to: &Path) -> Re
         }
         digester.update(&buffer[..count]);
         if !cloned {
-            target.write_all(&buffer[..count]).at("write", to)?;
+            ops::write_all(target, to, &buffer[..count])?;
         }
         total += count as u64;
     }
@@ -75,5 +75,5 @@ const COPY_BUFFER_BYTES: usize = 256 * 1024;
 
 /// Hard-links `from` at `to`; the two names are one file afterwards.
 pub fn hard_link(from: &Path, to: &Path) -> Result<(), FsError> {
-    std::fs::hard_link(from, to).at("link", to)
+    ops::change("link", to, || std::fs::hard_link(from, to))
 }

@@ -2,6 +2,8 @@
 
 pub mod atomic;
 pub mod digest;
+#[cfg(debug_assertions)]
+pub mod fault;
 pub mod link;
 pub mod lock;
 pub mod ops;

@@ -1,7 +1,9 @@
 //! File operations with the path and the verb in every error. No policy.
+//!
+//! Whatever changes the disk goes through [`change`] or [`write_all`]: there a test makes it fail (`fs::fault`).
 
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -37,6 +39,14 @@ impl FsError {
         plain(&self.cause)
     }
 
+    /// Whether this process or the machine lacks descriptors or memory just now, which says nothing about the path.
+    pub fn is_shortage(&self) -> bool {
+        matches!(
+            self.cause.raw_os_error(),
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS | libc::EAGAIN | libc::EINTR)
+        ) || self.cause.kind() == io::ErrorKind::OutOfMemory
+    }
+
     /// Whether nothing is there.
     pub fn is_missing(&self) -> bool {
         self.cause.kind() == io::ErrorKind::NotFound
@@ -52,6 +62,63 @@ pub trait AtPath<T> {
 impl<T> AtPath<T> for io::Result<T> {
     fn at(self, verb: &'static str, path: &Path) -> Result<T, FsError> {
         self.map_err(|cause| FsError::new(verb, path, cause))
+    }
+}
+
+/// One change of the disk.
+pub(super) fn change<T>(verb: &'static str, path: &Path, change: impl FnOnce() -> io::Result<T>) -> Result<T, FsError> {
+    #[cfg(debug_assertions)]
+    let result = crate::fs::fault::around(verb, path, change);
+    #[cfg(not(debug_assertions))]
+    let result = change();
+    result.at(verb, path)
+}
+
+/// Writes bytes where the file stands; `path` is for the error. After an error a part of them may be there.
+pub fn write_all(file: &File, path: &Path, bytes: &[u8]) -> Result<(), FsError> {
+    let write = |bytes: &[u8]| {
+        let mut file = file;
+        file.write_all(bytes)
+    };
+    #[cfg(debug_assertions)]
+    let result = crate::fs::fault::around_write(path, bytes, write);
+    #[cfg(not(debug_assertions))]
+    let result = write(bytes);
+    result.at("write", path)
+}
+
+/// Waits until the bytes of an open file are on the disk; `path` is for the error.
+pub fn sync_open(file: &File, path: &Path) -> Result<(), FsError> {
+    change("sync", path, || file.sync_data())
+}
+
+/// A new file as a stream, for writers that know only [`Write`].
+#[derive(Debug)]
+pub struct NewFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl NewFile {
+    /// Creates a file that must not exist, as [`create_new`] does.
+    pub fn create(path: &Path, mode: u32) -> Result<Self, FsError> {
+        Ok(Self { file: create_new(path, mode)?, path: path.to_owned() })
+    }
+
+    /// Waits until its bytes are on the disk.
+    pub fn sync(&self) -> Result<(), FsError> {
+        sync_open(&self.file, &self.path)
+    }
+}
+
+impl Write for NewFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        write_all(&self.file, &self.path, bytes).map_err(|error| error.cause)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -96,49 +163,56 @@ pub fn open(path: &Path) -> Result<File, FsError> {
     File::open(path).at("open", path)
 }
 
-/// Opens for reading, refusing a symbolic link in the last component, and not waiting for whoever writes to a pipe.
+/// Opens a regular file for reading, refusing anything else: a link in the last component, and what would keep the caller waiting.
 pub fn open_no_follow(path: &Path) -> Result<File, FsError> {
-    OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).at("open", path)
+    // Without waiting, or a pipe that was put there a moment ago would hold the caller until someone writes to it.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).at("open", path)?;
+    if file.metadata().at("look at", path)?.is_file() {
+        return Ok(file);
+    }
+    Err(FsError::new("open", path, io::Error::other("not a regular file")))
 }
 
 /// Creates a file that must not exist, with these permission bits (before the umask).
 pub fn create_new(path: &Path, mode: u32) -> Result<File, FsError> {
-    OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path).at("create", path)
+    change("create", path, || OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path))
 }
 
 /// Creates or truncates a file. Not atomic: for scratch files and reports; see [`crate::fs::atomic`] for the rest.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
-    fs::write(path, bytes).at("write", path)
+    let file = change("create", path, || File::create(path))?;
+    write_all(&file, path, bytes)
 }
 
 /// Opens for appending, creating it if needed.
 pub fn open_append(path: &Path) -> Result<File, FsError> {
-    OpenOptions::new().append(true).create(true).open(path).at("open", path)
+    change("open", path, || OpenOptions::new().append(true).create(true).open(path))
 }
 
 /// Opens for reading and writing, creating it if needed, keeping what is there.
 pub fn open_read_write(path: &Path) -> Result<File, FsError> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).at("open", path)
+    change("open", path, || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path))
 }
 
 /// Creates a directory and its parents; fine if they exist.
 pub fn create_dir_all(path: &Path) -> Result<(), FsError> {
-    fs::create_dir_all(path).at("create", path)
+    change("create", path, || fs::create_dir_all(path))
 }
 
 /// Creates one directory that must not exist.
 pub fn create_dir(path: &Path) -> Result<(), FsError> {
-    fs::create_dir(path).at("create", path)
+    change("create", path, || fs::create_dir(path))
 }
 
 /// Removes a file or a link; fine if it is not there.
 pub fn remove_file(path: &Path) -> Result<(), FsError> {
-    if_there(fs::remove_file(path).at("remove", path)).map(drop)
+    if_there(change("remove", path, || fs::remove_file(path))).map(drop)
 }
 
 /// Removes an empty directory.
 pub fn remove_dir(path: &Path) -> Result<(), FsError> {
-    fs::remove_dir(path).at("remove", path)
+    change("remove", path, || fs::remove_dir(path))
 }
 
 /// Removes whatever lies at `path`, a directory with everything beneath; fine if nothing does. Never follows links.
@@ -149,12 +223,13 @@ pub fn remove_all(path: &Path) -> Result<(), FsError> {
     if !meta.is_dir() {
         return remove_file(path);
     }
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+    let remove = || change("remove", path, || fs::remove_dir_all(path));
+    match remove() {
+        Err(error) if error.cause.kind() == io::ErrorKind::PermissionDenied => {
             make_dirs_writable(path)?;
-            if_there(fs::remove_dir_all(path).at("remove", path)).map(drop)
+            if_there(remove()).map(drop)
         }
-        result => if_there(result.at("remove", path)).map(drop),
+        removed => if_there(removed).map(drop),
     }
 }
 
@@ -170,20 +245,19 @@ fn make_dirs_writable(path: &Path) -> Result<(), FsError> {
 
 /// Renames within one file system, replacing a file that is there.
 pub fn rename(from: &Path, to: &Path) -> Result<(), FsError> {
-    fs::rename(from, to).at("rename to", to)
+    change("rename to", to, || fs::rename(from, to))
 }
 
 /// Swaps two paths in one step (`renameat2` with `RENAME_EXCHANGE`).
 pub fn exchange(one: &Path, other: &Path) -> Result<(), FsError> {
     let here = rustix::fs::CWD;
-    rustix::fs::renameat_with(here, one, here, other, rustix::fs::RenameFlags::EXCHANGE)
-        .map_err(io::Error::from)
-        .at("swap", other)
+    let exchange = || rustix::fs::renameat_with(here, one, here, other, rustix::fs::RenameFlags::EXCHANGE);
+    change("swap", other, || Ok(exchange()?))
 }
 
 /// Makes a symbolic link that must not exist.
 pub fn symlink(target: &str, at: &Path) -> Result<(), FsError> {
-    std::os::unix::fs::symlink(target, at).at("link", at)
+    change("link", at, || std::os::unix::fs::symlink(target, at))
 }
 
 /// Reads a symbolic link.
@@ -213,19 +287,19 @@ pub fn exists(path: &Path) -> bool {
 
 /// Sets permission bits.
 pub fn set_mode(path: &Path, mode: u32) -> Result<(), FsError> {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).at("change the mode of", path)
+    change("change the mode of", path, || fs::set_permissions(path, fs::Permissions::from_mode(mode)))
 }
 
 /// Sets modification and access time of the path itself, in nanoseconds since 1970.
 pub fn set_times(path: &Path, mtime_ns: i64) -> Result<(), FsError> {
-    rustix::fs::utimensat(rustix::fs::CWD, path, &both_times(mtime_ns), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
-        .map_err(io::Error::from)
-        .at("set the times of", path)
+    let (here, flags) = (rustix::fs::CWD, rustix::fs::AtFlags::SYMLINK_NOFOLLOW);
+    let set = || rustix::fs::utimensat(here, path, &both_times(mtime_ns), flags);
+    change("set the times of", path, || Ok(set()?))
 }
 
 /// The same for an open file; `path` is for the error.
 pub fn set_times_of(file: &File, mtime_ns: i64, path: &Path) -> Result<(), FsError> {
-    rustix::fs::futimens(file, &both_times(mtime_ns)).map_err(io::Error::from).at("set the times of", path)
+    change("set the times of", path, || Ok(rustix::fs::futimens(file, &both_times(mtime_ns))?))
 }
 
 fn both_times(ns: i64) -> rustix::fs::Timestamps {
@@ -280,25 +354,26 @@ pub fn read_dir(path: &Path) -> Result<Vec<DirEntry>, FsError> {
 
 /// Waits until the bytes of a file are on the disk.
 pub fn sync_file(path: &Path) -> Result<(), FsError> {
-    open_no_follow(path)?.sync_data().at("sync", path)
+    sync_open(&open_no_follow(path)?, path)
 }
 
 /// Waits until the names in a directory are on the disk.
 pub fn sync_dir(path: &Path) -> Result<(), FsError> {
-    open(path)?.sync_all().at("sync", path)
+    let dir = open(path)?;
+    change("sync", path, || dir.sync_all())
 }
 
 /// Waits until everything on the file system that holds `path` is on the disk: cheaper than syncing many files one by one.
 pub fn sync_fs(path: &Path) -> Result<(), FsError> {
-    rustix::fs::syncfs(open(path)?).map_err(io::Error::from).at("sync", path)
+    let dir = open(path)?;
+    change("sync", path, || Ok(rustix::fs::syncfs(&dir)?))
 }
 
 /// Creates a file of `bytes` that takes its place on the disk without being written.
 pub fn create_reserved(path: &Path, bytes: u64) -> Result<(), FsError> {
     let file = open_read_write(path)?;
-    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes)
-        .map_err(io::Error::from)
-        .at("reserve space at", path)
+    let reserve = || rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes);
+    change("reserve space at", path, || Ok(reserve()?))
 }
 
 /// Free and total bytes of the file system that holds `path`.

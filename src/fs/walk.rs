@@ -192,7 +192,7 @@ fn unreadable(start: &Path, error: &ignore::Error) -> Trouble {
 }
 
 fn is_temporary(name: &std::ffi::OsStr) -> bool {
-    name.to_str().is_some_and(|name| atomic::temporary_owner(name).is_some())
+    name.to_str().is_some_and(atomic::is_temporary)
 }
 
 /// Lists everything beneath `dir` with plain directory reads: for output trees, where nothing is ignored.

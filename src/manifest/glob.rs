@@ -50,6 +50,10 @@ impl Pattern {
         if text.len() > PATTERN_BYTES_MAX || brace_nesting(text) > PATTERN_NESTING_MAX {
             return Err(PatternError::TooLarge);
         }
+        // What stands before the first wildcard of `/**` is nothing, which would pass for a path of its own.
+        if text.starts_with('/') {
+            return Err(PatternError::Path(crate::base::path::PathError::Absolute));
+        }
         let wild = text.split('/').position(|part| part.contains(WILDCARDS));
         let parts: Vec<&str> = text.split('/').collect();
         let prefix = RelPath::parse(&parts[..wild.unwrap_or(parts.len())].join("/"))?;
@@ -187,7 +191,7 @@ mod tests {
 
     #[test]
     fn patterns_cannot_leave() {
-        for bad in ["../x", "/etc/*", "src/*/../../../x"] {
+        for bad in ["../x", "/etc/*", "/**/x", "src/*/../../../x"] {
             assert!(Pattern::parse(bad).is_err(), "{bad}");
         }
     }

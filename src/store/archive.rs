@@ -14,7 +14,7 @@ use crate::base::limits::{FETCH_BYTES_MAX, INLINE_BLOB_BYTES_MAX};
 use crate::base::tree::Tree;
 use crate::fs::atomic::temporary_beside;
 use crate::fs::ops::{self, AtPath};
-use crate::store::blobs::OnDamage;
+use crate::store::blobs::{OnDamage, write_new};
 use crate::store::content::{Key, Kind};
 use crate::store::durations;
 use crate::store::error::StoreError;
@@ -30,6 +30,10 @@ const TREE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Largest `results` entry accepted, in bytes.
 const RESULTS_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 const COPY_BUFFER_BYTES: usize = 256 * 1024;
+/// Most bytes accepted behind the last entry: archives are padded.
+const PADDING_BYTES_MAX: u64 = 64 * 1024;
+/// Most bytes of contents held in memory while an archive is read; further ones wait in files.
+const STAGED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// What was exported.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -109,7 +113,7 @@ impl Store {
         trees: &BTreeSet<Digest>,
         blobs: &BTreeMap<Digest, u64>,
     ) -> Result<(), StoreError> {
-        let file = BufWriter::new(ops::create_new(path, 0o644)?);
+        let file = BufWriter::new(ops::NewFile::create(path, 0o644)?);
         let mut encoder = zstd::stream::Encoder::new(file, ZSTD_LEVEL).at("write", path)?;
         encoder.include_checksum(true).at("write", path)?;
         let mut writer = ArchiveWriter { tar: tar::Builder::new(encoder), path };
@@ -140,7 +144,7 @@ impl Store {
         }
         let encoded = self.encode_results(results)?;
         writer.add(RESULTS_NAME, encoded.len() as u64, encoded.as_slice())?;
-        Ok(writer.finish()?.sync_data().at("sync", path)?)
+        Ok(writer.finish()?.sync()?)
     }
 
     fn encode_results(&self, results: &BTreeMap<Digest, ActionResult>) -> Result<Vec<u8>, StoreError> {
@@ -162,7 +166,12 @@ impl Store {
     pub fn import(&self, from: &Path) -> Result<ImportReport, StoreError> {
         let session = self.session()?;
         let stage = self.stage()?;
-        let mut unpacking = Unpacking { stage: stage.path(), bytes_left: self.bytes_max, contents: BTreeMap::new() };
+        let mut unpacking = Unpacking {
+            stage: stage.path(),
+            bytes_left: self.bytes_max,
+            memory_left: STAGED_BYTES_MAX,
+            contents: BTreeMap::new(),
+        };
         let results = unpacking.read(from).map_err(|problem| match problem {
             Problem::Archive(problem) => StoreError::Archive { path: from.to_owned(), problem },
             Problem::Store(error) => error,
@@ -176,6 +185,9 @@ impl Store {
             }
             match staged {
                 Staged::Bytes(bytes) => self.put(session, key, &bytes, &pass)?,
+                Staged::File { path, size } if size <= INLINE_BLOB_BYTES_MAX as u64 => {
+                    self.put(session, key, &ops::read(&path)?, &pass)?;
+                }
                 Staged::File { path, size } => self.adopt(session, key, size, &path, &pass)?,
             }
         }
@@ -269,6 +281,7 @@ fn refuse<T>(problem: impl Into<String>) -> Result<T, Problem> {
 struct Unpacking<'s> {
     stage: &'s Path,
     bytes_left: u64,
+    memory_left: u64,
     contents: BTreeMap<Key, Staged>,
 }
 
@@ -303,8 +316,11 @@ impl Unpacking<'_> {
                 _ => self.stage_content(&name, &mut entry, size)?,
             }
         }
-        // To the very end: the checksum stands there.
-        io::copy(&mut decoder, &mut io::sink())?;
+        // To the very end: the checksum stands there. What unpacks to more than padding is no end.
+        let rest = io::copy(&mut decoder.by_ref().take(PADDING_BYTES_MAX + 1), &mut io::sink())?;
+        if rest > PADDING_BYTES_MAX {
+            return refuse("it goes on after its end");
+        }
         match results {
             Some(results) => Ok(results),
             None => refuse("it ends before its results"),
@@ -320,6 +336,7 @@ impl Unpacking<'_> {
         if size > limit {
             return refuse(format!("`{name}` has {size} bytes, more than {limit}"));
         }
+        let path = self.stage.join(self.contents.len().to_string());
         let staged = if key.kind == Kind::Tree || size <= INLINE_BLOB_BYTES_MAX as u64 {
             let bytes = read_whole(entry, size, limit)?;
             if key.kind.digest(&bytes) != key.digest {
@@ -328,9 +345,17 @@ impl Unpacking<'_> {
             if key.kind == Kind::Tree {
                 Tree::decode(&bytes)?;
             }
-            Staged::Bytes(bytes)
+            match self.memory_left.checked_sub(size) {
+                Some(left) => {
+                    self.memory_left = left;
+                    Staged::Bytes(bytes)
+                }
+                None => {
+                    write_new(&path, &bytes, 0o444).map_err(|error| Problem::Store(error.into()))?;
+                    Staged::File { path, size }
+                }
+            }
         } else {
-            let path = self.stage.join(self.contents.len().to_string());
             if stage_file(&path, entry)? != (key.digest, size) {
                 return refuse(format!("`{name}` has another digest"));
             }
@@ -344,7 +369,7 @@ impl Unpacking<'_> {
 }
 
 fn stage_file(path: &Path, entry: &mut impl Read) -> Result<(Digest, u64), Problem> {
-    let mut file = ops::create_new(path, 0o444).map_err(|error| Problem::Store(error.into()))?;
+    let file = ops::create_new(path, 0o444).map_err(|error| Problem::Store(error.into()))?;
     let mut digester = Digester::default();
     let mut buffer = vec![0; COPY_BUFFER_BYTES];
     let mut total = 0;
@@ -354,7 +379,7 @@ fn stage_file(path: &Path, entry: &mut impl Read) -> Result<(Digest, u64), Probl
             return Ok((digester.finish(), total));
         }
         digester.update(&buffer[..count]);
-        file.write_all(&buffer[..count]).at("write", path).map_err(|error| Problem::Store(error.into()))?;
+        ops::write_all(&file, path, &buffer[..count]).map_err(|error| Problem::Store(error.into()))?;
         total += count as u64;
     }
 }

@@ -1,6 +1,5 @@
 //! Putting and reading content by digest. Knows what is queued, what is in the database and what is a file; no results.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
@@ -124,15 +123,14 @@ impl Store {
         }
         let from = self.layout.content(&key);
         match copy_digesting(&from, to, file_mode(executable)) {
-            Ok((copied, length)) if copied == *digest && length == size => Ok(true),
-            Ok(_) => {
-                ops::remove_file(to)?;
-                self.drop_damaged(&key)?;
-                Ok(false)
-            }
-            Err(error) if error.path == from && error.is_missing() => Ok(false),
-            Err(error) => Err(error.into()),
+            Ok((copied, length)) if copied == *digest && length == size => return Ok(true),
+            Ok(_) => ops::remove_file(to)?,
+            // What cannot be read is as good as gone. A clone is read at its new place.
+            Err(error) if (error.path == from || error.verb == "read") && !error.is_shortage() => {}
+            Err(error) => return Err(error.into()),
         }
+        self.drop_damaged(&key)?;
+        Ok(false)
     }
 
     /// Stores bytes under the key they have. The caller has passed the gate.
@@ -236,7 +234,7 @@ impl Store {
     pub(super) fn load_or(&self, key: &Key, on_damage: OnDamage) -> Result<Option<Vec<u8>>, StoreError> {
         let Some(found) = self.present(key)? else { return Ok(None) };
         let bytes =
-            if found.is_file { ops::if_there(ops::read(&self.layout.content(key)))? } else { self.load_inline(key)? };
+            if found.is_file { readable(ops::read(&self.layout.content(key)))? } else { self.load_inline(key)? };
         match bytes {
             Some(bytes) if key.kind.digest(&bytes) == key.digest => Ok(Some(bytes)),
             _ => {
@@ -261,8 +259,25 @@ impl Store {
     pub(super) fn drop_damaged(&self, key: &Key) -> Result<(), StoreError> {
         let Some(session) = self.writable() else { return Ok(()) };
         tracing::warn!(digest = %key.digest, kind = ?key.kind, "damaged content was dropped");
-        ops::remove_file(&self.layout.content(key))?;
+        if let Err(error) = ops::remove_file(&self.layout.content(key)) {
+            // Without its row it is absent all the same, and whoever puts it anew replaces it.
+            tracing::warn!(%error, "a damaged file stays until the store is collected");
+        }
         session.queue.push(Job::Drop { key: *key }, None)
+    }
+}
+
+/// Content that cannot be read is as good as gone, whatever the disk says of it; a shortage in this process is an error.
+pub(super) fn readable<T>(read: Result<T, FsError>) -> Result<Option<T>, FsError> {
+    match read {
+        Err(error) if error.is_shortage() => Err(error),
+        Err(error) => {
+            if !error.is_missing() {
+                tracing::warn!(%error, "content counts as damaged");
+            }
+            Ok(None)
+        }
+        Ok(value) => Ok(Some(value)),
     }
 }
 
@@ -277,8 +292,8 @@ fn read_small(path: &Path) -> Result<Option<Vec<u8>>, FsError> {
 
 /// Writes a file that must not exist; on an error nothing stays.
 pub(super) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FsError> {
-    let mut file = ops::create_new(path, mode)?;
-    let written = file.write_all(bytes).at("write", path);
+    let file = ops::create_new(path, mode)?;
+    let written = ops::write_all(&file, path, bytes);
     if written.is_err() {
         drop(ops::remove_file(path));
     }

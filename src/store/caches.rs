@@ -5,7 +5,7 @@
 //! in a key depends on what is in it, so it may go at any time it is not in use. What is kept to be shown (`store::kept`) shares their
 //! room and their fate, but is held by the session and not by a lock.
 
-use std::io::{Seek, Write};
+use std::io::Seek;
 use std::path::{Path, PathBuf};
 
 use crate::base::digest::Digest;
@@ -13,7 +13,7 @@ use crate::fs::lock::{self, Lock, Sharing};
 use crate::fs::ops::{self, AtPath, FsError, Kind};
 use crate::store::error::StoreError;
 use crate::store::layout::Layout;
-use crate::store::locks::oldest_lease;
+use crate::store::locks::live_leases;
 use crate::store::open::Store;
 
 /// Share of the store's cap that caches may take, in percent. Results take what is left.
@@ -89,7 +89,8 @@ pub(super) struct Mark {
 impl Mark {
     /// Reads it from a lock file.
     pub fn read(lock_path: &Path) -> Result<Self, FsError> {
-        let text = ops::if_there(ops::read_text(lock_path))?.unwrap_or_default();
+        let bytes = ops::if_there(ops::read(lock_path))?.unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
         let mut numbers = text.split_whitespace().map(|word| word.parse().unwrap_or(0));
         let mut next = || numbers.next().unwrap_or(0);
         Ok(Self { used_ms: next(), measured_ms: next(), bytes: next() })
@@ -101,13 +102,17 @@ impl Mark {
         let mut file = lock.file();
         file.rewind().at("write", lock_path)?;
         // One write of fixed length: never seen half done.
-        file.write_all(format!("{used_ms:020} {measured_ms:020} {bytes:020}\n").as_bytes()).at("write", lock_path)
+        ops::write_all(file, lock_path, format!("{used_ms:020} {measured_ms:020} {bytes:020}\n").as_bytes())
     }
 
     /// Whether the size may have changed by more than matters since it was taken.
     fn is_stale(&self, now_ms: i64) -> bool {
-        let age_ms = now_ms - self.measured_ms;
-        self.measured_ms == 0 || (self.measured_ms <= self.used_ms && !(0..MEASURE_INTERVAL_MS).contains(&age_ms))
+        let age_ms = now_ms.saturating_sub(self.measured_ms);
+        if age_ms < 0 {
+            // Measured before the clock was set back.
+            return true;
+        }
+        self.measured_ms == 0 || (self.measured_ms <= self.used_ms && age_ms >= MEASURE_INTERVAL_MS)
     }
 }
 
@@ -172,7 +177,7 @@ pub(super) fn share(bytes_max: u64) -> u64 {
 
 /// Bytes of all of them.
 pub(super) fn total(caches: &[Cache]) -> u64 {
-    caches.iter().map(|cache| cache.bytes).sum()
+    caches.iter().fold(0, |bytes, cache| bytes.saturating_add(cache.bytes))
 }
 
 impl Store {
@@ -232,14 +237,14 @@ impl Store {
         used_ms_min: i64,
     ) -> Result<CachePlan, FsError> {
         let mut plan = CachePlan { bytes_kept: total(&caches), ..CachePlan::default() };
-        let horizon_ms = oldest_lease(&self.layout)?;
+        let horizon_ms = live_leases(&self.layout)?.oldest_ms;
         for cache in caches {
             let goes = plan.bytes_kept > bytes_max || cache.used_ms < used_ms_min;
             let is_held = cache.kind == Kept::Shown && cache.used_ms >= horizon_ms;
             let free = || lock::attempt_named(&cache.lock_path(&self.layout), Sharing::Exclusive);
             if goes && !is_held && free()?.is_some() {
-                plan.bytes_kept -= cache.bytes;
-                plan.bytes_freed += cache.bytes;
+                plan.bytes_kept = plan.bytes_kept.saturating_sub(cache.bytes);
+                plan.bytes_freed = plan.bytes_freed.saturating_add(cache.bytes);
                 plan.doomed.push(cache);
             }
         }

@@ -137,7 +137,7 @@ pub(super) enum Trouble {
 
 /// Sorts an error of SQLite.
 ///
-/// A missing table or column and a value of the wrong type count as damage: the schema version was checked, so only
+/// A missing table or column, a value of the wrong type and a sum beyond all bounds count as damage: the schema version was checked, so only
 /// a broken file can lack them.
 pub(super) fn trouble(error: &rusqlite::Error) -> Trouble {
     use rusqlite::Error as E;
@@ -162,7 +162,16 @@ pub(super) fn trouble(error: &rusqlite::Error) -> Trouble {
 }
 
 fn is_schema_damage(text: &str) -> bool {
-    ["no such table", "no such column", "has no column named", "no such index", "malformed", "unsupported file format"]
-        .iter()
-        .any(|sign| text.contains(sign))
+    [
+        "no such table",
+        "no such column",
+        "has no column named",
+        "no such index",
+        "malformed",
+        "unsupported file format",
+        // Of sizes that no disk holds.
+        "integer overflow",
+    ]
+    .iter()
+    .any(|sign| text.contains(sign))
 }

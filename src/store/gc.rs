@@ -19,7 +19,7 @@ use crate::store::caches::{self, CachePlan, Measure};
 use crate::store::content::{self, Key, Kind, Row, int};
 use crate::store::error::StoreError;
 use crate::store::history;
-use crate::store::locks::{oldest_lease, sweep_action_locks, wait_exclusive};
+use crate::store::locks::{LiveLeases, live_leases, sweep_action_locks, wait_exclusive};
 use crate::store::mark::{Marked, Marking};
 use crate::store::open::{Session, Store};
 use crate::store::path_sets;
@@ -92,7 +92,7 @@ impl Store {
         // Walked before the gate is closed: caches can be large, and have locks of their own.
         let caches = self.plan_caches(self.caches(Measure::Every)?, caches::share(bytes_max), used_ms_min)?;
         let closed = session.gate.close()?;
-        let plan = self.plan(&options, &caches)?;
+        let plan = self.plan(&options, &caches, live_leases(&self.layout)?)?;
         if options.mode == GcMode::DryRun {
             return Ok(plan.report);
         }
@@ -153,13 +153,18 @@ impl Store {
         self.now_ms().saturating_sub(i64::from(days).saturating_mul(DAY_MS))
     }
 
-    fn plan(&self, options: &GcOptions, caches: &CachePlan) -> Result<Plan, StoreError> {
-        let horizon_ms = oldest_lease(&self.layout)?;
+    fn plan(&self, options: &GcOptions, caches: &CachePlan, live: LiveLeases) -> Result<Plan, StoreError> {
+        let horizon_ms = live.oldest_ms;
+        // Uses that are later than this were noted before the clock was set back. Left as they are, they would outlast
+        // everything and be protected from every session to come.
+        let latest_ms = self.now_ms().max(live.newest_ms);
         let bytes_max = options.bytes_max.unwrap_or(self.bytes_max);
         // A cache that is in use and larger than its share is not paid for by results.
         let room = bytes_max - caches.bytes_kept.min(caches::share(bytes_max));
-        let rows = self.database.read("list results", results::all)?;
-        let contents = self.database.read("list content", all_contents)?;
+        let mut rows = self.database.read("list results", results::all)?;
+        let mut contents = self.database.read("list content", all_contents)?;
+        rows.iter_mut().for_each(|row| row.last_used_ms = row.last_used_ms.min(latest_ms));
+        contents.iter_mut().for_each(|(_, row)| row.last_used_ms = row.last_used_ms.min(latest_ms));
         let fingerprints = self.database.read("count fingerprints", history::fingerprint_bytes)?;
         let mut marking = Marking::new(self, &contents, fingerprints);
         let marked = marking.results(
@@ -182,11 +187,11 @@ impl Store {
         for (key, row) in &contents {
             let is_marked = marking.is_marked(key);
             if is_marked || row.last_used_ms >= horizon_ms {
-                report.bytes_kept += row.stored;
+                report.bytes_kept = report.bytes_kept.saturating_add(row.stored);
                 report.protected += u64::from(!is_marked);
                 continue;
             }
-            report.bytes_freed += row.stored;
+            report.bytes_freed = report.bytes_freed.saturating_add(row.stored);
             match key.kind {
                 Kind::Blob => report.blobs_removed += 1,
                 Kind::Tree => report.trees_removed += 1,
@@ -197,7 +202,7 @@ impl Store {
         report.orphans_removed = orphans.len() as u64;
         report.bytes_freed += orphans.iter().map(|(_, size)| size).sum::<u64>();
         let orphans = orphans.into_iter().map(|(key, _)| key).collect();
-        Ok(Plan { doomed, unnamed, orphans, forgotten_before_ms: self.days_ago_ms(MEMORY_DAYS), report })
+        Ok(Plan { doomed, unnamed, orphans, forgotten_before_ms: self.days_ago_ms(MEMORY_DAYS), latest_ms, report })
     }
 
     /// Files whose row is missing. With the gate closed nobody is between writing a file and its row.
@@ -228,27 +233,33 @@ impl Store {
         }
         write(&|connection| {
             forget(connection, plan.forgotten_before_ms)?;
+            set_back(connection, plan.latest_ms)?;
             recount(connection)
         })
     }
 
     fn remove_files(&self, plan: &Plan, trash: &std::path::Path) -> Result<(), FsError> {
-        ops::create_dir(trash)?;
+        if let Err(error) = ops::create_dir(trash) {
+            tracing::debug!(%error, "files are removed where they are");
+        }
         let files = plan.unnamed.iter().filter(|(_, row)| row.is_file).map(|(key, _)| key);
         for key in files.chain(&plan.orphans) {
-            let name = format!("{}-{}", key.kind.dir(), key.digest);
-            ops::if_there(ops::rename(&self.layout.content(key), &trash.join(name)))?;
+            let (from, name) = (self.layout.content(key), format!("{}-{}", key.kind.dir(), key.digest));
+            // A full disk may have no room for one more name; removing here and now only takes longer.
+            ops::if_there(ops::rename(&from, &trash.join(name))).map(drop).or_else(|_| ops::remove_file(&from))?;
         }
         Ok(())
     }
 
     /// What can be done with the gate open again.
     fn tidy(&self, session: &Session, trash: &std::path::Path) -> Result<(), StoreError> {
-        let names: Vec<PathBuf> = ops::read_dir(trash)?.into_iter().map(|entry| trash.join(entry.name)).collect();
+        let names = ops::if_there(ops::read_dir(trash))?.unwrap_or_default();
+        let names: Vec<PathBuf> = names.into_iter().map(|entry| trash.join(entry.name)).collect();
         let chunks: Vec<&[PathBuf]> = names.chunks(UNLINK_CHUNK).collect();
         chunks.into_par_iter().try_for_each(|chunk| chunk.iter().try_for_each(|path| ops::remove_file(path)))?;
         ops::remove_all(trash)?;
         recover::sweep_scratch(&self.layout)?;
+        recover::sweep_temporaries(&self.layout)?;
         sweep_action_locks(&self.layout)?;
         self.sweep_workspaces(session)?;
         self.layout.keep_reserve();
@@ -287,6 +298,7 @@ struct Plan {
     unnamed: Vec<(Key, Row)>,
     orphans: Vec<Key>,
     forgotten_before_ms: i64,
+    latest_ms: i64,
     report: GcReport,
 }
 
@@ -320,6 +332,13 @@ fn forget(connection: &Connection, before_ms: i64) -> rusqlite::Result<()> {
     for action in unused {
         history::remove_fingerprint(connection, &action)?;
     }
+    Ok(())
+}
+
+/// Brings uses that seem to lie ahead back to `latest_ms`.
+fn set_back(connection: &Connection, latest_ms: i64) -> rusqlite::Result<()> {
+    connection.execute("UPDATE result SET last_used_ms = ?1 WHERE last_used_ms > ?1", [latest_ms])?;
+    connection.execute("UPDATE content SET last_used_ms = ?1 WHERE last_used_ms > ?1", [latest_ms])?;
     Ok(())
 }
 

@@ -18,12 +18,16 @@ use crate::fs::lock::{self, Lock, Sharing};
 use crate::fs::ops::{self, FsError};
 use crate::fs::stat::StatKey;
 use crate::fs::walk;
+use crate::store::blobs::readable;
 use crate::store::caches::Mark;
 use crate::store::error::StoreError;
 use crate::store::open::Store;
 
 /// First part of what names are digests of.
 const NAME: &[u8] = b"drystone kept 1";
+
+/// How far uses at the same moment may push the mark of the last one ahead, in milliseconds.
+const MARK_AHEAD_MS_MAX: i64 = 60_000;
 
 /// Mode of kept directories: the store must be able to remove what is in them.
 const DIR_MODE: u32 = 0o755;
@@ -136,7 +140,7 @@ impl Keep<'_> {
                     stat.is_file()
                         && stat.size == *size
                         && stat.mode & 0o7777 == self.mode(*executable)
-                        && digest_file(&at(it, path))?.0 == *digest
+                        && readable(digest_file(&at(it, path)))?.is_some_and(|(found, _)| found == *digest)
                 }
                 Entry::Link { target } => {
                     stat.is_link() && ops::read_link(&at(it, path))?.as_os_str() == target.as_str()
@@ -173,7 +177,8 @@ impl Store {
         let it = place.join("it");
         let boot = ops::boot_id();
         let is_of_this_boot = || -> Result<bool, FsError> {
-            Ok(boot.is_some() && ops::if_there(ops::read_text(&place.join("boot")))? == boot)
+            let found = ops::if_there(ops::read(&place.join("boot")))?;
+            Ok(boot.is_some() && found.as_deref() == boot.as_deref().map(str::as_bytes))
         };
         {
             let lock = lock::wait_named(&lock_path, Sharing::Shared)?;
@@ -215,8 +220,11 @@ impl Store {
 
     fn note_kept(&self, started_ms: i64, lock: &Lock, path: &Path, bytes: Option<u64>) -> Result<(), FsError> {
         let mut mark = Mark::read(path)?;
-        // Never the same twice: collection takes what was not used since it looked.
-        mark.used_ms = self.now_ms().max(started_ms).max(mark.used_ms + 1);
+        let now_ms = self.now_ms().max(started_ms);
+        // Never the same twice: collection takes what was not used since it looked. But a mark that lies far ahead was made before
+        // the clock was set back, or is damaged, and would keep this for ever.
+        let is_near = mark.used_ms.saturating_sub(now_ms) < MARK_AHEAD_MS_MAX;
+        mark.used_ms = if is_near { now_ms.max(mark.used_ms.saturating_add(1)) } else { now_ms };
         if let Some(bytes) = bytes {
             mark.bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
             mark.measured_ms = self.now_ms().max(1);

@@ -13,7 +13,6 @@
 //! ([`lock::wait_named`]), so no two holders can hold two files of one name. Not sharded: a process holding
 //! several actions could wait for itself.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -103,7 +102,7 @@ impl Lease {
         let mut file = self.lock.file();
         file.rewind().at("write", &self.path)?;
         // One write of fixed length: never seen half done.
-        file.write_all(format!("{now_ms:020}").as_bytes()).at("write", &self.path)
+        ops::write_all(file, &self.path, format!("{now_ms:020}").as_bytes())
     }
 
     /// A name in a scratch directory that tells whose it is.
@@ -134,21 +133,32 @@ pub(super) fn owner_is_gone(layout: &Layout, scratch_name: &str) -> bool {
     }
 }
 
-/// When the oldest live session began; removes the marks of dead ones. The caller holds the gate exclusively.
+/// When the oldest and the newest live session began, in milliseconds since 1970.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct LiveLeases {
+    /// The oldest; [`i64::MAX`] if there is none.
+    pub oldest_ms: i64,
+    /// The newest; [`i64::MIN`] if there is none.
+    pub newest_ms: i64,
+}
+
+/// Looks at all leases; removes the marks of dead ones. The caller holds the gate exclusively.
 ///
-/// A lease that cannot be read protects everything.
-pub(super) fn oldest_lease(layout: &Layout) -> Result<i64, FsError> {
-    let mut oldest = i64::MAX;
+/// A lease that cannot be read protects everything: it is as old and as new as can be.
+pub(super) fn live_leases(layout: &Layout) -> Result<LiveLeases, FsError> {
+    let mut live = LiveLeases { oldest_ms: i64::MAX, newest_ms: i64::MIN };
     for entry in ops::read_dir(&layout.leases())? {
         let path = layout.leases().join(&entry.name);
         if let Some(_dead) = lock::attempt_named(&path, Sharing::Exclusive)? {
             ops::remove_file(&path)?;
             continue;
         }
-        let text = ops::if_there(ops::read_text(&path))?.unwrap_or_default();
-        oldest = oldest.min(text.trim().parse().unwrap_or(i64::MIN));
+        let bytes = ops::if_there(ops::read(&path))?.unwrap_or_default();
+        let started_ms: Option<i64> = String::from_utf8_lossy(&bytes).trim().parse().ok();
+        live.oldest_ms = live.oldest_ms.min(started_ms.unwrap_or(i64::MIN));
+        live.newest_ms = live.newest_ms.max(started_ms.unwrap_or(i64::MAX));
     }
-    Ok(oldest)
+    Ok(live)
 }
 
 /// The gate between uses and collection, one per open store.
@@ -285,17 +295,20 @@ mod tests {
         let (_dir, layout) = layout();
         let first = Lease::begin(&layout, 100).expect("a lease");
         let second = Lease::begin(&layout, 200).expect("a lease");
+        let live = || live_leases(&layout).map(|live| (live.oldest_ms, live.newest_ms)).expect("readable");
         ops::write(&layout.leases().join("dead"), b"00000000000000000001").expect("written");
-        assert_eq!(oldest_lease(&layout).expect("readable"), 100);
+        assert_eq!(live(), (100, 200));
         assert!(!ops::exists(&layout.leases().join("dead")));
         first.renew(300).expect("renewed");
-        assert_eq!(oldest_lease(&layout).expect("readable"), 200);
+        assert_eq!(live(), (200, 300));
+        ops::write(&layout.leases().join(&first.name), b"\xff\xff").expect("written");
+        assert_eq!(live(), (i64::MIN, i64::MAX), "what cannot be read protects everything");
         let scratch = second.scratch_name();
         assert!(!owner_is_gone(&layout, &scratch));
         drop(second);
         assert!(owner_is_gone(&layout, &scratch));
         drop(first);
-        assert_eq!(oldest_lease(&layout).expect("readable"), i64::MAX);
+        assert_eq!(live(), (i64::MAX, i64::MIN));
     }
 
     #[test]

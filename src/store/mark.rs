@@ -59,8 +59,8 @@ impl<'s> Marking<'s> {
         for row in rows {
             let is_protected = row.last_used_ms >= horizon_ms;
             let fresh = if row.is_sound { self.fresh(row)? } else { None };
-            let bytes = fresh.iter().flatten().map(|key| self.stored.get(key).copied().unwrap_or(0)).sum::<u64>();
-            let total = self.bytes + bytes + ROW_BYTES;
+            let stored = fresh.iter().flatten().map(|key| self.stored.get(key).copied().unwrap_or(0));
+            let total = stored.fold(self.bytes.saturating_add(ROW_BYTES), u64::saturating_add);
             // Once one does not fit, no older one stays, however small: least recently used means just that.
             is_full |= total > bytes_max && !is_protected;
             let is_wanted = fresh.is_some() && !is_full && row.last_used_ms >= expired_before_ms;

@@ -128,6 +128,8 @@ impl Store {
         use std::os::unix::ffi::OsStrExt;
         self.session()?;
         let dir = self.layout.workspace(root);
+        // At most one large index for each run that was killed while it was saving.
+        atomic::remove_abandoned(&dir)?;
         let mark = dir.join("root");
         let known = ops::if_there(ops::read(&mark))?.is_some_and(|named| named == root.as_os_str().as_bytes());
         if !known {

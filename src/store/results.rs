@@ -82,8 +82,6 @@ pub(super) struct Recording {
     pub is_new: bool,
     /// When.
     pub at_ms: i64,
-    /// Held until the row is committed: whoever waits for the action then finds it.
-    pub _lock: Option<ActionLock>,
 }
 
 /// How long a result counts as just used, so that a busy one is not written again and again, in milliseconds.
@@ -227,9 +225,8 @@ impl Store {
             is_new: recorded == Recorded::Stored,
             at_ms: self.use_time(session),
             result,
-            _lock: lock,
         };
-        session.queue.push(Job::Record(Arc::new(recording)), Some(pass))?;
+        session.queue.push_held(Job::Record(Arc::new(recording)), Some(pass), lock)?;
         Ok(recorded)
     }
 

@@ -9,7 +9,7 @@ use crate::base::digest::Digest;
 use crate::base::tree::Tree;
 use crate::fs::digest::{Threads, digest_file_with};
 use crate::fs::ops;
-use crate::store::blobs::OnDamage;
+use crate::store::blobs::{OnDamage, readable};
 use crate::store::content::{self, Key, Kind, Row};
 use crate::store::error::StoreError;
 use crate::store::gc;
@@ -88,7 +88,9 @@ impl Store {
         let bad = self.digest_all(&contents, &mut report)?;
         if options.mode == VerifyMode::Repair {
             for key in &bad {
-                self.drop_if_still_bad(key)?;
+                if self.is_still_bad(key)? {
+                    self.drop_damaged(key)?;
+                }
             }
             self.settle()?;
         }
@@ -118,10 +120,10 @@ impl Store {
 
     fn digest_all(&self, contents: &[(Key, Row)], report: &mut VerifyReport) -> Result<Vec<Key>, StoreError> {
         report.contents = contents.len() as u64;
-        report.bytes = contents.iter().map(|(_, row)| row.size).sum();
+        report.bytes = contents.iter().fold(0, |bytes, (_, row)| bytes.saturating_add(row.size));
         let verdicts: Vec<Option<Key>> = contents
             .par_iter()
-            .map(|(key, row)| Ok(if self.is_sound(key, row)? { None } else { Some(*key) }))
+            .map(|(key, row)| Ok(if self.is_sound(key, row)? || !self.is_still_bad(key)? { None } else { Some(*key) }))
             .collect::<Result<_, StoreError>>()?;
         let bad: Vec<Key> = verdicts.into_iter().flatten().collect();
         for key in &bad {
@@ -135,11 +137,11 @@ impl Store {
 
     fn is_sound(&self, key: &Key, row: &Row) -> Result<bool, StoreError> {
         if key.kind == Kind::Blob && row.is_file {
-            let file = ops::if_there(digest_file_with(&self.layout.content(key), Threads::Pool))?;
+            let file = readable(digest_file_with(&self.layout.content(key), Threads::Pool))?;
             return Ok(file == Some((key.digest, row.size)));
         }
         let bytes = if row.is_file {
-            ops::if_there(ops::read(&self.layout.content(key)))?
+            readable(ops::read(&self.layout.content(key)))?
         } else {
             self.database.read("read content", |connection| content::inline_bytes(connection, key))?
         };
@@ -150,13 +152,21 @@ impl Store {
         }))
     }
 
-    /// Drops content unless another process has put it anew since it was found bad.
-    fn drop_if_still_bad(&self, key: &Key) -> Result<(), StoreError> {
+    /// Whether content that was found bad is there and bad: another process may have dropped it or put it anew.
+    fn is_still_bad(&self, key: &Key) -> Result<bool, StoreError> {
         let row = self.database.read("look for content", |connection| content::find(connection, key))?;
-        match row {
-            Some(row) if !self.is_sound(key, &row)? => self.drop_damaged(key),
-            _ => Ok(()),
+        row.map_or(Ok(false), |row| self.is_sound(key, &row).map(|is_sound| !is_sound))
+    }
+
+    /// Reads content and drops it if it is damaged.
+    pub fn recheck(&self, blobs: impl IntoIterator<Item = Digest>) -> Result<(), StoreError> {
+        self.settle()?;
+        for key in blobs.into_iter().map(Key::blob) {
+            if self.is_still_bad(&key)? {
+                self.drop_damaged(&key)?;
+            }
         }
+        Ok(())
     }
 
     fn follow_results(&self, bad: &[Key], mode: VerifyMode, report: &mut VerifyReport) -> Result<(), StoreError> {
@@ -165,6 +175,10 @@ impl Store {
         let bad: BTreeSet<&Key> = bad.iter().collect();
         for row in rows {
             if row.is_sound && self.names_only_good(&row.result, &bad)? {
+                continue;
+            }
+            // Another process may have forgotten it since, with what it named.
+            if self.find_result(&row.result.action)?.is_none_or(|now| now.result != row.result) {
                 continue;
             }
             report.dangling.push(row.result.action);

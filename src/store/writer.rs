@@ -20,7 +20,7 @@ use crate::store::db::{Connected, Database, Notices};
 use crate::store::error::StoreError;
 use crate::store::history::{self, TaskRun};
 use crate::store::layout::Layout;
-use crate::store::locks::{Pass, hold};
+use crate::store::locks::{ActionLock, Pass, hold};
 use crate::store::path_sets;
 use crate::store::pending::{Pending, QueuedContent, QueuedResult};
 use crate::store::recover;
@@ -59,6 +59,7 @@ struct Queued {
     job: Job,
     number: u64,
     _pass: Option<Pass>,
+    _lock: Option<ActionLock>,
 }
 
 #[derive(Debug)]
@@ -81,6 +82,7 @@ pub(super) struct Queue {
     sender: Option<SyncSender<Message>>,
     thread: Option<JoinHandle<()>>,
     failure: Arc<Mutex<Option<Failure>>>,
+    order: Mutex<()>,
     dir: PathBuf,
     /// What is queued.
     pub pending: Arc<Pending>,
@@ -99,18 +101,27 @@ impl Queue {
             pending: Arc::clone(&pending),
             failure: Arc::clone(&failure),
             connected: None,
+            has_failed: false,
         };
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || writer.run(&receiver))
             .map_err(|cause| FsError::new("start the writer of", layout.dir(), cause))?;
         let dir = layout.dir().to_owned();
-        Ok(Self { sender: Some(sender), thread: Some(thread), failure, dir, pending })
+        Ok(Self { sender: Some(sender), thread: Some(thread), failure, order: Mutex::default(), dir, pending })
     }
 
     /// Queues a job; waits while the queue is full. `pass` is kept until the job is committed.
     pub fn push(&self, job: Job, pass: Option<Pass>) -> Result<(), StoreError> {
-        // Noted before it is sent: from here on this process sees it.
+        self.push_held(job, pass, None)
+    }
+
+    /// The same with the lock of an action, which goes when the job is committed or given up: whoever waits for the action
+    /// finds its result, or runs it.
+    pub fn push_held(&self, job: Job, pass: Option<Pass>, lock: Option<ActionLock>) -> Result<(), StoreError> {
+        // Noted before it is sent: from here on this process sees it. Both as one: what another thread found noted and names
+        // in a result must be in the queue before that result.
+        let _order = hold(&self.order);
         let number = match &job {
             Job::Put { key, size, body, .. } => {
                 self.pending.note_content(*key, QueuedContent::Put { size: *size, body: Arc::clone(body) })
@@ -122,7 +133,7 @@ impl Queue {
             }
             Job::Record(_) | Job::Touch { .. } | Job::TouchResult { .. } | Job::Run(_) | Job::PathSet(_) => 0,
         };
-        self.send(Message::Job(Queued { job, number, _pass: pass }))
+        self.send(Message::Job(Queued { job, number, _pass: pass, _lock: lock }))
     }
 
     /// Waits until everything queued so far is committed or has failed.
@@ -170,6 +181,7 @@ struct Writer {
     pending: Arc<Pending>,
     failure: Arc<Mutex<Option<Failure>>>,
     connected: Option<Connected>,
+    has_failed: bool,
 }
 
 impl Writer {
@@ -198,6 +210,7 @@ impl Writer {
     }
 
     fn commit(&mut self, jobs: Vec<Queued>) {
+        let jobs = self.without_torn_results(jobs);
         if jobs.is_empty() {
             return;
         }
@@ -219,6 +232,18 @@ impl Writer {
         }
     }
 
+    /// Once a group could not be written, no later result may be: it may name what was in that group.
+    fn without_torn_results(&self, jobs: Vec<Queued>) -> Vec<Queued> {
+        if !self.has_failed {
+            return jobs;
+        }
+        let (torn, whole): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|queued| matches!(queued.job, Job::Record(_)));
+        if !torn.is_empty() {
+            self.count_failed(torn.len(), || ("what they name was not written either".to_owned(), false));
+        }
+        whole
+    }
+
     fn settle(&self, queued: &Queued) {
         match &queued.job {
             Job::Put { key, .. } | Job::Drop { key } => self.pending.settle_content(key, queued.number),
@@ -228,15 +253,23 @@ impl Writer {
         }
     }
 
-    fn fail(&self, count: usize, error: &StoreError) {
+    fn fail(&mut self, count: usize, error: &StoreError) {
+        self.has_failed = true;
         self.notices.add(
             Diagnostic::warning(format!("results were not stored: {error}"))
                 .help("the run goes on; what is missing runs again"),
         );
+        self.count_failed(count, || (error.to_string(), error.is_full()));
+    }
+
+    fn count_failed(&self, count: usize, cause: impl Fn() -> (String, bool)) {
         let mut failure = hold(&self.failure);
         match failure.as_mut() {
             Some(earlier) => earlier.count += count,
-            None => *failure = Some(Failure { count, cause: error.to_string(), is_full: error.is_full() }),
+            None => {
+                let (cause, is_full) = cause();
+                *failure = Some(Failure { count, cause, is_full });
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! The commands beside `run`: what they print and how they end.
 
-use crate::support::{TestWorkspace, set};
+use crate::support::{Running, TestWorkspace, set};
 
 fn monorepo() -> TestWorkspace {
     let workspace = TestWorkspace::empty();
@@ -207,12 +207,8 @@ fn watching_runs_again_after_a_change_until_it_is_interrupted() {
     let workspace =
         TestWorkspace::new("[task.a]\nrun = \"cp in.txt out.txt\"\ninputs = [\"in.txt\"]\noutputs = [\"out.txt\"]\n");
     workspace.write("in.txt", "1");
-    let child = workspace
-        .command(&["run", "--watch", "--format", "json", "a"])
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn();
-    let mut child = child.expect("the program starts");
+    let mut command = workspace.command(&["run", "--watch", "--format", "json", "a"]);
+    let mut child = Running::start(command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()));
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().expect("piped")));
     let mut said = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().expect("piped")));
     let mut until = |word: &str| loop {
@@ -228,8 +224,7 @@ fn watching_runs_again_after_a_change_until_it_is_interrupted() {
     until("run.finished");
     assert_eq!(workspace.read("out.txt"), "2");
     assert!(said.by_ref().any(|line| line.expect("a line").contains("watching")));
-    let killed = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
-    assert!(killed.expect("kill starts").success());
+    child.interrupt();
     assert_eq!(child.wait().expect("it ends").code(), Some(130));
 }
 
@@ -239,12 +234,7 @@ fn an_edit_made_while_the_tasks_run_is_not_lost_to_the_watch() {
         "[task.a]\nrun = \"cp in.txt out.txt; touch .signal/started; while ! test -e .signal/stop; do :; done\"\ninputs = [\"in.txt\"]\noutputs = [\"out.txt\"]\ncaches = [\".signal\"]\n",
     );
     workspace.write("in.txt", "1");
-    let child = workspace
-        .command(&["run", "--watch", "--format", "json", "a"])
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::null())
-        .spawn();
-    let mut child = child.expect("the program starts");
+    let mut child = workspace.start(&["run", "--watch", "--format", "json", "a"]);
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().expect("piped")));
     let caches = workspace.store().join("caches");
     let signal = loop {
@@ -262,8 +252,7 @@ fn an_edit_made_while_the_tasks_run_is_not_lost_to_the_watch() {
         finished += usize::from(line.contains("run.finished"));
     }
     assert_eq!(workspace.read("out.txt"), "2");
-    let killed = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
-    assert!(killed.expect("kill starts").success());
+    child.interrupt();
     assert_eq!(child.wait().expect("it ends").code(), Some(130));
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 
-use crate::support::{Ran, TestWorkspace, set};
+use crate::support::{Ran, Running, TestWorkspace, set};
 
 fn all(ran: &Ran) -> String {
     format!("{}{}", ran.stdout, ran.stderr)
@@ -374,11 +374,11 @@ fn processes_that_put_the_same_outputs_in_place_do_not_disturb_each_other() {
             .map(|_| {
                 let mut command = workspace.command(&["run", "a", "b", "c", "d"]);
                 command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-                command.spawn().expect("it starts")
+                Running::start(&mut command)
             })
             .collect();
         for process in running {
-            let output = process.wait_with_output().expect("it ends");
+            let output = process.output();
             let told = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stdout));
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use crate::support::{TestWorkspace, set};
+use crate::support::{Running, TestWorkspace, set};
 
 #[test]
 fn what_a_task_did_not_declare_is_not_there() {
@@ -231,8 +231,7 @@ fn an_input_that_changes_while_its_task_runs_keeps_the_result_out_of_the_store()
         "[task.slow]\nrun = \"cat in.txt; echo go > /dev/null; while ! test -e .signal/stop; do :; done\"\ninputs = [\"in.txt\"]\ncaches = [\".signal\"]\n",
     );
     workspace.write("in.txt", "a");
-    let child = workspace.command(&["run", "--format", "json", "slow"]).stdout(std::process::Stdio::piped()).spawn();
-    let mut child = child.expect("the program starts");
+    let mut child = workspace.start(&["run", "--format", "json", "slow"]);
     let stdout = child.stdout.take().expect("piped");
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(stdout));
     let started = lines.by_ref().map(|line| line.expect("a line")).find(|line| line.contains("task.started"));
@@ -263,13 +262,11 @@ fn an_interrupt_ends_every_child_and_leaves_the_tree_whole() {
     );
     workspace.write("out.txt", "old");
     let before = workspace.snapshot();
-    let child = workspace.command(&["run", "--format", "json", "slow"]).stdout(std::process::Stdio::piped()).spawn();
-    let mut child = child.expect("the program starts");
+    let mut child = workspace.start(&["run", "--format", "json", "slow"]);
     let stdout = child.stdout.take().expect("piped");
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(stdout));
     assert!(lines.by_ref().map(|line| line.expect("a line")).any(|line| line.contains("task.started")));
-    let killed = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
-    assert!(killed.expect("kill starts").success());
+    child.interrupt();
     let rest: Vec<String> = lines.map(|line| line.expect("a line")).collect();
     assert_eq!(child.wait().expect("it ends").code(), Some(130), "{rest:?}");
     assert!(rest.iter().any(|line| line.contains("\"cancelled\"")), "{rest:?}");
@@ -294,11 +291,10 @@ fn two_processes_on_one_store_run_a_task_once() {
     let workspace = TestWorkspace::new(
         "[task.once]\nrun = \"echo x >> .count/runs; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done\"\ninputs = []\ncaches = [\".count\"]\n",
     );
-    let start = || workspace.command(&["run", "--format", "json", "once"]).stdout(std::process::Stdio::piped()).spawn();
-    let children: Vec<_> = (0..4).map(|_| start().expect("the program starts")).collect();
+    let children: Vec<_> = (0..4).map(|_| workspace.start(&["run", "--format", "json", "once"])).collect();
     let mut outcomes = BTreeSet::new();
     for child in children {
-        let output = child.wait_with_output().expect("it ends");
+        let output = child.output();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{text}");
         outcomes.insert(text.contains("\"outcome\":\"ran\""));
@@ -371,11 +367,8 @@ fn what_came_over_the_network_is_kept_only_on_request() {
 }
 
 /// Starts `task`, which must wait for `.signal/stop` in its cache directory, and gives that directory once it runs.
-#[expect(clippy::zombie_processes, reason = "the loop only ends by giving the child to the caller, who waits for it")]
-fn start_and_find_signal(workspace: &TestWorkspace, args: &[&str]) -> (std::process::Child, std::path::PathBuf) {
-    let child =
-        workspace.command(args).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn();
-    let child = child.expect("the program starts");
+fn start_and_find_signal(workspace: &TestWorkspace, args: &[&str]) -> (Running, std::path::PathBuf) {
+    let child = workspace.start(args);
     let caches = workspace.store().join("caches");
     loop {
         let entries = fs::read_dir(&caches).into_iter().flatten().flatten();
@@ -397,7 +390,7 @@ fn what_someone_does_to_outputs_of_a_dependency_meanwhile_is_not_seen() {
     workspace.write("d/2", "2");
     workspace.write("d/1", "9");
     fs::write(signal.join("stop"), "").expect("a file");
-    assert!(child.wait_with_output().expect("it ends").status.success());
+    assert!(child.output().status.success());
     assert_eq!(workspace.read("out.txt"), "1\n1\n");
     assert_eq!(workspace.events(&["t"]).with("hit"), set(&["//:dep", "//:t"]));
     assert_eq!((workspace.read("d/1"), workspace.has("d/2")), ("1\n".into(), false));
@@ -417,7 +410,7 @@ fn an_input_that_changed_before_it_could_be_shown_is_shown_and_the_result_not_ke
         let (child, signal) = start_and_find_signal(&workspace, &["run", "--force", "t"]);
         workspace.write(&format!("in/{name}"), &is);
         fs::write(signal.join("stop"), "").expect("a file");
-        assert!(child.wait_with_output().expect("it ends").status.success());
+        assert!(child.output().status.success());
         assert!(workspace.read("out.txt").contains(&is), "{name} is shown as it is");
         workspace.write(&format!("in/{name}"), &was);
         assert!(workspace.events(&["t"]).with("ran").contains("//:t"), "{name}: the tainted result was kept");
@@ -432,13 +425,11 @@ fn an_interrupt_ends_the_wait_for_another_process() {
     let workspace =
         TestWorkspace::new(&format!("[task.t]\nrun = \"{WAITING}\"\ninputs = []\ncaches = [\".signal\"]\n"));
     let (first, signal) = start_and_find_signal(&workspace, &["run", "t"]);
-    let second = workspace.command(&["run", "--format", "json", "t"]).stdout(std::process::Stdio::piped()).spawn();
-    let mut second = second.expect("the program starts");
+    let mut second = workspace.start(&["run", "--format", "json", "t"]);
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(second.stdout.take().expect("piped")));
     assert!(lines.by_ref().map(|line| line.expect("a line")).any(|line| line.contains("task.started")));
-    let killed = std::process::Command::new("kill").args(["-INT", &second.id().to_string()]).status();
-    assert!(killed.expect("kill starts").success());
+    second.interrupt();
     assert_eq!(second.wait().expect("it ends").code(), Some(130));
     fs::write(signal.join("stop"), "").expect("a file");
-    assert!(first.wait_with_output().expect("it ends").status.success());
+    assert!(first.output().status.success());
 }

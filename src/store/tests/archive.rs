@@ -144,6 +144,13 @@ fn hostile_archives_are_refused_whole() {
         assert!(matches!(store.import(&archive), Err(StoreError::Archive { .. })), "{what}");
         assert_empty(&store);
     }
+    // A few bytes of archive that unpack to more than anyone waits for.
+    let mut endless = archive_of(&[version, (&blob, E::Regular, b"good"), results]);
+    let zeros = std::io::Read::take(std::io::repeat(0), 100_000_000);
+    endless.extend(zstd::encode_all(zeros, 1).expect("memory"));
+    ops::write(&archive, &endless).expect("writable");
+    assert!(matches!(store.import(&archive), Err(StoreError::Archive { .. })));
+    assert_empty(&store);
     ops::write(&archive, &archive_of(&[version, (&blob, E::Regular, b"good"), results])).expect("writable");
     assert_eq!(store.import(&archive).expect("it is well-formed").blobs, 1);
 }

@@ -127,6 +127,33 @@ fn automatic_collection_sees_what_caches_grew_by() {
     assert_eq!(there(&[grown]), [false]);
 }
 
+#[test]
+fn a_damaged_mark_of_a_cache_is_no_error_and_counts_anew() {
+    let marks: [&[u8]; 5] = [
+        b"",
+        b"\xff\xfe",
+        b"0 0",
+        b"9223372036854775807 9223372036854775807 9223372036854775807",
+        b"-9223372036854775808 -9223372036854775808 -1",
+    ];
+    for mark in marks {
+        let trial = Trial::new();
+        let store = trial.open();
+        let paths = ["a", "b", "c"].map(|name| fill(&store, name, 1000));
+        for path in &paths {
+            let name = path.file_name().expect("a name");
+            ops::write(&store.dir().join("locks/caches").join(name), mark).expect("writable");
+        }
+        drop(store);
+        advance_clock(1000);
+        let store = trial.open();
+        store.maybe_gc().expect("no error");
+        assert_eq!(store.stat().expect("countable").cache_bytes, 3000, "{mark:?}");
+        assert!(store.try_cache_dir("a").expect("no error").is_some());
+        assert_eq!(collect(&store, 0, GcMode::Delete).caches_removed, 3, "{mark:?}");
+    }
+}
+
 /// Lays out a tree of one file; counts how often it was made.
 fn tree(store: &Store, name: &str, made: &Cell<u32>) -> TreeDir {
     advance_clock(1000);

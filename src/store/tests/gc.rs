@@ -188,3 +188,51 @@ fn space_is_set_aside_for_the_day_when_the_disk_is_full() {
     collect(&store, KEEP_ALL);
     assert!(ops::exists(&reserve), "once there is room again");
 }
+
+#[test]
+fn what_was_used_before_the_clock_was_set_back_is_neither_kept_for_ever_nor_lost_at_once() {
+    const YEARS_MS: i64 = 10 * 365 * 24 * 60 * 60 * 1000;
+    let trial = Trial::new();
+    advance_clock(YEARS_MS);
+    let ahead = trial.open();
+    record(&ahead, "ahead", &[("big", &noise("ahead", 20_000))]);
+    ahead.flush().expect("written");
+    advance_clock(-YEARS_MS);
+    let store = trial.open();
+    record(&store, "now", &[("big", &noise("now", 20_000))]);
+    collect(&store, 0);
+    assert_eq!(found(&store, &["ahead", "now"]), [true, true], "live sessions use both");
+    drop((ahead, store));
+    advance_clock(1000);
+    collect(&trial.open(), KEEP_ALL);
+    advance_clock(1000);
+    assert_eq!(found(&trial.open(), &["now"]), [true], "the use that is newest by the clock of today");
+    advance_clock(1000);
+    let store = trial.open();
+    assert_eq!(collect(&store, 30_000).protected, 0);
+    assert_eq!(found(&store, &["ahead", "now"]), [false, true]);
+    drop(store);
+    advance_clock(1000);
+    let store = trial.open();
+    collect(&store, 0);
+    assert_eq!((found(&store, &["now"]), files(&store)), (vec![false], 0));
+}
+
+#[test]
+fn temporaries_of_killed_sessions_go() {
+    let trial = Trial::new();
+    let store = trial.open();
+    let root = trial.path().join("workspace");
+    ops::create_dir(&root).expect("a directory");
+    let own = store.workspace_dir(&root).expect("a directory");
+    ops::create_dir(&own.join("written")).expect("a directory");
+    // No kernel gives out ids as high as this.
+    let name = ".index.drystone-2000000000-0";
+    let left = [store.dir().join(name), own.join(name), own.join("written").join(name)];
+    left.iter().for_each(|path| ops::write(path, b"half").expect("writable"));
+    collect(&store, KEEP_ALL);
+    assert_eq!(left.map(|path| ops::exists(&path)), [false; 3]);
+    ops::write(&own.join(name), b"half").expect("writable");
+    store.workspace_dir(&root).expect("a directory");
+    assert!(!ops::exists(&own.join(name)), "a run clears up behind the one before it");
+}

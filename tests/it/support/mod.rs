@@ -1,9 +1,12 @@
 //! A hermetic temporary workspace and the built program in it. Nothing of the machine's environment leaks in.
 
+pub mod random;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -29,6 +32,53 @@ impl Ran {
     pub fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         self
+    }
+}
+
+/// A program that was started and does not outlive its test: it is killed when this is dropped, and its children with it.
+pub struct Running(Option<Child>);
+
+impl Running {
+    /// Starts it.
+    #[track_caller]
+    pub fn start(command: &mut Command) -> Self {
+        Self(Some(command.spawn().expect("the program starts")))
+    }
+
+    /// Asks it to end, as Ctrl-C does.
+    #[track_caller]
+    pub fn interrupt(&self) {
+        let killed = Command::new("kill").args(["-INT", &self.id().to_string()]).status();
+        assert!(killed.expect("kill starts").success());
+    }
+
+    /// Waits for its end and all it says.
+    pub fn output(mut self) -> Output {
+        self.0.take().expect("it was not waited for").wait_with_output().expect("it ends")
+    }
+}
+
+impl Deref for Running {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        self.0.as_ref().expect("it was not waited for")
+    }
+}
+
+impl DerefMut for Running {
+    fn deref_mut(&mut self) -> &mut Child {
+        self.0.as_mut().expect("it was not waited for")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            // Both fail only if it has ended already.
+            drop(child.kill());
+            drop(child.wait());
+        }
     }
 }
 
@@ -145,6 +195,12 @@ impl TestWorkspace {
         let mut command = Command::new(env!("CARGO_BIN_EXE_drystone"));
         command.args(args).current_dir(self.root()).env_clear().envs(&self.variables).stdin(Stdio::null());
         command
+    }
+
+    /// The program, started in the workspace; its standard output is piped.
+    #[track_caller]
+    pub fn start(&self, args: &[&str]) -> Running {
+        Running::start(self.command(args).stdout(Stdio::piped()))
     }
 
     /// A shell in the workspace with the environment of the program.
