@@ -65,8 +65,10 @@ pub fn run(args: AffectedArgs, context: &Context) -> Result<ExitKind, CliError> 
     let store = opening::open_store(context, opened.workspace.config.store_bytes_max)?;
     let session = opened.session(context, store, opening::looking(), opening::never_cancelled()?)?;
     let found = reach::affected_tasks(&session, args.revision.as_deref())?;
+    // What runs because of a service are its users; a CI job that ran it alone would never end.
+    let tasks = found.into_iter().filter(|(task, _)| !opened.workspace.tasks[*task].kind.is_service());
     let mut rows: Vec<AffectedRow> =
-        found.into_iter().map(|(task, proof)| AffectedRow { task: session.label(task), proof }).collect();
+        tasks.map(|(task, proof)| AffectedRow { task: session.label(task), proof }).collect();
     rows.sort_by(|one, other| one.task.cmp(&other.task));
     context.out.write(affected_text(&rows, args.format, context.stdout.color).as_bytes());
     Ok(ExitKind::Done)

@@ -82,11 +82,13 @@ pub fn run(args: ListArgs, context: &Context) -> Result<ExitKind, CliError> {
 
 fn row(opened: &Opened, task: TaskId) -> ListRow {
     let task = &opened.workspace.tasks[task];
+    let command = |command: &Command| match command {
+        Command::Shell(script) => script.clone(),
+        Command::Exec(words) => words.join(" "),
+    };
     let about = match &task.kind {
-        TaskKind::Run(run) => match &run.command {
-            Command::Shell(script) => script.clone(),
-            Command::Exec(words) => words.join(" "),
-        },
+        TaskKind::Run(run) => command(&run.command),
+        TaskKind::Service(service) => command(&service.run.command),
         TaskKind::Fetch(fetch) => fetch.urls.first().cloned().unwrap_or_default(),
     };
     ListRow { task: task.label.to_string(), kind: task.kind.word(), about, tags: task.tags.clone() }

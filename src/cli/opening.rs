@@ -133,6 +133,12 @@ impl Opened {
 /// The stored result that a task would hit now.
 pub fn result_of(opened: &Opened, context: &Context, word: &str) -> Result<(Arc<Store>, ActionResult), CliError> {
     let task = opened.select_one(word)?;
+    let declared = &opened.workspace.tasks[task];
+    if declared.kind.is_service() {
+        let label = &declared.label;
+        return Err(CliError::usage(format!("`{label}` is a service: nothing of it is kept"))
+            .help(format!("`drystone run {label}` starts it and shows what it prints")));
+    }
     let store = open_store(context, opened.workspace.config.store_bytes_max)?;
     let session = opened.session(context, Arc::clone(&store), looking(), never_cancelled()?)?;
     let plan = plan::plan(&session, &[task]).map_err(|error| opened.plan_error(error))?;

@@ -44,6 +44,8 @@ pub enum Forecast {
     Run,
     /// It depends on what those it needs make: it runs if that differs.
     Perhaps,
+    /// It is a service: it runs while tasks need it.
+    Service,
 }
 
 impl Forecast {
@@ -52,12 +54,13 @@ impl Forecast {
             Forecast::Hit => "hit",
             Forecast::Run => "run",
             Forecast::Perhaps => "perhaps",
+            Forecast::Service => "service",
         }
     }
 
     const fn ink(self) -> Ink {
         match self {
-            Forecast::Hit => Ink::Calm,
+            Forecast::Hit | Forecast::Service => Ink::Calm,
             Forecast::Run => Ink::Good,
             Forecast::Perhaps => Ink::Care,
         }
@@ -175,8 +178,9 @@ pub fn show(wanted: &Wanted<'_>, options: Options, context: &Context) -> Result<
     let plan = engine_plan::plan(&session, &selected).map_err(|error| opened.plan_error(error))?;
     let forecasts = preview::preview(&session, &plan).map_err(|error| opened.preview_error(error))?;
     session.save_indexes();
-    let rows: Vec<PlanRow> =
-        plan.tasks.iter().zip(forecasts).map(|(task, forecast)| row(session.label(*task), forecast)).collect();
+    let forecasts = plan.tasks.iter().zip(forecasts);
+    let tasks = forecasts.filter(|(_, forecast)| !matches!(forecast, preview::Forecast::Service { .. }));
+    let rows: Vec<PlanRow> = tasks.map(|(task, forecast)| row(session.label(*task), forecast)).collect();
     let text = match wanted.format {
         Format::Json => plan_json(&rows),
         Format::Human => {
@@ -193,6 +197,7 @@ pub(super) fn row(task: String, forecast: preview::Forecast) -> PlanRow {
     match forecast {
         preview::Forecast::Hit { .. } => PlanRow { task, forecast: Forecast::Hit, why: Vec::new() },
         preview::Forecast::Run { why, .. } => PlanRow { task, forecast: Forecast::Run, why },
+        preview::Forecast::Service { .. } => PlanRow { task, forecast: Forecast::Service, why: Vec::new() },
         preview::Forecast::Depends { on } => {
             let why = on.into_iter().map(|name| MissReason { field: "needs", name, change: "may change".into() });
             PlanRow { task, forecast: Forecast::Perhaps, why: why.collect() }

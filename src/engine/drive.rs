@@ -1,16 +1,18 @@
 //! The drive loop: one thread owns the scheduler, performs its effects and tells every transition. Decides nothing itself.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::engine::event::{Counts, Event, EventSink, MissReason, Outcome, TaskFinished};
+use crate::engine::event::{Counts, Event, EventSink, Failure, Log, MissReason, Outcome, ServiceEvent, TaskFinished};
 use crate::engine::job::{self, Ended, Fault, Looked, Mishap, Missed, Success};
 use crate::engine::plan::Plan;
-use crate::engine::prepare::{Dependency, Produced};
+use crate::engine::pod::{Registry, Unready};
+use crate::engine::prepare::{Dependency, Produced, as_produced};
 use crate::engine::scheduler::{Capacity, Effect, Input, Ix, Scheduler};
+use crate::engine::service::{AfterUse, Held, Services};
 use crate::engine::session::Session;
 use crate::engine::tracked;
 
@@ -34,14 +36,23 @@ const TICK: Duration = Duration::from_millis(100);
 
 enum Message {
     Looked(Ix, Looked),
+    Service(ServiceEvent),
+    Served(Result<Held, Unready>),
     Ended(Ix, Ended),
     Panicked(Box<dyn std::any::Any + Send>),
 }
 
 /// Runs a plan to its end.
 ///
-/// Lookups go to the CPU pool, commands to a pool with one thread per job slot: no CPU thread ever waits for a child.
-pub fn drive(session: &Session<'_>, plan: &Plan, sink: &mut dyn EventSink) -> Summary {
+/// Lookups go to the CPU pool, commands to a pool with one thread per job slot: no CPU thread ever waits for a child. Where
+/// services themselves were asked for, they run until they end or the run is interrupted.
+pub fn drive(
+    session: &Session<'_>,
+    plan: &Plan,
+    registry: &Registry,
+    after: AfterUse,
+    sink: &mut dyn EventSink,
+) -> Summary {
     let jobs = session.options.jobs.max(1);
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(jobs as usize)
@@ -52,7 +63,11 @@ pub fn drive(session: &Session<'_>, plan: &Plan, sink: &mut dyn EventSink) -> Su
     let scheduler = Scheduler::new(plan.nodes.clone(), capacity, session.options.on_failure);
     let produced: Vec<OnceLock<Arc<Produced>>> = plan.tasks.iter().map(|_| OnceLock::new()).collect();
     let (sender, receiver) = channel();
-    sink.event(&Event::RunStarted { run: run_id(), tasks: plan.tasks.len(), jobs: jobs as usize });
+    let tasks = (0..plan.tasks.len()).filter(|ix| !plan.is_service(session, *ix)).count();
+    sink.event(&Event::RunStarted { run: run_id(), tasks, jobs: jobs as usize });
+    let tell = sender.clone();
+    let listener = Box::new(move |event| drop(tell.send(Message::Service(event))));
+    let services = &Services::new(session, plan, registry, after, listener);
     let summary = pool.in_place_scope(|job_scope| {
         session.cpu.in_place_scope(|cpu_scope| {
             let spawn_look = |ix: Ix| {
@@ -63,14 +78,20 @@ pub fn drive(session: &Session<'_>, plan: &Plan, sink: &mut dyn EventSink) -> Su
             let spawn_run = |ix: Ix, missed: Arc<Missed>| {
                 let sender = sender.clone();
                 job_scope.spawn(move |_| {
-                    guarded(&sender, || Message::Ended(ix, job::run(session, plan.tasks[ix], &missed)));
+                    let join = || services.join(ix);
+                    guarded(&sender, || Message::Ended(ix, job::run(session, plan.tasks[ix], &missed, &join)));
                 });
+            };
+            let spawn_serve = |wanted: BTreeSet<Ix>| {
+                let sender = sender.clone();
+                job_scope.spawn(move |_| guarded(&sender, || Message::Served(services.serve(&wanted))));
             };
             Loop {
                 session,
                 plan,
                 sink,
                 scheduler,
+                services,
                 produced: &produced,
                 missed: vec![None; plan.tasks.len()],
                 durations: vec![None; plan.tasks.len()],
@@ -82,7 +103,7 @@ pub fn drive(session: &Session<'_>, plan: &Plan, sink: &mut dyn EventSink) -> Su
                 started: session.opened,
                 saved: Duration::ZERO,
             }
-            .run(&receiver, &spawn_look, &spawn_run)
+            .run(&receiver, &spawn_look, &spawn_run, &spawn_serve)
         })
     });
     session.save_indexes();
@@ -120,6 +141,7 @@ struct Loop<'a, 'w> {
     plan: &'a Plan,
     sink: &'a mut dyn EventSink,
     scheduler: Scheduler,
+    services: &'a Services<'a, 'w>,
     produced: &'a [OnceLock<Arc<Produced>>],
     missed: Vec<Option<Arc<Missed>>>,
     durations: Vec<Option<Duration>>,
@@ -138,6 +160,7 @@ impl Loop<'_, '_> {
         receiver: &Receiver<Message>,
         spawn_look: &dyn Fn(Ix),
         spawn_run: &dyn Fn(Ix, Arc<Missed>),
+        spawn_serve: &dyn Fn(BTreeSet<Ix>),
     ) -> Summary {
         let mut inputs = VecDeque::from([Input::Begin]);
         let mut effects = Vec::new();
@@ -147,13 +170,19 @@ impl Loop<'_, '_> {
                 None => match self.next_message(receiver) {
                     Message::Looked(ix, looked) => self.looked(ix, looked),
                     Message::Ended(ix, ended) => self.ended(ix, ended),
+                    Message::Service(event) => {
+                        self.sink.event(&Event::Service(event));
+                        continue;
+                    }
+                    Message::Served(_) => unreachable!("BUG: services are served when all tasks are over"),
                     Message::Panicked(panic) => std::panic::resume_unwind(panic),
                 },
             };
-            self.scheduler.step(input, &mut effects);
+            self.step(input, &mut effects);
             if self.session.cancel.is_cancelled() && !self.interrupted {
                 self.interrupted = true;
-                self.scheduler.step(Input::Interrupt, &mut effects);
+                self.services.stop();
+                self.step(Input::Interrupt, &mut effects);
             }
             let mut over = false;
             for effect in effects.drain(..) {
@@ -173,9 +202,86 @@ impl Loop<'_, '_> {
                 }
             }
             if over {
+                self.serve(receiver, spawn_serve);
+                self.services.finish();
+                while let Ok(message) = receiver.try_recv() {
+                    if let Message::Service(event) = message {
+                        self.sink.event(&Event::Service(event));
+                    }
+                }
                 return self.end();
             }
         }
+    }
+
+    /// Steps the scheduler; services learn which tasks are over.
+    fn step(&mut self, input: Input, effects: &mut Vec<Effect>) {
+        let from = effects.len();
+        self.scheduler.step(input, effects);
+        if let Input::Done(ix, _) = input {
+            self.services.over(ix);
+        }
+        for effect in &effects[from..] {
+            if let Effect::Drop { task, .. } = effect {
+                self.services.over(*task);
+            }
+        }
+    }
+
+    /// Has the services up that were asked for themselves, if all they need is there, until they end or the run is interrupted.
+    fn serve(&mut self, receiver: &Receiver<Message>, spawn_serve: &dyn Fn(BTreeSet<Ix>)) {
+        let asked_for =
+            |ix: &Ix| self.plan.selected.contains(&self.plan.tasks[*ix]) && self.plan.is_service(self.session, *ix);
+        let wanted: BTreeSet<Ix> = (0..self.plan.tasks.len()).filter(asked_for).collect();
+        let Some(first) = wanted.first().copied() else { return };
+        if self.counts.failed + self.counts.skipped + self.counts.cancelled > 0 {
+            return;
+        }
+        spawn_serve(wanted);
+        let mut up = None;
+        loop {
+            if self.session.cancel.is_cancelled() && !self.interrupted {
+                self.interrupted = true;
+                self.services.stop();
+            }
+            if self.interrupted && up.is_some() {
+                return;
+            }
+            match receiver.recv_timeout(TICK) {
+                Ok(Message::Service(event)) => {
+                    let ended = matches!(&event, ServiceEvent::Stopped { asked: false, .. });
+                    self.sink.event(&Event::Service(event));
+                    if let (true, Some(held)) = (ended, &up)
+                        && let Some((label, end)) = Held::first_end(held)
+                    {
+                        let of_label = |ix: &Ix| self.session.label(self.plan.tasks[*ix]) == label;
+                        let ix = (0..self.plan.tasks.len()).find(of_label).unwrap_or(first);
+                        let failure = Failure { cause: end.sentence(), exit: None, diagnostics: Vec::new() };
+                        return self.not_served(ix, Unready::Failed { log: Log::new(), failure });
+                    }
+                }
+                Ok(Message::Served(Ok(held))) => up = Some(held),
+                Ok(Message::Served(Err(unready))) => return self.not_served(first, unready),
+                Ok(Message::Panicked(panic)) => std::panic::resume_unwind(panic),
+                Ok(Message::Looked(..) | Message::Ended(..)) => unreachable!("BUG: a task is under way after the last"),
+                Err(RecvTimeoutError::Timeout) => self.sink.tick(),
+                Err(RecvTimeoutError::Disconnected) => panic!("BUG: this thread holds a sender, yet there is none"),
+            }
+        }
+    }
+
+    fn not_served(&mut self, ix: Ix, unready: Unready) {
+        let (log, failure) = match unready {
+            Unready::Cancelled => return,
+            Unready::Failed { log, failure } => (log, failure),
+            Unready::Broken(problem) => {
+                self.infrastructure = true;
+                (Log::new(), Failure { cause: problem.message.clone(), exit: None, diagnostics: vec![problem] })
+            }
+        };
+        self.counts.failed += 1;
+        let finished = TaskFinished { log, failure: Some(failure), ..self.blank(ix, Outcome::Failed) };
+        self.sink.event(&Event::TaskFinished(Box::new(finished)));
     }
 
     /// Before the first command starts: whether any task of the plan would overwrite files tracked by git.
@@ -209,6 +315,13 @@ impl Loop<'_, '_> {
             Looked::Miss(missed) => {
                 self.missed[ix] = Some(Arc::from(missed));
                 Input::Miss(ix)
+            }
+            Looked::Service(service) => {
+                let (prepared, dependencies) = *service;
+                let earlier = self.produced[ix].set(Arc::new(as_produced(&prepared)));
+                assert!(earlier.is_ok(), "BUG: service {ix} looked at twice");
+                self.services.prepared(ix, prepared, dependencies);
+                Input::Done(ix, Outcome::Hit)
             }
             Looked::Failed(mishap) => self.failure(ix, *mishap),
         }
@@ -316,6 +429,10 @@ impl Loop<'_, '_> {
     }
 
     fn tell_drop(&mut self, ix: Ix, outcome: Outcome, because_of: Option<Ix>) {
+        if self.plan.is_service(self.session, ix) {
+            // No task, so nothing became of it; those that use it are dropped as well.
+            return;
+        }
         match outcome {
             Outcome::Skipped => self.counts.skipped += 1,
             _ => self.counts.cancelled += 1,

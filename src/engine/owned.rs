@@ -38,6 +38,7 @@ impl<'a> Owned<'a> {
                 owned.reports = Some(&run.reports).filter(|reports| !reports.is_empty());
             }
             TaskKind::Fetch(_) => owned.claim(session.fetched.get(&task).into_iter()),
+            TaskKind::Service(_) => {}
         }
         owned
     }
@@ -153,6 +154,7 @@ pub fn whole_directories<'a>(session: &'a Session<'_>, task: TaskId) -> Vec<RelP
     let outputs = match &session.workspace.tasks[task].kind {
         TaskKind::Run(run) => run.outputs.iter().map(|output| &output.value).collect(),
         TaskKind::Fetch(_) => fetched,
+        TaskKind::Service(_) => Vec::new(),
     };
     let own = Owned::of(session, task);
     let dirs = outputs.into_iter().filter_map(Pattern::whole_dir).filter(|dir| own.unit_of(dir).is_some());

@@ -30,6 +30,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether a service stands at a position.
+    pub fn is_service(&self, session: &Session<'_>, ix: Ix) -> bool {
+        session.workspace.tasks[self.tasks[ix]].kind.is_service()
+    }
+
     /// Whether the task at a position may take an earlier result: `--force` is meant for the tasks that were asked for.
     pub fn reuse(&self, session: &Session<'_>, ix: Ix) -> Reuse {
         if self.selected.contains(&self.tasks[ix]) { session.options.reuse } else { Reuse::Results }
@@ -66,6 +71,7 @@ pub fn plan(session: &Session<'_>, selected: &[TaskId]) -> Result<Plan, PlanErro
     let labels: Vec<String> = tasks.iter().map(|task| session.label(*task)).collect();
     let texts: Vec<&str> = labels.iter().map(String::as_str).collect();
     let history = session.store.history(&session.worktree(), &texts)?;
+    let declared = |task: &TaskId| &session.workspace.tasks[*task].kind;
     let mut nodes = Vec::with_capacity(tasks.len());
     let mut expected_ms = Vec::with_capacity(tasks.len());
     for (task, label) in tasks.iter().zip(&labels) {
@@ -78,7 +84,7 @@ pub fn plan(session: &Session<'_>, selected: &[TaskId]) -> Result<Plan, PlanErro
         dependencies.dedup();
         nodes.push(Node {
             dependencies,
-            duration_ms: duration.unwrap_or(UNKNOWN_MS),
+            duration_ms: if declared(task).is_service() { 0 } else { duration.unwrap_or(UNKNOWN_MS) },
             failed_last: known.is_some_and(|history| history.last_failed),
             weight: weight(session, *task, known.map_or(0, |history| history.max_rss_kib)),
         });
@@ -88,7 +94,8 @@ pub fn plan(session: &Session<'_>, selected: &[TaskId]) -> Result<Plan, PlanErro
 
 fn weight(session: &Session<'_>, task: TaskId, learned_rss_kib: u64) -> Weight {
     match &session.workspace.tasks[task].kind {
-        TaskKind::Fetch(_) => Weight::light(),
+        // A service holds nothing: it runs in no job slot.
+        TaskKind::Fetch(_) | TaskKind::Service(_) => Weight::light(),
         TaskKind::Run(run) => Weight {
             cpu: run.resources.cpu,
             memory: run.resources.memory_bytes.unwrap_or(learned_rss_kib * 1024),
@@ -107,8 +114,9 @@ fn check_machine(session: &Session<'_>, tasks: &[TaskId], problems: &mut Vec<Dia
     // First of all, and on this thread: everything below may ask for it from many.
     session.system();
     for task in tasks {
-        let TaskKind::Run(run) = &session.workspace.tasks[*task].kind else { continue };
+        let Some(run) = session.workspace.tasks[*task].kind.command() else { continue };
         check_tools(session, *task, run, problems);
+        check_services(session, *task, run, problems);
         if let Err(problem) = session.level(run) {
             problems.push(problem.at(&session.workspace.tasks[*task].place, "asked for here"));
         }
@@ -122,6 +130,34 @@ fn check_machine(session: &Session<'_>, tasks: &[TaskId], problems: &mut Vec<Dia
                 |near| format!("did you mean `{near}`?"),
             );
             problems.push(Diagnostic::error(format!("unknown pool `{}`", pool.value)).at(&pool.place, "").help(help));
+        }
+    }
+}
+
+/// A task and its services meet on one network, behind one kind of wall.
+fn check_services(session: &Session<'_>, task: TaskId, run: &RunTask, problems: &mut Vec<Diagnostic>) {
+    let declared = &session.workspace.tasks[task];
+    for (needed, edge) in session.graph.dependencies(task) {
+        let other = &session.workspace.tasks[needed];
+        let TaskKind::Service(service) = &other.kind else { continue };
+        if service.run.network != run.network {
+            let (with, without) = if run.network { (declared, other) } else { (other, declared) };
+            problems.push(
+                Diagnostic::error(format!("`{}` has `network = true` and `{}` has not", with.label, without.label))
+                    .at(&edge.place, "so they could not reach each other")
+                    .help("give it to both, or to neither"),
+            );
+        }
+        if let (Ok(own), Ok(others)) = (session.level(run), session.level(&service.run))
+            && own != others
+        {
+            let (own, others) = (own.word(), others.word());
+            let message = format!("`{}` runs at `{own}` and `{}` at `{others}`", declared.label, other.label);
+            problems.push(
+                Diagnostic::error(message)
+                    .at(&edge.place, "so they could not reach each other")
+                    .help("give both the same `isolation`"),
+            );
         }
     }
 }

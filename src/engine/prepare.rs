@@ -83,8 +83,20 @@ pub fn prepare(
     let declared = &session.workspace.tasks[task];
     match &declared.kind {
         TaskKind::Run(run) => prepare_run(session, task, run, sources, dependencies),
+        TaskKind::Service(service) => prepare_run(session, task, &service.run, sources, dependencies),
         TaskKind::Fetch(fetch) => Ok(prepare_fetch(session, task, fetch)),
     }
+}
+
+/// What a service is to those that use it: nothing on disk, and its key for theirs.
+pub fn as_produced(service: &Prepared) -> Produced {
+    Produced { listing: Arc::default(), digest: service.key, unstable: false }
+}
+
+/// The keys of the services among what a task needs, by label.
+fn service_keys(session: &Session<'_>, dependencies: &[Dependency]) -> BTreeMap<String, Digest> {
+    let services = dependencies.iter().filter(|needed| session.workspace.tasks[needed.task].kind.is_service());
+    services.map(|service| (session.label(service.task), service.produced.digest)).collect()
 }
 
 fn prepare_run(
@@ -125,6 +137,7 @@ fn prepare_run(
         caches: run.caches.iter().map(|cache| cache.as_str().to_owned()).collect(),
         workspace_salt: session.workspace.config.salt.clone(),
         task_salt: run.salt.clone(),
+        services: service_keys(session, dependencies),
     };
     let (key, stream) = action.key();
     let notes = sources.warnings.clone();
@@ -258,6 +271,7 @@ fn prepare_fetch(session: &Session<'_>, task: TaskId, fetch: &FetchTask) -> Prep
         caches: Vec::new(),
         workspace_salt: None,
         task_salt: None,
+        services: BTreeMap::new(),
     };
     let (key, stream) = action.key();
     Prepared {

@@ -45,10 +45,12 @@ pub enum Field {
     Urls = 15,
     /// A fetch: the expected digest and how the file is placed.
     Fetch = 16,
+    /// Labels and keys of services; left out where there are none.
+    Services = 17,
 }
 
 impl Field {
-    const ALL: [Field; 16] = [
+    const ALL: [Field; 17] = [
         Field::Kind,
         Field::Command,
         Field::Env,
@@ -65,6 +67,7 @@ impl Field {
         Field::Salt,
         Field::Urls,
         Field::Fetch,
+        Field::Services,
     ];
 
     /// The word in miss reasons and JSON.
@@ -86,6 +89,7 @@ impl Field {
             Field::Salt => "salt",
             Field::Urls => "urls",
             Field::Fetch => "fetch",
+            Field::Services => "service",
         }
     }
 

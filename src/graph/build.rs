@@ -12,7 +12,7 @@ use crate::base::ids::{Id, IdMap, PackageId, TaskId};
 use crate::base::path::RelPath;
 use crate::base::span::Place;
 use crate::graph::cycle;
-use crate::manifest::model::{Need, Reach, TaskKind, Which};
+use crate::manifest::model::{Need, Reach, ServiceUse, TaskKind, Which};
 use crate::workspace::model::Workspace;
 
 /// Unknown names for which a near one is looked up; beyond that the message has to do.
@@ -179,10 +179,14 @@ impl<'w> Resolver<'w> {
         let mut position: HashMap<TaskId, usize> = HashMap::new();
         for need in &workspace.tasks[id].needs {
             for to in self.resolve(id, need) {
-                if need.interface_only {
+                if need.interface_only && !workspace.tasks[to].kind.is_service() {
                     self.check_interface(need, to);
                 }
                 let edge = Edge { interface_only: need.interface_only, place: need.place.clone() };
+                if workspace.tasks[to].kind.is_service() {
+                    self.refuse_service(need, to);
+                    continue;
+                }
                 match position.get(&to) {
                     None => {
                         position.insert(to, edges.len());
@@ -193,7 +197,52 @@ impl<'w> Resolver<'w> {
                 }
             }
         }
+        for used in &workspace.tasks[id].services {
+            edges.extend(self.service(used).map(|to| (to, Edge { interface_only: false, place: used.place.clone() })));
+        }
         edges
+    }
+
+    /// The service that an entry of `services` names.
+    fn service(&mut self, used: &ServiceUse) -> Option<TaskId> {
+        let workspace = self.workspace;
+        let shown = format!("//{}:{}", used.package.as_str(), used.service);
+        let found = workspace.package_at(&used.package).and_then(|package| {
+            let tasks = self.by_name.get(&(package, used.service.as_str()))?;
+            tasks.first().copied()
+        });
+        let Some(found) = found else {
+            let services = workspace.tasks.values().filter(|task| task.kind.is_service());
+            let labels: Vec<String> = services.map(|task| task.label.to_string()).collect();
+            let near = self.suggest(&shown, labels.iter().map(String::as_str));
+            let help = match near {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("declare it: `[service.{}]`", used.service),
+            };
+            self.tell(Diagnostic::error(format!("no service `{shown}`")).at(&used.place, "used here").help(help));
+            return None;
+        };
+        let task = &workspace.tasks[found];
+        if task.kind.is_service() {
+            return Some(found);
+        }
+        self.tell(
+            Diagnostic::error(format!("`{shown}` is not a service"))
+                .at(&used.place, "used here as one")
+                .at(&task.place, "declared here")
+                .help("name what must have run before under `needs`; a service is declared as `[service.NAME]`"),
+        );
+        None
+    }
+
+    fn refuse_service(&mut self, need: &Need, to: TaskId) {
+        let task = &self.workspace.tasks[to];
+        self.tell(
+            Diagnostic::error(format!("`{}` is a service", task.label))
+                .at(&need.place, "needed here as a task")
+                .at(&task.place, "declared here")
+                .help("a service has no outputs and does not end: name it under `services`"),
+        );
     }
 
     fn resolve(&mut self, from: TaskId, need: &Need) -> Vec<TaskId> {

@@ -9,10 +9,10 @@ use crate::manifest::origin::Origin;
 use crate::manifest::schema;
 
 /// Sections of later versions: refused by name, so that nobody believes they do something.
-const LATER_SECTIONS: [&str; 5] = ["gate", "image", "input", "pipeline", "service"];
+const LATER_SECTIONS: [&str; 4] = ["gate", "image", "input", "pipeline"];
 
 /// Keys of tasks of later versions.
-const LATER_TASK_KEYS: [&str; 3] = ["root", "services", "split"];
+const LATER_TASK_KEYS: [&str; 2] = ["root", "split"];
 
 /// A table listing all its keys in an error is of use up to this many.
 const LISTED_KEYS_MAX: usize = 12;
@@ -85,6 +85,11 @@ impl Walk<'_> {
             };
             return Diagnostic::error(message).help(section_help(name, known));
         }
+        let of_tasks = schema::shared().pointer("/$defs/Task/properties").and_then(|keys| keys.get(name)).is_some();
+        if path.len() == 2 && path[0] == "service" && of_tasks {
+            return Diagnostic::error(format!("a service has no `{name}`"))
+                .help("take it out: a service leaves nothing behind, and runs for as long as tasks need it");
+        }
         Diagnostic::error(format!("`{}` has no key `{name}`", header(path))).help(
             match nearest(name, known.iter().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
@@ -136,7 +141,7 @@ fn section_help(name: &str, sections: &[&str]) -> String {
 pub(crate) fn section(name: &str) -> String {
     match name {
         "apply" => "[[apply]]".to_owned(),
-        "task" | "template" | "fetch" => format!("[{name}.NAME]"),
+        "task" | "template" | "fetch" | "service" => format!("[{name}.NAME]"),
         _ => format!("[{name}]"),
     }
 }

@@ -15,8 +15,9 @@ pub use crate::manifest::layers::{Templates, templates};
 use crate::manifest::matrix::combinations;
 use crate::manifest::model::{Ecosystem, SystemPolicy, Task, TaskKind, WorkspaceConfig};
 use crate::manifest::problems::{self, Problems};
-use crate::manifest::raw::{EcosystemWord, FetchTable, SystemWord};
+use crate::manifest::raw::{EcosystemWord, FetchTable, ServiceTable, SystemWord};
 use crate::manifest::read::{Declared, ManifestFile};
+use crate::manifest::service;
 use crate::manifest::task::{self, size};
 use crate::manifest::value::At;
 
@@ -173,6 +174,10 @@ impl PackageLowering<'_> {
                 own.insert(&fetch.name.value);
                 self.fetch(fetch, file);
             }
+            for service in &file.services {
+                own.insert(&service.name.value);
+                self.service(service, file);
+            }
         }
         let applied: BTreeMap<&str, &Placed<String>> =
             context.applied.iter().map(|(task, template)| (task.value.as_str(), template)).collect();
@@ -189,6 +194,7 @@ impl PackageLowering<'_> {
             let names = self.context.names(&matrix);
             let mut lowering = task::Lowering { layers: &layers, names, problems: &mut self.problems };
             let needs = lowering.needs();
+            let services = lowering.services();
             let tags = lowering.tags();
             let run = lowering.run_task(name, &place);
             let label = Label { package: self.context.dir.clone(), name: name.to_owned(), matrix };
@@ -196,6 +202,7 @@ impl PackageLowering<'_> {
                 label,
                 place: place.clone(),
                 needs,
+                services,
                 tags,
                 kind: TaskKind::Run(run),
             }));
@@ -220,9 +227,23 @@ impl PackageLowering<'_> {
             label: Label::new(self.context.dir.clone(), declared.name.value.clone()),
             place: file.origin.of(&declared.name),
             needs: Vec::new(),
+            services: Vec::new(),
             tags,
             kind: TaskKind::Fetch(fetch),
         });
+    }
+
+    fn service(&mut self, declared: &Declared<ServiceTable>, file: &ManifestFile) {
+        let names = self.context.names(const { &BTreeMap::new() });
+        let place = file.origin.of(&declared.name);
+        let label = Label::new(self.context.dir.clone(), declared.name.value.clone());
+        let templates = self.context.templates;
+        self.tasks.extend(service::lower(declared, &file.origin, templates, names, &mut self.problems).map(
+            |lowered| {
+                let service::Lowered { needs, services, tags, service } = lowered;
+                Task { label, place, needs, services, tags, kind: TaskKind::Service(service) }
+            },
+        ));
     }
 }
 

@@ -20,6 +20,7 @@ pub mod raw;
 pub mod read;
 pub mod reference;
 pub mod schema;
+mod service;
 mod syntax;
 mod task;
 pub mod value;

@@ -58,11 +58,11 @@ file, or a directory with everything beneath. In a list, `!` takes away, and the
 `${…}` is an error; `$${` stands for `${`. `$NAME` and `$(…)` are left to the shell.
 
 **Names** of tasks, templates, pools and axes are letters, digits, `.`, `_` and `-`, at most 128 of them, and start with a letter, a
-digit or `_`. Tasks and fetches of a package share one namespace.
+digit or `_`. Tasks, fetches and services of a package share one namespace.
 ";
 
 /// The sections in the order of the document: header, and the node of the schema that describes it.
-const SECTIONS: [(&str, &str); 10] = [
+const SECTIONS: [(&str, &str); 12] = [
     ("[workspace]", "/properties/workspace"),
     ("[store]", "/properties/store"),
     ("[remote]", "/properties/remote"),
@@ -73,6 +73,8 @@ const SECTIONS: [(&str, &str); 10] = [
     ("[template.NAME]", "/properties/template"),
     ("[[apply]]", "/properties/apply"),
     ("[fetch.NAME]", "/properties/fetch"),
+    ("[service.NAME]", "/properties/service"),
+    ("[service.NAME.ready]", "/$defs/Service/properties/ready"),
 ];
 
 /// The whole document.

@@ -7,6 +7,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Signal;
 
 use crate::process::usage;
+use crate::sandbox::checks::Checking;
 use crate::sandbox::kernel;
 use crate::sandbox::spec::{Level, SandboxSpec};
 use crate::sandbox::start::{self, Started};
@@ -27,6 +28,8 @@ pub struct Job {
     pub stdout: OwnedFd,
     /// Where it complains.
     pub stderr: OwnedFd,
+    /// What is asked about the command while it runs.
+    pub checks: Option<OwnedFd>,
     /// The engine: takes one report; its end, or its gone writing side, means stop.
     pub control: OwnedFd,
     /// Hangs up when the launcher is gone, which means stop too.
@@ -37,7 +40,7 @@ pub struct Job {
 
 /// Runs the job and ends the process. Never returns into the launcher's code.
 pub fn main(job: Job) -> ! {
-    let Job { request, spec, stdout, stderr, control, lifeline, owner } = job;
+    let Job { request, spec, stdout, stderr, control, checks, lifeline, owner } = job;
     let run = || {
         let spec = read_spec(spec)?;
         let tree = Tree::adopt(request.level).map_err(|error| Failure::new("watching over the command", error))?;
@@ -50,9 +53,10 @@ pub fn main(job: Job) -> ! {
             let status = Status::Code(0);
             return Ok((Report::Ended { status, usage: usage::Usage::default() }, built.workspace));
         }
+        let mut checking = Checking::new(checks, &built.command);
         let report = match start::start(built.command, stdout, stderr)? {
             Started::Running(main) => {
-                let status = watch(&tree, main, control.as_fd(), lifeline.as_fd());
+                let status = watch(&tree, main, &mut checking, control.as_fd(), lifeline.as_fd());
                 if hangs_up(lifeline.as_fd()) {
                     // The command was cut short by nobody's decision: silence makes it an error, not a result.
                     kernel::exit_now(1)
@@ -100,11 +104,20 @@ fn read_spec(descriptor: OwnedFd) -> Result<SandboxSpec, Failure> {
 }
 
 /// Waits until the command has ended, or until it is to stop and has been stopped; then ends all it has started.
-fn watch(tree: &Tree, main: rustix::process::Pid, control: BorrowedFd<'_>, lifeline: BorrowedFd<'_>) -> Status {
+fn watch(
+    tree: &Tree,
+    main: rustix::process::Pid,
+    checking: &mut Checking,
+    control: BorrowedFd<'_>,
+    lifeline: BorrowedFd<'_>,
+) -> Status {
     let mut status = None;
     let mut stop_by: Option<Instant> = None;
     loop {
         let left = tree.bury(main, &mut status);
+        for (pid, status) in tree.take_noted() {
+            checking.ended(pid, status);
+        }
         match stop_by {
             // What the command leaves running ends with it: its result is complete when it says so.
             None if status.is_some() || left == Left::Nothing => break,
@@ -118,15 +131,22 @@ fn watch(tree: &Tree, main: rustix::process::Pid, control: BorrowedFd<'_>, lifel
             fds.push(PollFd::from_borrowed_fd(control, PollFlags::IN | PollFlags::RDHUP));
             fds.push(PollFd::from_borrowed_fd(lifeline, PollFlags::IN));
         }
+        let ends = fds.len();
+        if stop_by.is_none() {
+            fds.extend(checking.event().map(|event| PollFd::from_borrowed_fd(event, PollFlags::IN)));
+        }
         let timeout = stop_by
             .map(|deadline| deadline.saturating_duration_since(Instant::now()))
             .and_then(|left| Timespec::try_from(left).ok());
         if rustix::event::poll(&mut fds, timeout.as_ref()).is_err() {
             continue;
         }
-        if fds.iter().skip(1).any(|fd| !fd.revents().is_empty()) {
+        let asked = fds[ends..].iter().any(|fd| !fd.revents().is_empty());
+        if fds[1..ends].iter().any(|fd| !fd.revents().is_empty()) {
             tree.signal(Signal::TERM);
             stop_by = Some(Instant::now() + GRACE);
+        } else if asked && let Some(pid) = checking.take() {
+            tree.note(pid);
         }
     }
     tree.end(main, &mut status);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::base::ids::{IdMap, PackageId, TaskId};
 use crate::base::path::RelPath;
-use crate::manifest::model::{Command, Inputs, Reach, Task, TaskKind, Which};
+use crate::manifest::model::{Command, Inputs, Reach, Task, Which};
 use crate::workspace::discover::MANIFEST;
 use crate::workspace::inputs;
 use crate::workspace::model::Workspace;
@@ -107,7 +107,7 @@ impl<'a> Special<'a> {
         let root = self.manifest_of.values().next().copied().flatten();
         let mut found: Vec<&RelPath> = self.manifest_of[workspace.package_of(task)].or(root).into_iter().collect();
         found.extend(self.dependencies.iter().find(|path| declares_needs(declared, &directory(path))));
-        if let TaskKind::Run(run) = &declared.kind {
+        if let Some(run) = declared.kind.command() {
             if !run.tools.is_empty() || matches!(run.command, Command::Exec(_)) {
                 found.extend(self.versions.iter().find(|path| package.starts_with(&directory(path))));
             }
@@ -140,7 +140,7 @@ fn directory(path: &RelPath) -> RelPath {
 /// Where a task declares its programs to be, if in the workspace; nothing says that they are there.
 fn program_paths(workspace: &Workspace, task: TaskId) -> Vec<RelPath> {
     let declared = &workspace.tasks[task];
-    let TaskKind::Run(run) = &declared.kind else { return Vec::new() };
+    let Some(run) = declared.kind.command() else { return Vec::new() };
     let program = match &run.command {
         Command::Exec(words) => words.first(),
         Command::Shell(_) => None,
@@ -182,14 +182,12 @@ fn within<'a>(changed: &[&'a RelPath], dir: &RelPath) -> Vec<&'a RelPath> {
 
 /// Directories and files where inputs of a task can lie.
 fn places(task: &Task) -> Vec<&RelPath> {
-    match &task.kind {
-        TaskKind::Fetch(_) => Vec::new(),
-        TaskKind::Run(run) => match &run.inputs {
-            Inputs::Package => vec![&task.label.package],
-            Inputs::Patterns(list) => {
-                list.items.iter().filter(|item| !item.exclude).map(|item| &item.pattern.prefix).collect()
-            }
-        },
+    match task.kind.command().map(|run| &run.inputs) {
+        None => Vec::new(),
+        Some(Inputs::Package) => vec![&task.label.package],
+        Some(Inputs::Patterns(list)) => {
+            list.items.iter().filter(|item| !item.exclude).map(|item| &item.pattern.prefix).collect()
+        }
     }
 }
 

@@ -131,27 +131,18 @@ fn every_unknown_key_is_reported_at_once_with_the_nearest_that_exists() {
 #[test]
 fn what_a_later_version_brings_is_refused_by_name() {
     check(
-        concat!("[gate.x]\n", "[image.x]\n", "[service.x]\n", "[pipeline.x]\n", "[input.x]\n",),
+        concat!("[gate.x]\n", "[image.x]\n", "[pipeline.x]\n", "[input.x]\n",),
         &[
             "`[gate]` is not supported by this version of drystone @ gate > take it out",
             "`[image]` is not supported by this version of drystone @ image > take it out",
-            "`[service]` is not supported by this version of drystone @ service > take it out",
             "`[pipeline]` is not supported by this version of drystone @ pipeline > take it out",
             "`[input]` is not supported by this version of drystone @ input > take it out",
         ],
     );
     check(
-        concat!(
-            "[task.a]\n",
-            "run = 'x ${items}'\n",
-            "split = {}\n",
-            "services = []\n",
-            "root = '//:debian'\n",
-            "inputs = 'traced'\n",
-        ),
+        concat!("[task.a]\n", "run = 'x ${items}'\n", "split = {}\n", "root = '//:debian'\n", "inputs = 'traced'\n",),
         &[
             "`split` is not supported by this version of drystone @ split > take it out",
-            "`services` is not supported by this version of drystone @ services > take it out",
             "`root` is not supported by this version of drystone @ root > take it out",
             "`inputs = \"traced\"` is not supported by this version of drystone @ 'traced' > list patterns, or leave `inputs` out to take the whole package",
             "`${items}` is not supported by this version of drystone @ ${items} > take it out",
