@@ -1,5 +1,8 @@
 //! Diagnostics as plain data: what is wrong, where, and the way out. `report::render` prints them.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use crate::base::span::Place;
 
 /// How bad it is.
@@ -71,6 +74,56 @@ impl Diagnostic {
     }
 }
 
+/// Alike ones told once: a template that is wrong is wrong in every package.
+///
+/// Alike are diagnostics that differ only in the task they name, or not at all; the first stays and names some of the others.
+/// Order is kept. Cost: one pass.
+pub fn merge_alike(diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    let mut merged: Vec<(Diagnostic, Vec<String>)> = Vec::new();
+    let mut positions: HashMap<String, usize> = HashMap::new();
+    for diagnostic in diagnostics {
+        let (shape, task) = shape(&diagnostic);
+        match positions.entry(shape) {
+            Entry::Vacant(entry) => {
+                entry.insert(merged.len());
+                merged.push((diagnostic, task.into_iter().collect()));
+            }
+            Entry::Occupied(entry) => {
+                let (_, tasks) = &mut merged[*entry.get()];
+                tasks.extend(task.filter(|task| !tasks.contains(task)));
+            }
+        }
+    }
+    merged.into_iter().map(|(diagnostic, tasks)| and_others(diagnostic, tasks.get(1..).unwrap_or_default())).collect()
+}
+
+/// Tasks named beside the first.
+const OTHERS_NAMED_MAX: usize = 3;
+
+fn and_others(diagnostic: Diagnostic, others: &[String]) -> Diagnostic {
+    if others.is_empty() {
+        return diagnostic;
+    }
+    let named: Vec<String> = others.iter().take(OTHERS_NAMED_MAX).map(|task| format!("`{task}`")).collect();
+    let rest = others.len() - named.len();
+    let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+    diagnostic.help(format!("the same holds for {}{more}", named.join(", ")))
+}
+
+/// What a diagnostic says of any task, and the first task it names.
+fn shape(diagnostic: &Diagnostic) -> (String, Option<String>) {
+    let mut task = None;
+    let mut parts: Vec<&str> = diagnostic.message.split('`').collect();
+    for (index, part) in parts.iter_mut().enumerate() {
+        if index % 2 == 1 && part.starts_with("//") && part.contains(':') {
+            task.get_or_insert_with(|| (*part).to_owned());
+            *part = "//";
+        }
+    }
+    let Diagnostic { severity, marks, help, .. } = diagnostic;
+    (format!("{severity:?} {} {marks:?} {help:?}", parts.join("`")), task)
+}
+
 /// The name among `known` nearest to `word`, if one is near enough to be meant.
 ///
 /// Near is an optimal-string-alignment distance of at most a third of the longer word; ties go to the first in byte order.
@@ -86,6 +139,33 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::span::SourceId;
+
+    #[test]
+    fn what_differs_only_in_its_task_is_told_once() {
+        let place = |at: usize| Place::new(SourceId(0), at..at + 1);
+        let about = |task: &str, at: usize| {
+            Diagnostic::error(format!("unknown pool `db`, and `{task}` asks for it")).at(&place(at), "").help("add it")
+        };
+        let tasks = ["//a:test", "//b:test", "//b:test", "//c:test", "//d:test", "//e:test"];
+        let mut all: Vec<Diagnostic> = tasks.iter().map(|task| about(task, 1)).collect();
+        all.push(about("//z:test", 2));
+        all.push(Diagnostic::error("unknown pool `web`").at(&place(1), ""));
+        let merged = merge_alike(all);
+        let texts: Vec<(&str, Option<&str>)> =
+            merged.iter().map(|one| (one.message.as_str(), one.help.get(1).map(String::as_str))).collect();
+        assert_eq!(
+            texts,
+            [
+                (
+                    "unknown pool `db`, and `//a:test` asks for it",
+                    Some("the same holds for `//b:test`, `//c:test`, `//d:test` and 1 more")
+                ),
+                ("unknown pool `db`, and `//z:test` asks for it", None),
+                ("unknown pool `web`", None),
+            ]
+        );
+    }
 
     #[test]
     fn the_nearest_word_is_offered_only_when_it_is_near() {

@@ -9,6 +9,7 @@ use crate::base::path::RelPath;
 use crate::base::span::Sources;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
+use crate::engine::event::Log;
 use crate::engine::execute::now_ms;
 use crate::engine::plan::{self, PlanError};
 use crate::engine::preview::{self, Forecast, PreviewError};
@@ -130,8 +131,29 @@ impl Opened {
     }
 }
 
-/// The stored result that a task would hit now.
-pub fn result_of(opened: &Opened, context: &Context, word: &str) -> Result<(Arc<Store>, ActionResult), CliError> {
+/// What is known of a task as the tree is now.
+pub struct Known {
+    /// The store.
+    pub store: Arc<Store>,
+    /// Its label.
+    pub label: String,
+    /// The stored result that it would hit.
+    pub result: Option<ActionResult>,
+    /// What it printed when it ran last, if it failed then.
+    pub failed: Option<Log>,
+}
+
+impl Known {
+    /// The way out where there is no result.
+    pub fn missing(&self) -> CliError {
+        let label = &self.label;
+        CliError::usage(format!("`{label}` has no result for what is in the tree now"))
+            .help(format!("`drystone run {label}` makes one"))
+    }
+}
+
+/// Looks a task up, without running anything.
+pub fn known_of(opened: &Opened, context: &Context, word: &str) -> Result<Known, CliError> {
     let task = opened.select_one(word)?;
     let declared = &opened.workspace.tasks[task];
     if declared.kind.is_service() {
@@ -143,14 +165,14 @@ pub fn result_of(opened: &Opened, context: &Context, word: &str) -> Result<(Arc<
     let session = opened.session(context, Arc::clone(&store), looking(), never_cancelled()?)?;
     let plan = plan::plan(&session, &[task]).map_err(|error| opened.plan_error(error))?;
     let last = preview::preview_last(&session, &plan).map_err(|error| opened.preview_error(error))?;
-    let found = match last {
+    let result = match last {
         Some((Forecast::Hit { action }, _)) => store.lookup(&action)?,
         _ => None,
     };
     let label = session.label(task);
-    let missing = || CliError::usage(format!("`{label}` has no result for what is in the tree now"));
-    let result = found.ok_or_else(|| missing().help(format!("`drystone run {label}` makes one")))?;
-    Ok((store, result))
+    let failed = session.failures().find(&label);
+    drop(session);
+    Ok(Known { store, label, result, failed })
 }
 
 /// Options that look and never run.

@@ -60,8 +60,9 @@ pub fn outputs_text(rows: &[OutputRow], format: Format) -> String {
 pub fn run(args: OutputsArgs, context: &Context) -> Result<ExitKind, CliError> {
     let opened = opening::open(context)?;
     let package = opened.workspace.tasks[opened.select_one(&args.target)?].label.package.clone();
-    let (store, result) = opening::result_of(&opened, context, &args.target)?;
-    let listing = store.listing(&result.outputs)?;
+    let known = opening::known_of(&opened, context, &args.target)?;
+    let result = known.result.as_ref().ok_or_else(|| known.missing())?;
+    let listing = known.store.listing(&result.outputs)?;
     let listing = listing.ok_or_else(|| CliError::infrastructure("the outputs are no longer in the store"))?;
     let rows: Vec<OutputRow> = listing.iter().map(|(path, entry)| row(&package.join(path), entry)).collect();
     context.out.write(outputs_text(&rows, args.format).as_bytes());

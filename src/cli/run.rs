@@ -191,6 +191,7 @@ pub(super) fn once(
     }
     let selected = with_or_without_services(selected, args, &opened)?;
     let plan = engine_plan::plan(&session, &selected).map_err(|error| opened.plan_error(error))?;
+    opening::tell(context, &opened.workspace.sources, session.levels.lowered().as_slice());
     if args.fix
         && !args.fixed
         && apply_fixes(&session, &plan, &selected, context).map_err(|problem| opened.wrong(vec![problem]))?

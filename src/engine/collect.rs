@@ -149,8 +149,8 @@ fn placed(view: &std::collections::BTreeMap<RelPath, View>, path: &RelPath) -> b
 }
 
 fn ignored(declared: &Declared<'_>, path: &RelPath) -> bool {
-    let Some(own) = path.strip_prefix(declared.package) else { return false };
-    declared.scratch.matches(&own) || declared.caches.iter().any(|cache| own.starts_with(cache))
+    let in_cache = |own: RelPath| declared.caches.iter().any(|cache| own.starts_with(cache));
+    declared.scratch.matches(path) || path.strip_prefix(declared.package).is_some_and(in_cache)
 }
 
 /// Whether an output holds a secret. Cost: one read of the file where there are secrets.

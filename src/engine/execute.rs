@@ -104,6 +104,9 @@ pub fn execute(
             }
             Err(broken) => {
                 let refused = matches!(&broken, Broken::Restore(error) if error.is_refusal());
+                if matches!(broken, Broken::Sandbox(SandboxError::Setup { .. })) {
+                    session.levels.forget();
+                }
                 return Executed::Broken { problem: broken.into_diagnostic(session, task), refused };
             }
         }
@@ -357,7 +360,7 @@ fn undeclared_note(session: &Session<'_>, task: TaskId, collected: &Collected) -
     vec![
         Diagnostic::warning(format!("`{}` wrote undeclared files: {}{more}", declared.label, told.join(", ")))
             .at(&declared.place, "they were thrown away")
-            .help("add them to `outputs` to keep them, or to `scratch` to have them thrown away without a word; both are relative to the package"),
+            .help("add them to `outputs` to keep them, or to `scratch` to have them thrown away without a word; both are relative to the package, `scratch` may begin with `//`"),
     ]
 }
 

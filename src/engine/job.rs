@@ -288,8 +288,13 @@ fn conclude(
             mishap.fault = if refused { Fault::Workspace } else { Fault::Machine };
             Ended::Failed(Box::new(mishap))
         }
-        Executed::Failed { log, failure, duration, attempts } => {
+        Executed::Failed { log, mut failure, duration, attempts } => {
             note(session, task, prepared, duration, true, 0);
+            if let Err(error) = session.failures().keep(&session.label(task), &log) {
+                tracing::debug!(%error, "what a failed command printed was not kept");
+            }
+            // An input that matches nothing may well be why.
+            failure.diagnostics.extend(prepared.notes.iter().cloned());
             let action = Some(prepared.key);
             Ended::Failed(Box::new(Mishap { failure, log, duration, attempts, action, fault: Fault::Command }))
         }
@@ -301,6 +306,7 @@ fn conclude(
                 tracing::debug!(%error, "a result was not stored");
             }
             note(session, task, prepared, passed.duration, false, passed.usage.max_rss_kib);
+            session.failures().forget(&session.label(task));
             let listing = Arc::new(passed.listing);
             let placed = match settle(session, task, &listing, started, &passed.log) {
                 Ok(placed) => placed,

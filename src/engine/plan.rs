@@ -6,6 +6,7 @@ use crate::base::diagnostic::Diagnostic;
 use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::base::tree::Entry;
+use crate::engine::meeting;
 use crate::engine::prepare::Sources;
 use crate::engine::scheduler::{Ix, Node, Weight};
 use crate::engine::session::{Reuse, Session};
@@ -116,7 +117,7 @@ fn check_machine(session: &Session<'_>, tasks: &[TaskId], problems: &mut Vec<Dia
     for task in tasks {
         let Some(run) = session.workspace.tasks[*task].kind.command() else { continue };
         check_tools(session, *task, run, problems);
-        check_services(session, *task, run, problems);
+        problems.extend(meeting::obstacles(session, *task, run));
         if let Err(problem) = session.level(run) {
             problems.push(problem.at(&session.workspace.tasks[*task].place, "asked for here"));
         }
@@ -130,34 +131,6 @@ fn check_machine(session: &Session<'_>, tasks: &[TaskId], problems: &mut Vec<Dia
                 |near| format!("did you mean `{near}`?"),
             );
             problems.push(Diagnostic::error(format!("unknown pool `{}`", pool.value)).at(&pool.place, "").help(help));
-        }
-    }
-}
-
-/// A task and its services meet on one network, behind one kind of wall.
-fn check_services(session: &Session<'_>, task: TaskId, run: &RunTask, problems: &mut Vec<Diagnostic>) {
-    let declared = &session.workspace.tasks[task];
-    for (needed, edge) in session.graph.dependencies(task) {
-        let other = &session.workspace.tasks[needed];
-        let TaskKind::Service(service) = &other.kind else { continue };
-        if service.run.network != run.network {
-            let (with, without) = if run.network { (declared, other) } else { (other, declared) };
-            problems.push(
-                Diagnostic::error(format!("`{}` has `network = true` and `{}` has not", with.label, without.label))
-                    .at(&edge.place, "so they could not reach each other")
-                    .help("give it to both, or to neither"),
-            );
-        }
-        if let (Ok(own), Ok(others)) = (session.level(run), session.level(&service.run))
-            && own != others
-        {
-            let (own, others) = (own.word(), others.word());
-            let message = format!("`{}` runs at `{own}` and `{}` at `{others}`", declared.label, other.label);
-            problems.push(
-                Diagnostic::error(message)
-                    .at(&edge.place, "so they could not reach each other")
-                    .help("give both the same `isolation`"),
-            );
         }
     }
 }

@@ -10,6 +10,8 @@ use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::base::tree::Entry;
 use crate::engine::collect::Collected;
+use crate::engine::failures::Failures;
+use crate::engine::levels::Levels;
 use crate::engine::secrets::Secrets;
 use crate::fingerprint::roots::{self, Crowds, RootError};
 use crate::fingerprint::system::{self, SystemIdentity};
@@ -106,6 +108,8 @@ pub struct Session<'w> {
     leaked: Mutex<BTreeSet<Digest>>,
     sandboxes: Mutex<BTreeMap<Level, Arc<dyn Sandbox>>>,
     pub(super) tracked: OnceLock<crate::engine::tracked::Tracked>,
+    /// What isolation this machine gives.
+    pub levels: Levels,
     /// What is kept for this worktree between invocations.
     pub(super) state_dir: PathBuf,
 }
@@ -143,6 +147,7 @@ impl<'w> Session<'w> {
         cancel: Cancel,
     ) -> Result<Self, SessionError> {
         let state_dir = store.workspace_dir(&workspace.root)?;
+        let levels = Levels::new(store.dir(), &ambient.program);
         let cpu = rayon::ThreadPoolBuilder::new()
             .thread_name(|index| format!("cpu-{index}"))
             // A lookup that waits for its batch takes up another lookup on its stack, and so on.
@@ -171,8 +176,14 @@ impl<'w> Session<'w> {
             cancel,
             opened: std::time::Instant::now(),
             cpu,
+            levels,
             state_dir,
         })
+    }
+
+    /// What failed commands of this worktree printed last.
+    pub fn failures(&self) -> Failures {
+        Failures::new(&self.state_dir)
     }
 
     /// Marks the contents that hold secrets: they are in the store to be put in place, and go when the invocation ends.
@@ -342,14 +353,7 @@ impl<'w> Session<'w> {
 
     /// The level a task runs at, or why there is none.
     pub fn level(&self, run: &RunTask) -> Result<Level, Diagnostic> {
-        match self.options.isolation.unwrap_or(run.isolation) {
-            IsolationRequest::None => Ok(Level::None),
-            IsolationRequest::Auto | IsolationRequest::Namespaces => Ok(Level::Namespaces),
-            IsolationRequest::Landlock => {
-                Err(Diagnostic::error("the `landlock` level is not supported by this version")
-                    .help("use `namespaces`, or `none` to run without isolation"))
-            }
-        }
+        self.levels.of(self.options.isolation.unwrap_or(run.isolation))
     }
 
     /// The sandbox of a level, opened once.

@@ -190,7 +190,7 @@ pub struct RunTask {
     pub resources: Resources,
     /// `caches`: directories relative to the package, private to the task and kept between its runs.
     pub caches: Vec<RelPath>,
-    /// `scratch`: may be written, is thrown away without a word.
+    /// `scratch`, workspace-relative: may be written, is thrown away without a word.
     pub scratch: PatternList,
     /// `cache`.
     pub cache: bool,

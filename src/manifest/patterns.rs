@@ -17,6 +17,23 @@ pub(crate) fn input(written: Written<'_>, names: &Names<'_>, problems: &mut Prob
         let pattern = own_pattern(own, written, "upstream input", problems)?;
         return Some(PatternItem { pattern, exclude, reach: Some(reach), place: written.place() });
     }
+    anywhere(&text, written, "input", names, problems)
+}
+
+/// A pattern of `scratch`, workspace-relative like one of `inputs`: a program may litter wherever it likes.
+pub(crate) fn scratch(written: Written<'_>, names: &Names<'_>, problems: &mut Problems<'_>) -> Option<PatternItem> {
+    let text = interpolate(written, names, Use::Pattern, problems)?;
+    anywhere(&text, written, "scratch pattern", names, problems)
+}
+
+fn anywhere(
+    text: &str,
+    written: Written<'_>,
+    what: &str,
+    names: &Names<'_>,
+    problems: &mut Problems<'_>,
+) -> Option<PatternItem> {
+    let (exclude, body) = excluded(text);
     let parsed = match body.strip_prefix("//") {
         Some(rest) => Pattern::parse(rest).map(|mut pattern| {
             pattern.text = body.to_owned();
@@ -28,11 +45,11 @@ pub(crate) fn input(written: Written<'_>, names: &Names<'_>, problems: &mut Prob
     match parsed {
         Ok(pattern) => Some(PatternItem { pattern, exclude, reach: None, place: written.place() }),
         Err(PatternError::Path(PathError::Escapes | PathError::Absolute)) => {
-            problems.push(outside_input(body, written, names.package_dir));
+            problems.push(leaving(body, written, what, names.package_dir));
             None
         }
         Err(cause) => {
-            problems.push(bad(&text, written, &cause));
+            problems.push(bad(text, written, &cause));
             None
         }
     }
@@ -133,12 +150,12 @@ fn whole_package(text: &str, written: Written<'_>, what: &str) -> Diagnostic {
         .help("name a directory or a file in it")
 }
 
-fn outside_input(body: &str, written: Written<'_>, dir: &RelPath) -> Diagnostic {
-    let error = Diagnostic::error(format!("input `{body}` leaves its package")).at(&written.place(), "");
+fn leaving(body: &str, written: Written<'_>, what: &str, dir: &RelPath) -> Diagnostic {
+    let error = Diagnostic::error(format!("{what} `{body}` leaves its package")).at(&written.place(), "");
     match from_root(body, dir) {
         Some(path) => error.help(format!("write it from the root of the workspace: `//{path}`")),
         None => error
-            .help("inputs lie inside the workspace: `//…` is its root; a program is a `tool`, a download a `fetch`"),
+            .help("nothing lies outside the workspace: `//…` is its root; a program is a `tool`, a download a `fetch`"),
     }
 }
 

@@ -42,7 +42,8 @@ pub struct WorkspaceTable {
     /// Name of the workspace, as `${workspace.name}` gives it.
     #[schemars(extend("default" = "workspace"))]
     pub name: Option<At<String>>,
-    /// Patterns of package directories. Default: every directory with a `drystone.toml` that git does not ignore.
+    /// Patterns of package directories. Default: every directory with a `drystone.toml` that git does not ignore. `!` takes away,
+    /// also what an `[[apply]]` names; a list of nothing but `!` takes away from the default.
     pub packages: Option<Vec<At<String>>>,
     /// Whose manifests tell which package depends on which, for `^` in `needs`. Default: none, only `[package] depends`.
     pub package_graph: Option<Vec<At<EcosystemWord>>>,
@@ -193,7 +194,7 @@ pub struct TaskTable {
     /// Directories of the package that are its own and are kept between its runs. They are not in the key: a tool that
     /// compares modification times with them can be misled by a file that is put back with an older time.
     pub caches: Option<Vec<At<String>>>,
-    /// Patterns of what it may write without declaring it; thrown away.
+    /// Patterns of what it may write without declaring it; thrown away. Relative to the package, `//` from the root.
     pub scratch: Option<Vec<At<String>>>,
     /// Whether results are kept; `false` always runs. `true` by default, but `false` where `network = true`: what a server
     /// answers is not in any key.

@@ -12,7 +12,7 @@ const INTRODUCTION: &str = "\
 <!-- Generated from the types in `src/manifest/raw.rs`; a test keeps it so. `UPDATE=1 cargo nextest run manifest::reference` writes it again. -->
 
 A workspace has a `drystone.toml` at its root, the one with `[workspace]`; every package may have one of its own. They are
-TOML. A key that is not listed here is an error. `drystone schema` prints the JSON Schema, which editors read from the first
+TOML. A key that is not listed here is an error. What a task sees of the machine is told in [tasks.md](tasks.md). `drystone schema` prints the JSON Schema, which editors read from the first
 line below.
 
 ```toml

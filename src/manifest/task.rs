@@ -61,7 +61,7 @@ impl Lowering<'_, '_> {
             retries: self.layers.first(|table| table.retries.as_ref()).map_or(0, |(retries, _)| retries.value),
             resources: self.resources(),
             caches: self.caches(),
-            scratch: self.own_items(|table| table.scratch.as_ref(), "scratch pattern"),
+            scratch: self.scratch(),
             cache: match self.layers.first(|table| table.cache.as_ref()) {
                 Some((cache, _)) => cache.value,
                 None => !self.layers.first(|table| table.network.as_ref()).is_some_and(|(network, _)| network.value),
@@ -172,6 +172,12 @@ impl Lowering<'_, '_> {
             // Any other word was refused when the manifest was read.
             _ => Inputs::Package,
         }
+    }
+
+    fn scratch(&mut self) -> PatternList {
+        let Some((list, origin)) = self.list(|table| table.scratch.as_ref()) else { return PatternList::default() };
+        let item = |entry| patterns::scratch(Written::new(entry, origin), &self.names, self.problems);
+        PatternList { items: list.iter().filter_map(item).collect() }
     }
 
     fn reports(&mut self) -> PatternList {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snippet};
 
-use crate::base::diagnostic::{Diagnostic, Severity};
+use crate::base::diagnostic::{Diagnostic, Severity, merge_alike};
 use crate::base::span::{SourceId, Sources};
 use crate::report::ink::{Color, Ink, paint};
 
@@ -37,9 +37,13 @@ pub fn render(diagnostic: &Diagnostic, sources: &Sources, color: Color, width: u
     text
 }
 
-/// Renders several, an empty line between them.
+/// Renders several, an empty line between them, alike ones once.
 pub fn render_all(diagnostics: &[Diagnostic], sources: &Sources, color: Color, width: usize) -> String {
-    diagnostics.iter().map(|one| render(one, sources, color, width)).collect::<Vec<_>>().join("\n")
+    merge_alike(diagnostics.to_vec())
+        .iter()
+        .map(|one| render(one, sources, color, width))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn level(severity: Severity) -> Level<'static> {

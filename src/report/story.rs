@@ -5,11 +5,11 @@
 //! what they were skipped for. At the end come what deserves a look and did not fail, then each failure whole, its command
 //! to repeat it last, then the counts: the person looks at the last screen, so what needs doing stands there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::diagnostic::Diagnostic;
+use crate::base::diagnostic::{Diagnostic, merge_alike};
 use crate::base::span::Sources;
 use crate::base::time::human_duration;
 use crate::engine::event::{Counts, Event, Log, MissReason, Outcome, ServiceEvent, TaskFinished};
@@ -69,21 +69,13 @@ pub struct Story {
     tasks: usize,
     failures: Vec<TaskFinished>,
     skipped: BTreeMap<String, usize>,
-    notes: Vec<String>,
-    notes_seen: BTreeSet<String>,
+    notes: Vec<Diagnostic>,
 }
 
 impl Story {
     /// A story without events yet.
     pub fn new(options: StoryOptions) -> Self {
-        Self {
-            options,
-            tasks: 0,
-            failures: Vec::new(),
-            skipped: BTreeMap::new(),
-            notes: Vec::new(),
-            notes_seen: BTreeSet::new(),
-        }
+        Self { options, tasks: 0, failures: Vec::new(), skipped: BTreeMap::new(), notes: Vec::new() }
     }
 
     /// The bytes this event adds; whole lines, often none.
@@ -125,13 +117,7 @@ impl Story {
     }
 
     fn finished(&mut self, finished: &TaskFinished) -> Vec<u8> {
-        for note in &finished.notes {
-            let text = self.rendered(note);
-            // Once: one undeclared file may concern a hundred tasks in the same words.
-            if self.notes_seen.insert(text.clone()) {
-                self.notes.push(text);
-            }
-        }
+        self.notes.extend(finished.notes.iter().cloned());
         let mut bytes = Vec::new();
         if self.has_line(finished) {
             bytes.extend(finished_line(finished, self.options.why, self.options.color).into_bytes());
@@ -178,9 +164,10 @@ impl Story {
                 bytes.extend(format!("  {word}  {count} {tasks} because {label} failed\n").into_bytes());
             }
         }
-        for note in std::mem::take(&mut self.notes) {
+        // One undeclared file may concern a hundred tasks in the same words.
+        for note in merge_alike(std::mem::take(&mut self.notes)) {
             bytes.push(b'\n');
-            bytes.extend(note.into_bytes());
+            bytes.extend(self.rendered(&note).into_bytes());
         }
         let failures = std::mem::take(&mut self.failures);
         for failure in &failures {
@@ -222,7 +209,11 @@ impl Story {
             let cause = paint(color, Ink::Bad, &failure.cause);
             bytes.extend(format!("  cause: {cause} (after {time}{attempts})\n").into_bytes());
             for diagnostic in &failure.diagnostics {
-                bytes.extend(self.rendered(diagnostic).into_bytes());
+                let text = self.rendered(diagnostic);
+                // Of what only repeats the cause, the way out is news.
+                let repeats = diagnostic.marks.is_empty() && diagnostic.message == failure.cause;
+                let news = if repeats { text.split_once('\n').map_or("", |(_, rest)| rest) } else { &text };
+                bytes.extend(news.as_bytes());
             }
         }
         let command = repeat_command([finished.label.as_str()]);

@@ -203,3 +203,64 @@ pub fn loopback_up() -> io::Result<()> {
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+/// What a process may not even ask for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Denied {
+    /// Rings of `io_uring(7)`, whose operations no filter sees.
+    Rings,
+    /// Those, and sockets of every family; pairs of connected ones stay possible.
+    SocketsAndRings,
+}
+
+#[cfg(target_arch = "x86_64")]
+const NATIVE_ARCHITECTURE: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+const NATIVE_ARCHITECTURE: u32 = 0xc000_00b7;
+
+/// Where `struct seccomp_data` has the system call's number and the architecture.
+const NUMBER_AT: u32 = 0;
+const ARCHITECTURE_AT: u32 = 4;
+/// On x86-64, numbers from here on are those of the x32 interface.
+const X32_BIT: u32 = 0x4000_0000;
+
+/// Refuses system calls for this process and whatever it starts, for good. It must have no new privileges.
+///
+/// Calls of another architecture's interface are refused as unknown: their numbers mean something else.
+pub fn deny(denied: Denied) -> io::Result<()> {
+    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let jump = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter {
+        code: (libc::BPF_JMP | libc::BPF_K | code) as u16,
+        jt,
+        jf,
+        k,
+    };
+    let load = |at: u32| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, at);
+    let answer = |value: u32| statement(libc::BPF_RET | libc::BPF_K, value);
+    let refuse = |errno: libc::c_int| answer(libc::SECCOMP_RET_ERRNO | errno.cast_unsigned());
+    let mut filter = vec![
+        load(ARCHITECTURE_AT),
+        jump(libc::BPF_JEQ, NATIVE_ARCHITECTURE, 1, 0),
+        refuse(libc::ENOSYS),
+        load(NUMBER_AT),
+        jump(libc::BPF_JGE, X32_BIT, 0, 1),
+        refuse(libc::ENOSYS),
+    ];
+    let mut refused = vec![
+        (libc::SYS_io_uring_setup, libc::ENOSYS),
+        (libc::SYS_io_uring_enter, libc::ENOSYS),
+        (libc::SYS_io_uring_register, libc::ENOSYS),
+    ];
+    if denied == Denied::SocketsAndRings {
+        refused.push((libc::SYS_socket, libc::EACCES));
+    }
+    for (number, errno) in refused {
+        filter.push(jump(libc::BPF_JEQ, number as u32, 0, 1));
+        filter.push(refuse(errno));
+    }
+    filter.push(answer(libc::SECCOMP_RET_ALLOW));
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: the program points to `len` instructions that outlive the call; the kernel copies and checks them.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -33,12 +33,13 @@ const ETC: [(&str, &str); 4] = [
 ];
 
 /// What of the host's `/etc` the host's programs need.
-const SYSTEM_ETC: [&str; 2] = ["etc/ld.so.cache", "etc/alternatives"];
+pub(super) const SYSTEM_ETC: [&str; 2] = ["etc/ld.so.cache", "etc/alternatives"];
 
 /// What of the host's `/etc` its network needs. Certificates only: the keys beside them stay out.
-const NETWORK_ETC: [&str; 4] = ["etc/resolv.conf", "etc/ssl/certs", "etc/pki/tls/certs", "etc/pki/ca-trust/extracted"];
+pub(super) const NETWORK_ETC: [&str; 4] =
+    ["etc/resolv.conf", "etc/ssl/certs", "etc/pki/tls/certs", "etc/pki/ca-trust/extracted"];
 
-const DEVICES: [&str; 5] = ["dev/null", "dev/zero", "dev/full", "dev/random", "dev/urandom"];
+pub(super) const DEVICES: [&str; 5] = ["dev/null", "dev/zero", "dev/full", "dev/random", "dev/urandom"];
 
 const DEVICE_LINKS: [(&str, &str); 5] = [
     ("/proc/self/fd", "dev/fd"),

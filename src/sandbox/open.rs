@@ -142,10 +142,6 @@ impl Drop for Connection {
 
 impl Launched {
     pub(super) fn new(level: Level, program: &Path) -> Result<Self, SandboxError> {
-        if level == Level::Landlock {
-            let (step, cause) = ("choosing the level".into(), "it is not built yet".into());
-            return Err(SandboxError::Setup { level, step, cause });
-        }
         Ok(Self { level, program: program.to_owned(), connection: Mutex::new(None) })
     }
 
@@ -215,7 +211,7 @@ impl Launched {
     }
 
     fn failed(&self, failure: &Failure) -> SandboxError {
-        let known = if self.level == Level::Namespaces { explain(failure, &Facts::gather()) } else { None };
+        let known = explain(self.level, failure, &Facts::gather());
         let cause = match known {
             Some(refusal) => format!("{}: {}; {}", failure.cause, refusal.reason, refusal.remedy),
             None => failure.cause.clone(),

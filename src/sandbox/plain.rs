@@ -1,4 +1,5 @@
-//! Builds the view of the `none` level: a private copy on disk. Enforces nothing, so absolute paths of the host work as ever.
+//! Builds the view of the `none` and `landlock` levels: a private copy on disk. Enforces nothing itself, so absolute paths of the
+//! host work as ever unless `confine` forbids them.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,12 @@ use crate::sandbox::wire::Failure;
 
 /// Where the workspace is copied to, below the stage.
 pub const COPY_DIR: &str = "workspace";
+
+/// What below the stage is the command's alone.
+pub fn private_places(spec: &SandboxSpec) -> [PathBuf; 2] {
+    let Places { workspace, scratch, .. } = Places::below(&spec.stage, spec);
+    [workspace, scratch]
+}
 
 /// Copies the view below the stage and translates the command to it.
 pub fn build(spec: &SandboxSpec) -> Result<Built, Failure> {

@@ -43,20 +43,16 @@ pub fn probe() -> Probe {
 
 /// Tries every level once, with another program as launcher.
 pub fn probe_with(launcher: &Path) -> Probe {
-    let landlock = Refusal {
-        reason: "not built yet".into(),
-        remedy: "use `--isolation namespaces`, or `--isolation none` where nothing need be enforced".into(),
-    };
     let verdicts = vec![
-        (Level::Namespaces, namespaces(launcher)),
-        (Level::Landlock, Err(landlock)),
+        (Level::Namespaces, tried(Level::Namespaces, launcher)),
+        (Level::Landlock, tried(Level::Landlock, launcher)),
         // Needs nothing that could be refused.
         (Level::None, Ok(())),
     ];
     Probe { verdicts }
 }
 
-fn namespaces(launcher: &Path) -> Result<(), Refusal> {
+fn tried(level: Level, launcher: &Path) -> Result<(), Refusal> {
     let unexpected = |error: SandboxError| Refusal {
         reason: error.to_string(),
         remedy: "see whether this program can be started again at all: /proc must be mounted".into(),
@@ -72,13 +68,13 @@ fn namespaces(launcher: &Path) -> Result<(), Refusal> {
         timeout: None,
         stage: mount_point(),
     };
-    let report = Launched::new(Level::Namespaces, launcher).and_then(|sandbox| sandbox.probe(&spec));
+    let report = Launched::new(level, launcher).and_then(|sandbox| sandbox.probe(&spec));
     match report.map_err(unexpected)? {
         Report::Failed(failure) => {
             let said = format!("{}: {}", failure.step, failure.cause);
-            Err(match explain(&failure, &Facts::gather()) {
+            Err(match explain(level, &failure, &Facts::gather()) {
                 Some(refusal) => Refusal { reason: format!("{} ({said})", refusal.reason), ..refusal },
-                None => Refusal { reason: said, remedy: "run where user namespaces are allowed".into() },
+                None => Refusal { reason: said, remedy: format!("run where {} are allowed", level.word()) },
             })
         }
         Report::Ended { .. } | Report::CannotStart { .. } => Ok(()),

@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use crate::fs::ops;
+use crate::sandbox::confine;
+use crate::sandbox::spec::Level;
 use crate::sandbox::wire::{Failure, NAMESPACES_STEP};
 
 /// A level this machine does not give.
@@ -23,6 +25,8 @@ pub struct Facts {
     pub clone_switched_off: bool,
     /// Ubuntu's AppArmor restriction is on.
     pub apparmor_restricts: bool,
+    /// The kernel tells its security modules, and Landlock is not among them.
+    pub landlock_left_out: bool,
     /// A system call filter is on this process already.
     pub filtered: bool,
     /// Which container engine this seems to run in.
@@ -42,6 +46,8 @@ impl Facts {
             forbidden_kinds: KINDS.into_iter().filter(|kind| limit(kind)).collect(),
             clone_switched_off: !root && says("/proc/sys/kernel/unprivileged_userns_clone", "0"),
             apparmor_restricts: !root && says("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1"),
+            landlock_left_out: ops::read_text(Path::new("/sys/kernel/security/lsm"))
+                .is_ok_and(|modules| !modules.trim().split(',').any(|module| module == "landlock")),
             filtered: status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2")),
             container: [("/run/.containerenv", "podman"), ("/.dockerenv", "docker")]
                 .into_iter()
@@ -51,8 +57,33 @@ impl Facts {
     }
 }
 
-/// Explains why the `namespaces` level could not be built; `None` if the failure looks like no setting of the machine.
-pub fn explain(failure: &Failure, facts: &Facts) -> Option<Refusal> {
+/// Explains why a level could not be built; `None` if the failure looks like no setting of the machine.
+pub fn explain(level: Level, failure: &Failure, facts: &Facts) -> Option<Refusal> {
+    match level {
+        Level::Namespaces => no_namespaces(failure, facts),
+        Level::Landlock if failure.step == confine::STEP => Some(no_landlock(facts)),
+        Level::Landlock | Level::None => None,
+    }
+}
+
+fn no_landlock(facts: &Facts) -> Refusal {
+    let (reason, remedy) = if facts.landlock_left_out {
+        (
+            "this kernel was started without Landlock: it is not in /sys/kernel/security/lsm",
+            "add `landlock` to the list in `lsm=` of the kernel's command line, and start it again",
+        )
+    } else if facts.filtered {
+        (
+            "the container's system call filter (seccomp) forbids it",
+            "use a filter that allows landlock_create_ruleset, landlock_add_rule and landlock_restrict_self",
+        )
+    } else {
+        ("this kernel has no Landlock that suffices", "use Linux 6.2 or later, built with CONFIG_SECURITY_LANDLOCK")
+    };
+    Refusal { reason: reason.into(), remedy: remedy.into() }
+}
+
+fn no_namespaces(failure: &Failure, facts: &Facts) -> Option<Refusal> {
     let denied = matches!(failure.errno, libc::EPERM | libc::EACCES);
     let creating = failure.step == NAMESPACES_STEP;
     let (reason, remedy) = if let Some(kind) = facts.forbidden_kinds.first().filter(|_| creating) {
@@ -120,7 +151,7 @@ mod tests {
     #[test]
     fn every_refusal_names_the_setting_and_the_way_out() {
         let check = |failure: Failure, facts: Facts, reason: &str, remedy: &str| {
-            let refusal = explain(&failure, &facts).expect("a known setting");
+            let refusal = explain(Level::Namespaces, &failure, &facts).expect("a known setting");
             assert!(refusal.reason.contains(reason), "{refusal:?}");
             assert!(refusal.remedy.contains(remedy), "{refusal:?}");
         };
@@ -158,7 +189,14 @@ mod tests {
             "seccomp",
             "podman run --security-opt seccomp=unconfined",
         );
-        assert_eq!(explain(&failure("mounting /gone at /workspace/a", libc::ENOENT), &plain()), None);
-        assert_eq!(explain(&failure("mounting tmpfs on /tmp", libc::EPERM), &plain()), None);
+        let landlock = |facts: Facts| explain(Level::Landlock, &failure(confine::STEP, 0), &facts).expect("explained");
+        assert!(landlock(Facts { landlock_left_out: true, ..plain() }).remedy.contains("`lsm=`"));
+        assert!(landlock(Facts { filtered: true, ..plain() }).reason.contains("seccomp"));
+        assert!(landlock(plain()).remedy.contains("6.2"));
+        assert_eq!(
+            explain(Level::Namespaces, &failure("mounting /gone at /workspace/a", libc::ENOENT), &plain()),
+            None
+        );
+        assert_eq!(explain(Level::Namespaces, &failure("mounting tmpfs on /tmp", libc::EPERM), &plain()), None);
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! A directory is a package if it has a `drystone.toml`; with `[workspace] packages`, only directories that a glob there
 //! matches and that have a manifest of ours or of an ecosystem (those without tasks still carry dependencies). Directories
-//! that an `[[apply]]` names are packages too. A pattern without a wildcard needs no manifest. Git's ignore rules hold for
-//! whatever is searched; symbolic links are not followed.
+//! that an `[[apply]]` names are packages too. What a `!` in `packages` takes away is none, and where there is nothing but `!`
+//! all others are. A pattern without a wildcard needs no manifest. Git's ignore rules hold for whatever is searched; symbolic
+//! links are not followed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -85,20 +86,23 @@ pub fn discover(
     let has = |dir: &RelPath, name: &str| markers.get(dir).is_some_and(|names| names.contains(name));
 
     let mut found: BTreeMap<RelPath, PackageDir> = BTreeMap::from([(RelPath::root(), PackageDir::default())]);
+    let taken_away = |dir: &RelPath| packages.as_ref().is_some_and(|packages| packages.takes_away(dir));
     match &packages {
-        None => {
-            let dirs = markers.iter().filter(|(_, names)| names.contains(MANIFEST)).map(|(dir, _)| dir);
-            found.extend(dirs.map(|dir| (dir.clone(), PackageDir::default())));
-        }
-        Some(patterns) => {
+        Some(patterns) if patterns.takes_something() => {
             let dirs = patterns.select(root, markers.keys());
             patterns.report_unmatched(&dirs, "packages", diagnostics);
             found.extend(dirs.into_iter().map(|dir| (dir, PackageDir::default())));
         }
+        _ => {
+            let dirs = markers.iter().filter(|(_, names)| names.contains(MANIFEST)).map(|(dir, _)| dir);
+            let dirs = dirs.filter(|dir| !taken_away(dir));
+            found.extend(dirs.map(|dir| (dir.clone(), PackageDir::default())));
+        }
     }
     for (position, patterns) in applies.iter().enumerate() {
-        let dirs = patterns.select(root, markers.keys());
+        let mut dirs = patterns.select(root, markers.keys());
         patterns.report_unmatched(&dirs, "[[apply]] to", diagnostics);
+        dirs.retain(|dir| !taken_away(dir));
         for dir in dirs {
             found.entry(dir).or_default().applies.push(position);
         }
@@ -106,13 +110,13 @@ pub fn discover(
     for (dir, package) in &mut found {
         package.manifest = has(dir, MANIFEST) || ops::exists(&root.join(dir.as_str()).join(MANIFEST));
     }
-    let whole = packages.is_none();
+    let whole = packages.is_none_or(|packages| !packages.takes_something());
     Discovered { packages: found, walked: whole.then(|| Arc::new(survey)) }
 }
 
 /// Walks as much of the tree as the patterns can match in.
 fn look(root: &Path, packages: Option<&DirPatterns>, applies: &[DirPatterns]) -> Survey {
-    let Some(packages) = packages else {
+    let Some(packages) = packages.filter(|packages| packages.takes_something()) else {
         return walk::survey(root, &RelPath::root(), Ignore::Respect, |_| false);
     };
     let reaches: Vec<Reach> = std::iter::once(packages)
@@ -221,6 +225,16 @@ impl DirPatterns {
         self.items.iter().rev().find(|item| item.matches(dir)).is_some_and(|item| !item.exclude)
     }
 
+    /// Whether there is more than `!` in it.
+    fn takes_something(&self) -> bool {
+        self.items.iter().any(|item| !item.exclude)
+    }
+
+    /// Whether a `!` has the last word on a directory.
+    fn takes_away(&self, dir: &RelPath) -> bool {
+        self.items.iter().rev().find(|item| item.matches(dir)).is_some_and(|item| item.exclude)
+    }
+
     fn report_unmatched(&self, taken: &BTreeSet<RelPath>, key: &str, diagnostics: &mut Vec<Diagnostic>) {
         for item in self.items.iter().filter(|item| !item.exclude) {
             if !taken.iter().any(|dir| item.matches(dir)) {
@@ -237,7 +251,12 @@ impl DirPatterns {
 impl DirPattern {
     /// Whether the directory itself is meant; those beneath a literal are not.
     fn matches(&self, dir: &RelPath) -> bool {
-        if self.pattern.literal { *dir == self.pattern.prefix } else { self.pattern.matches(dir) }
+        match dir.is_root() {
+            _ if self.pattern.literal => *dir == self.pattern.prefix,
+            // The root has no name that a `*` could stand for.
+            true => self.pattern.text.starts_with("**"),
+            false => self.pattern.matches(dir),
+        }
     }
 }
 
@@ -293,6 +312,18 @@ mod tests {
         write(dir.path(), ".gitignore", "gen/\n");
         ops::symlink("a", &dir.path().join("link")).expect("a link");
         assert_eq!(found(dir.path(), None, &[]), (vec![".".into(), "a".into(), "a/b".into()], vec![]));
+    }
+
+    #[test]
+    fn what_packages_takes_away_nothing_else_gives() {
+        let dir = tree(&["a/drystone.toml", "b/drystone.toml", "c/package.json", "d/package.json"]);
+        let check = |packages: &[&str], applies: &[&[&str]], expect: &[&str]| {
+            assert_eq!(found(dir.path(), Some(packages), applies).0, expect, "{packages:?} {applies:?}");
+        };
+        check(&["*", "!b"], &[&["b", "*"]], &[".", "a+0", "c?+0", "d?+0"]);
+        check(&["!b"], &[], &[".", "a"]);
+        check(&["!b", "!d"], &[&["*"]], &[".", "a+0", "c?+0"]);
+        check(&["!*", "a"], &[&["c", "a"]], &[".", "a+0"]);
     }
 
     #[test]

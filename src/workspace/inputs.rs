@@ -270,6 +270,11 @@ impl Selection<'_> {
         let warning =
             Diagnostic::warning(format!("input `{text}` of `{}` matches nothing", task.label)).at(&item.place, "");
         let Some((producer, _)) = self.outputs.producers(&item.pattern.prefix).into_iter().next() else {
+            if text == "package" {
+                return Some(
+                    warning.help("the word stands alone: `inputs = \"package\"`; in a list, `**` is every file"),
+                );
+            }
             let ignored = item.pattern.prefix != RelPath::root() && ops::exists(&self.on_disk(&item.pattern.prefix));
             return Some(match ignored {
                 true => warning

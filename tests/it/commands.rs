@@ -131,6 +131,34 @@ fn outputs_and_logs_of_a_result_can_be_read_again() {
 }
 
 #[test]
+fn what_a_failed_command_printed_can_be_read_until_it_succeeds() {
+    let workspace = TestWorkspace::new("[task.a]\nrun = \"echo said; cat a.txt\"\ninputs = [\"a.*\"]\n");
+    let told = workspace.run(&["run", "a"]).expect(1);
+    assert!(told.stderr.contains("input `a.*` of `//:a` matches nothing"), "{}", told.stderr);
+    let logs = workspace.run(&["logs", "//:a"]).expect(0);
+    assert_eq!(logs.stdout, "said\n");
+    assert!(logs.stderr.contains("failed when it ran last") && logs.stderr.contains("a.txt"), "{}", logs.stderr);
+    workspace.run(&["outputs", "//:a"]).expect(2);
+    workspace.write("a.txt", "content\n");
+    workspace.events(&["a"]);
+    assert_eq!(workspace.run(&["logs", "//:a"]).expect(0).stdout, "said\ncontent\n");
+    workspace.write("a.txt", "other\n");
+    workspace.run(&["logs", "//:a"]).expect(2);
+}
+
+#[test]
+fn a_mistake_in_a_template_is_told_once_with_some_of_the_tasks() {
+    let workspace = TestWorkspace::new(
+        "[template.t]\nrun = \"true\"\nresources = { pool = \"db\" }\n\n[[apply]]\nto = [\"a\", \"b\", \"c\"]\ntasks = { test = \"t\" }\n",
+    );
+    for dir in ["a", "b", "c"] {
+        workspace.write(&format!("{dir}/x"), "");
+    }
+    let told = workspace.run(&["run", "test"]).expect(2).stderr;
+    assert_eq!(told.matches("unknown pool `db`").count(), 1, "{told}");
+}
+
+#[test]
 fn a_first_manifest_is_written_and_works() {
     for (file, text) in [
         ("package.json", r#"{"name": "x", "scripts": {"build": "true", "test": "true"}}"#),

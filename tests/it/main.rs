@@ -7,6 +7,7 @@ mod explain;
 mod key_script;
 mod keys;
 mod leaks;
+mod levels;
 mod oracle;
 mod outputs;
 mod ownership;

@@ -174,6 +174,19 @@ scratch = ["tmp/**"]
 }
 
 #[test]
+fn scratch_may_lie_anywhere_in_the_workspace() {
+    let workspace = TestWorkspace::new("");
+    workspace.write(
+        "app/drystone.toml",
+        "[task.messy]\nrun = \"touch ../.litter ../stray in.tmp; mkdir -p ../lib/__pycache__; touch ../lib/__pycache__/x.pyc\"\n\
+         inputs = [\"//lib/x.py\"]\nscratch = [\"//.litter\", \"*.tmp\"]\n",
+    );
+    workspace.write("lib/x.py", "");
+    let notes = workspace.events(&["messy"]).of("//app:messy")["notes"].to_string();
+    assert!(notes.contains("`//stray`") && !notes.contains("//.litter") && !notes.contains("pycache"), "{notes}");
+}
+
+#[test]
 fn undeclared_writes_are_told_and_thrown_away() {
     let workspace = TestWorkspace::new("[task.messy]\nrun = \"touch stray.txt\"\ninputs = []\n");
     let events = workspace.events(&["messy"]);

@@ -2,6 +2,7 @@
 
 mod ending;
 mod failing;
+mod landlock;
 mod pod;
 mod user;
 mod view;

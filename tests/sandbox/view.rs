@@ -177,8 +177,8 @@ fn mounts_appear_where_they_should_with_the_access_they_should() {
         ];
         let ran = world.run(spec);
         let expect = match level {
-            Level::Namespaces => "hello from the tool\nwarm\n",
-            _ => "hello from the tool\nwarm\ntool is writable\n",
+            Level::Namespaces | Level::Landlock => "hello from the tool\nwarm\n",
+            Level::None => "hello from the tool\nwarm\ntool is writable\n",
         };
         assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), (expect, ""), "{level:?}");
         assert_eq!(fs::read_to_string(cache.join("new")).expect("the cache keeps it"), "kept\n");

@@ -9,7 +9,7 @@ use std::time::Duration;
 use drystone::base::path::RelPath;
 use drystone::process::cancel::Cancel;
 use drystone::sandbox::open::{Sandbox, open_with};
-use drystone::sandbox::probe::probe_with;
+use drystone::sandbox::probe::{Refusal, probe_with};
 use drystone::sandbox::spec::{Finished, Level, Network, SandboxError, SandboxSpec, Stream, View};
 
 /// Set when this binary runs again as an ordinary user: the launcher it can reach.
@@ -27,13 +27,15 @@ pub fn loudly(text: &str) {
 
 /// The levels this machine gives; says loudly which it does not.
 pub fn levels() -> Vec<Level> {
-    match probe_with(&launcher()).verdict(Level::Namespaces) {
-        Ok(()) => vec![Level::Namespaces, Level::None],
-        Err(refusal) => {
-            loudly(&format!("NOT TESTED: namespaces are refused: {} (help: {})", refusal.reason, refusal.remedy));
-            vec![Level::None]
+    let probe = probe_with(&launcher());
+    let given = probe.verdicts().iter().filter_map(|(level, verdict)| match verdict {
+        Ok(()) => Some(*level),
+        Err(Refusal { reason, remedy }) => {
+            loudly(&format!("NOT TESTED: {} is refused: {reason} (help: {remedy})", level.word()));
+            None
         }
-    }
+    });
+    given.collect()
 }
 
 /// The `namespaces` level, unless the machine refuses it.

@@ -85,7 +85,7 @@ fn every_key_reaches_the_model() {
     assert_eq!((task.resources.cpu, task.resources.memory_bytes, task.resources.exclusive), (2, Some(2 << 30), true));
     assert_eq!(task.resources.pool.map(|pool| pool.value), Some("db".to_owned()));
     assert_eq!(task.caches, [RelPath::parse(".vite").expect("a good path")]);
-    assert!(matches(&task.scratch, "a/__pycache__/b.pyc"));
+    assert!(matches(&task.scratch, "apps/web/a/__pycache__/b.pyc"));
     assert!(matches(&task.interface, "dist/a/b.d.ts") && !matches(&task.interface, "dist/x/b.d.ts"));
     assert_eq!((task.fix, task.salt), (Some(shell("fmt")), Some("s".to_owned())));
     assert!(matches(&task.on_failure, "logs/a") && matches(&task.on_failure, "junit.xml"));
