@@ -43,6 +43,8 @@ pub fn run(args: &RunArgs, context: &Context, cancel: &Cancel) -> Result<ExitKin
         }
         match result {
             Ok(finished) => outputs = finished.outputs,
+            // No edit of the tree mends what was asked for.
+            Err(error @ CliError::Usage(_)) => return Err(error),
             // A manifest that is being edited is often wrong for a moment: say so and wait for the next change.
             Err(error) => context.err.write(error.text(context.stderr).as_bytes()),
         }

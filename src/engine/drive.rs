@@ -248,24 +248,19 @@ impl Loop<'_, '_> {
                 return;
             }
             match receiver.recv_timeout(TICK) {
-                Ok(Message::Service(event)) => {
-                    let ended = matches!(&event, ServiceEvent::Stopped { asked: false, .. });
-                    self.sink.event(&Event::Service(event));
-                    if let (true, Some(held)) = (ended, &up)
-                        && let Some((label, end)) = Held::first_end(held)
-                    {
-                        let of_label = |ix: &Ix| self.session.label(self.plan.tasks[*ix]) == label;
-                        let ix = (0..self.plan.tasks.len()).find(of_label).unwrap_or(first);
-                        let failure = Failure { cause: end.sentence(), exit: None, diagnostics: Vec::new() };
-                        return self.not_served(ix, Unready::Failed { log: Log::new(), failure });
-                    }
-                }
+                Ok(Message::Service(event)) => self.sink.event(&Event::Service(event)),
                 Ok(Message::Served(Ok(held))) => up = Some(held),
                 Ok(Message::Served(Err(unready))) => return self.not_served(first, unready),
                 Ok(Message::Panicked(panic)) => std::panic::resume_unwind(panic),
                 Ok(Message::Looked(..) | Message::Ended(..)) => unreachable!("BUG: a task is under way after the last"),
                 Err(RecvTimeoutError::Timeout) => self.sink.tick(),
                 Err(RecvTimeoutError::Disconnected) => panic!("BUG: this thread holds a sender, yet there is none"),
+            }
+            if let Some((label, end)) = up.as_ref().filter(|_| !self.interrupted).and_then(Held::first_end) {
+                let of_label = |ix: &Ix| self.session.label(self.plan.tasks[*ix]) == label;
+                let ix = (0..self.plan.tasks.len()).find(of_label).unwrap_or(first);
+                let failure = Failure { cause: end.sentence(), exit: None, diagnostics: Vec::new() };
+                return self.not_served(ix, Unready::Failed { log: Log::new(), failure });
             }
         }
     }

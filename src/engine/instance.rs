@@ -177,9 +177,10 @@ impl Instance {
 
     /// Waits until it has ended.
     pub fn join(&self) {
-        let thread = held(&self.thread).take();
+        // Held all the while: whoever else waits for it must wait as long.
+        let mut thread = held(&self.thread);
         // A panic there was reported by the panic hook already.
-        drop(thread.map(JoinHandle::join));
+        drop(thread.take().map(JoinHandle::join));
     }
 }
 

@@ -14,7 +14,7 @@ use crate::engine::session::held;
 use crate::sandbox::open::Company;
 use crate::sandbox::pod;
 use crate::sandbox::spec::{Access, Mount, Network, SERVICES_DIR, SandboxSpec};
-use crate::store::Stage;
+use crate::store::{Stage, Store};
 
 /// Why services are not up.
 #[derive(Clone, Debug)]
@@ -33,12 +33,13 @@ pub enum Unready {
 }
 
 /// What the services of a pod and those who use them share: a network and a directory.
-#[derive(Debug, Default)]
 pub struct Ground {
     /// Their network, where it is not the host's.
     pub network: Option<pod::Pod>,
     /// Their directory, where one can be shown.
     pub directory: Option<Stage>,
+    /// Where that and the scratch of the services lie. Last: what a store that was let go left there is swept away.
+    pub store: Arc<Store>,
 }
 
 impl Ground {

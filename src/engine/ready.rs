@@ -54,6 +54,7 @@ pub fn wait(instance: &Instance, ready: &Ready, within: Duration, cancel: &Cance
         };
     }
     let mut pause = PAUSE_FIRST;
+    let mut last = None;
     loop {
         let met = match waiting.attempt(ready)? {
             // At the `none` level somebody else may have taken its port.
@@ -62,11 +63,31 @@ pub fn wait(instance: &Instance, ready: &Ready, within: Duration, cancel: &Cance
             Err(met) => met,
         };
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            return Err(NotReady::TimedOut(met));
+            // What cut this attempt short was the time itself.
+            return Err(NotReady::TimedOut(last.unwrap_or(met)));
         }
+        last = Some(met);
         waiting.until(&[], Instant::now().checked_add(pause))?;
         pause = (pause * 2).min(PAUSE_MAX);
     }
+}
+
+/// Whether the command of a service had not ended when this was called. Cost: one question to its sandbox.
+///
+/// What was seen of its end so far does not tell: the news may be on its way. Once it is no, its end is known, or will never be.
+pub fn is_alive(instance: &Instance) -> bool {
+    if let Ok(asked) = instance.checks.sockets() {
+        let patience = Timespec::try_from(ATTEMPT_MAX).ok();
+        let mut fds = [PollFd::from_borrowed_fd(asked.event(), PollFlags::IN)];
+        match rustix::io::retry_on_intr(|| poll(&mut fds, patience.as_ref())) {
+            Ok(1..) if asked.answer().is_ok() => return true,
+            Ok(1..) => {}
+            // Stopped by somebody, perhaps: no use to anyone.
+            Ok(0) | Err(_) => instance.stop(),
+        }
+    }
+    instance.join();
+    false
 }
 
 /// What ended a wait.

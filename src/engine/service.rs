@@ -196,12 +196,12 @@ impl<'a, 'w> Services<'a, 'w> {
     }
 
     fn ground(&self, first: Ix) -> Result<Ground, Unready> {
-        let action = &self.action(first).0.action;
+        let (action, store) = (&self.action(first).0.action, Arc::clone(&self.session.store));
         if action.isolation != Level::Namespaces {
-            return Ok(Ground::default());
+            return Ok(Ground { network: None, directory: None, store });
         }
         let broken = |cause: String| self.broken(first, &cause);
-        let directory = self.session.store.stage().map_err(|error| broken(error.to_string()))?;
+        let directory = store.stage().map_err(|error| broken(error.to_string()))?;
         let network = match action.network {
             Network::Host => None,
             Network::Loopback | Network::Pod => {
@@ -209,7 +209,7 @@ impl<'a, 'w> Services<'a, 'w> {
                 sandbox.and_then(|sandbox| sandbox.pod()).map_err(|error: SandboxError| broken(error.to_string()))?
             }
         };
-        Ok(Ground { network, directory: Some(directory) })
+        Ok(Ground { network, directory: Some(directory), store })
     }
 
     fn broken(&self, ix: Ix, cause: &str) -> Unready {
@@ -258,6 +258,11 @@ impl<'a, 'w> Services<'a, 'w> {
                 format!("service `{label}` was not ready within {}", human_duration(service.ready_within)),
                 &service.ready.place,
                 format!("at last: {met}; see whether `ready` is what it does, or give it more time: `timeout`"),
+            ),
+            (None, Some(End::NotStarted(cause))) => (
+                format!("service `{label}`: {cause}"),
+                &self.session.workspace.tasks[self.plan.tasks[ix]].place,
+                "list the program under `tools`, or check its path".to_owned(),
             ),
             (None, end) => {
                 let end = end.map_or_else(|| "its thread is gone".into(), |end| end.sentence());
@@ -338,9 +343,9 @@ impl Held {
 
 fn trouble(instance: &Instance, session: &Session<'_>, label: &str) -> Option<Diagnostic> {
     let service = &instance.label;
-    if let Some(end) = instance.end() {
-        let message =
-            format!("service `{service}` ended while `{label}` ran ({}); its result is not kept", end.sentence());
+    if !ready::is_alive(instance) {
+        let end = instance.end().map_or_else(|| "its thread is gone".into(), |end| end.sentence());
+        let message = format!("service `{service}` ended while `{label}` ran ({end}); its result is not kept");
         return Some(Diagnostic::warning(message).help("a service runs until the last task that uses it is done"));
     }
     let path = instance.first_change(session)?;

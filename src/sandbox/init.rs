@@ -124,6 +124,7 @@ fn watch(
 ) -> Status {
     let mut status = None;
     let mut stop_by: Option<Instant> = None;
+    let mut asked = false;
     loop {
         let left = tree.bury(main, &mut status);
         for (pid, status) in tree.take_noted() {
@@ -135,6 +136,12 @@ fn watch(
             // Asked to stop, everybody gets the whole grace.
             Some(deadline) if left == Left::Nothing || Instant::now() >= deadline => break,
             _ => {}
+        }
+        // Only now: an answer means that the command had not ended when it was asked about.
+        if std::mem::take(&mut asked)
+            && let Some(pid) = checking.take()
+        {
+            tree.note(pid);
         }
         let events = PollFd::from_borrowed_fd(tree.events(), PollFlags::IN);
         let mut fds = vec![events];
@@ -152,12 +159,10 @@ fn watch(
         if rustix::event::poll(&mut fds, timeout.as_ref()).is_err() {
             continue;
         }
-        let asked = fds[ends..].iter().any(|fd| !fd.revents().is_empty());
+        asked = fds[ends..].iter().any(|fd| !fd.revents().is_empty());
         if fds[1..ends].iter().any(|fd| !fd.revents().is_empty()) {
             tree.signal(Signal::TERM);
             stop_by = Some(Instant::now() + GRACE);
-        } else if asked && let Some(pid) = checking.take() {
-            tree.note(pid);
         }
     }
     tree.end(main, &mut status);

@@ -12,6 +12,7 @@ mod oracle;
 mod outputs;
 mod ownership;
 mod run;
+mod services;
 mod stores;
 mod support;
 mod tools;
