@@ -118,9 +118,11 @@ def listing(path):
 
 TAGS = {
     "kind": 1, "command": 2, "env": 3, "secret-env": 4, "directory": 5, "input": 6, "tool": 7, "system": 8,
-    "platform": 9, "isolation": 10, "network": 11, "outputs": 12, "caches": 13, "salt": 14, "service": 17,
+    "platform": 9, "isolation": 10, "network": 11, "outputs": 12, "caches": 13, "salt": 14, "service": 17, "root": 18,
 }
-OPAQUE = {"tool", "service"}
+OPAQUE = {"tool", "service", "root"}
+# Not in the stream where there is none.
+OPTIONAL = {"service", "root"}
 
 
 def value_bytes(field, value):
@@ -147,7 +149,7 @@ def main():
     for field in sorted(TAGS, key=TAGS.get):
         if field == "input":
             stream += struct.pack("<H", TAGS[field]) + b"\1" + text(tree_digest(entries))
-        elif field in fingerprint or field != "service":
+        elif field not in OPTIONAL or field in fingerprint:
             stream += field_bytes(field, fingerprint[field])
     print(derive_key("drystone 2026-11 action v1", stream).hex())
 

@@ -128,6 +128,7 @@ fn dependencies(session: &Session<'_>, plan: &Plan, ix: Ix, produced: &[OnceLock
         .dependencies(plan.tasks[ix])
         .map(|(task, edge)| Dependency {
             task,
+            purpose: edge.purpose,
             interface_only: edge.interface_only,
             produced: Arc::clone(
                 produced[plan.positions[&task]].get().expect("the scheduler looks only when all it needs is done"),

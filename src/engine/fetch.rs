@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use sha2::Digest as _;
 
+use ureq::tls::TlsConfig;
+
 use crate::base::digest::{Digest, Digester};
 use crate::base::limits::FETCH_BYTES_MAX;
 use crate::base::path::RelPath;
@@ -14,7 +16,7 @@ use crate::engine::event::Failure;
 use crate::engine::execute::{Executed, Passed};
 use crate::engine::prepare::archive_name;
 use crate::engine::session::Session;
-use crate::engine::{unpack, waiting};
+use crate::engine::{trust, unpack, waiting};
 use crate::fs::ops::{self, AtPath, FsError, Kind};
 use crate::fs::walk;
 use crate::manifest::model::{Expected, FetchTask, Unpack};
@@ -94,7 +96,8 @@ fn fetch_listing(session: &Session<'_>, fetch: &FetchTask) -> Result<Listing, Fe
     let stage = session.store.stage()?;
     let file = stage.path().join("download");
     let (wanted, to) = (fetch.clone(), file.clone());
-    waiting::unless_cancelled(&session.cancel, move || download(&wanted, &to)).ok_or(FetchError::Cancelled)??;
+    let tls = trust::roots(&session.ambient.variables);
+    waiting::unless_cancelled(&session.cancel, move || download(&wanted, &to, &tls)).ok_or(FetchError::Cancelled)??;
     match fetch.unpack {
         Unpack::No => {
             let (digest, size) = session.store.put_file(&file)?;
@@ -133,11 +136,11 @@ fn stored(dir: &Path, output: &RelPath, store: &Store) -> Result<Listing, FetchE
 
 /// Tries each url in turn until one gives the expected bytes. A wrong digest is not tried again elsewhere silently: it is told
 /// if no later url is right.
-fn download(fetch: &FetchTask, to: &Path) -> Result<(), FetchError> {
+fn download(fetch: &FetchTask, to: &Path, tls: &TlsConfig) -> Result<(), FetchError> {
     let mut problems = Vec::new();
     let mut mismatch = None;
     for url in &fetch.urls {
-        match receive(url, to) {
+        match receive(url, to, tls) {
             Ok(received) if received.is(&fetch.expect) => return Ok(()),
             Ok(received) => {
                 let (expected, found) = received.against(&fetch.expect);
@@ -174,7 +177,7 @@ impl Received {
     }
 }
 
-fn receive(url: &str, to: &Path) -> Result<Received, String> {
+fn receive(url: &str, to: &Path, tls: &TlsConfig) -> Result<Received, String> {
     if let Some(path) = url.strip_prefix("file://") {
         let mut file = ops::open(Path::new(path)).map_err(|error| error.to_string())?;
         return copy(&mut file, to);
@@ -184,6 +187,7 @@ fn receive(url: &str, to: &Path) -> Result<Received, String> {
         .timeout_recv_response(Some(SILENCE_MAX))
         .timeout_recv_body(Some(BODY_MAX))
         .user_agent(concat!("drystone/", env!("CARGO_PKG_VERSION")))
+        .tls_config(tls.clone())
         .build()
         .new_agent();
     let mut response = agent.get(url).call().map_err(|error| error.to_string())?;

@@ -59,7 +59,8 @@ fn fix_one(
     sources: &crate::engine::prepare::Sources,
 ) -> Result<Vec<RelPath>, String> {
     let mut prepared = prepare(session, task, sources, &[]).map_err(|problem| problem.message)?;
-    let (tools, argv) = command_line(session, task, fixer).map_err(|problem| problem.message)?;
+    let (tools, argv) =
+        command_line(session, task, fixer, &prepared.toolchain, prepared.sees).map_err(|problem| problem.message)?;
     prepared.tools = tools;
     prepared.action.work = crate::fingerprint::action::Work::Run { argv };
     let stage = session.store.stage().map_err(|error| error.to_string())?;

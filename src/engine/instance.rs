@@ -300,6 +300,6 @@ mod tests {
         for number in 0..TAIL_LINES_MAX {
             output.take(Stream::Stdout, format!("{number}\n").as_bytes(), &mut |_| {});
         }
-        assert!(output.last_lines().starts_with(b"0\n1\n"), "{:?}", String::from_utf8_lossy(output.last_lines()));
+        assert!(output.last_lines().starts_with(b"d0\n1\n"), "{:?}", String::from_utf8_lossy(output.last_lines()));
     }
 }

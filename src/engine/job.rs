@@ -109,7 +109,7 @@ pub fn look(
     session: &Session<'_>,
     task: TaskId,
     sources: &Sources,
-    mut dependencies: Vec<Dependency>,
+    dependencies: Vec<Dependency>,
     reuse: Reuse,
 ) -> Looked {
     let started = Instant::now();
@@ -117,8 +117,6 @@ pub fn look(
         Ok(prepared) => prepared,
         Err(problem) => return Looked::Failed(Box::new(mishap(problem, started, None))),
     };
-    // Services are in the key; on disk there is nothing of them.
-    dependencies.retain(|needed| !session.workspace.tasks[needed.task].kind.is_service());
     if session.workspace.tasks[task].kind.is_service() {
         return Looked::Service(Box::new((prepared, dependencies)));
     }

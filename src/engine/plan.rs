@@ -10,7 +10,7 @@ use crate::engine::meeting;
 use crate::engine::prepare::Sources;
 use crate::engine::scheduler::{Ix, Node, Weight};
 use crate::engine::session::{Reuse, Session};
-use crate::manifest::model::{Command, RunTask, SystemPolicy, TaskKind};
+use crate::manifest::model::{Command, RunTask, TaskKind};
 use crate::store::StoreError;
 use crate::workspace::inputs::{InputFiles, input_files};
 
@@ -108,10 +108,6 @@ fn weight(session: &Session<'_>, task: TaskId, learned_rss_kib: u64) -> Weight {
 
 /// Resolves every tool and level that the tasks ask for, so that nothing runs if one is missing.
 fn check_machine(session: &Session<'_>, tasks: &[TaskId], problems: &mut Vec<Diagnostic>) {
-    if session.workspace.config.system == SystemPolicy::Tools {
-        let problem = Diagnostic::error("`system = \"tools\"` is not supported by this version of drystone");
-        problems.push(problem.at(&session.workspace.config.place, "").help("leave `system` out"));
-    }
     // First of all, and on this thread: everything below may ask for it from many.
     session.system();
     for task in tasks {
@@ -136,15 +132,13 @@ fn check_machine(session: &Session<'_>, tasks: &[TaskId], problems: &mut Vec<Dia
 }
 
 fn check_tools(session: &Session<'_>, task: TaskId, run: &RunTask, problems: &mut Vec<Diagnostic>) {
+    // What a root file system has is known once it is made.
+    if run.root.is_some() {
+        return;
+    }
     let declared = &session.workspace.tasks[task];
     for name in &run.tools {
-        if name.value.starts_with("//") {
-            problems.push(
-                Diagnostic::error("a task as a tool is not supported by this version of drystone")
-                    .at(&name.place, "")
-                    .help("name the task under `needs` and run the program by its path"),
-            );
-        } else if let Err(error) = session.tool(&name.value, &declared.label.package) {
+        if let Err(error) = session.tool(&name.value, &declared.label.package) {
             problems.push(
                 Diagnostic::error(format!("{error}, and `{}` needs it", declared.label))
                     .at(&name.place, "declared here")
@@ -155,8 +149,10 @@ fn check_tools(session: &Session<'_>, task: TaskId, run: &RunTask, problems: &mu
     if let Command::Exec(words) = &run.command {
         let of_workspace = words[0].contains('/') && !words[0].starts_with('/');
         let declared_tool = run.tools.iter().any(|tool| tool.value == words[0]);
+        // It may be in one of the trees, which need not have been made yet.
         if !of_workspace
             && !declared_tool
+            && run.tool_trees.is_empty()
             && let Err(error) = session.tool(&words[0], &declared.label.package)
         {
             problems.push(

@@ -7,14 +7,17 @@ use crate::base::diagnostic::Diagnostic;
 use crate::base::digest::Digest;
 use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
+use crate::base::span::Place;
 use crate::base::tree::{Entry, Listing, TreeSet, fold};
 use crate::engine::session::Session;
+use crate::engine::toolchain::{OutputTree, ROOT_PATH, Toolchain};
 use crate::fingerprint::action::{Action, Work};
 use crate::fingerprint::system;
 use crate::fingerprint::tools::Tool;
 use crate::fs::stat::StatKey;
+use crate::graph::build::Purpose;
 use crate::manifest::glob::{Pattern, PatternList};
-use crate::manifest::model::{Command, FetchTask, RunTask, SystemPolicy, TaskKind, Unpack};
+use crate::manifest::model::{Command, FetchTask, RunTask, SystemPolicy, Task, TaskKind, Unpack};
 use crate::sandbox::spec::{HOME_DIR, Level, Network, SCRATCH_DIR};
 
 /// The outputs of a finished task, as its dependants see them.
@@ -32,6 +35,8 @@ pub struct Produced {
 pub struct Dependency {
     /// The task.
     pub task: TaskId,
+    /// What it is needed for.
+    pub purpose: Purpose,
     /// Only its `interface` outputs are seen.
     pub interface_only: bool,
     /// What it produced.
@@ -49,6 +54,31 @@ pub struct Sources {
     pub warnings: Vec<Diagnostic>,
 }
 
+/// Whose system a task sees.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sees {
+    /// The machine's, keyed as a whole.
+    Machine,
+    /// The files of its tools and nothing else (`system = "tools"`).
+    Tools,
+    /// The output tree of a task (`root`).
+    Root,
+}
+
+impl Sees {
+    fn of(session: &Session<'_>, run: &RunTask, level: Level) -> Self {
+        match session.workspace.config.system {
+            _ if run.root.is_some() => Sees::Root,
+            // Where nothing is enforced all of the machine is visible, so all of it counts.
+            SystemPolicy::Tools if level == Level::Namespaces => Sees::Tools,
+            SystemPolicy::Tools | SystemPolicy::Packages => Sees::Machine,
+        }
+    }
+}
+
+/// Where links to the declared programs lie inside, with `system = "tools"`. No task has such a name.
+pub const PROGRAMS_DIR: &str = "/tools/.bin";
+
 /// A task ready to be looked up or run.
 pub struct Prepared {
     /// The action.
@@ -65,6 +95,10 @@ pub struct Prepared {
     pub stats: Vec<(RelPath, StatKey)>,
     /// Resolved tools.
     pub tools: Vec<Arc<Tool>>,
+    /// Output trees that are tools or the root.
+    pub toolchain: Toolchain,
+    /// Whose system it sees.
+    pub sees: Sees,
     /// Values of secret variables.
     pub secrets: BTreeMap<String, String>,
     /// Things worth saying.
@@ -95,7 +129,7 @@ pub fn as_produced(service: &Prepared) -> Produced {
 
 /// The keys of the services among what a task needs, by label.
 fn service_keys(session: &Session<'_>, dependencies: &[Dependency]) -> BTreeMap<String, Digest> {
-    let services = dependencies.iter().filter(|needed| session.workspace.tasks[needed.task].kind.is_service());
+    let services = dependencies.iter().filter(|needed| needed.purpose == Purpose::Service);
     services.map(|service| (session.label(service.task), service.produced.digest)).collect()
 }
 
@@ -108,16 +142,19 @@ fn prepare_run(
 ) -> Result<Prepared, Diagnostic> {
     let declared = &session.workspace.tasks[task];
     let mut listing = sources.listing.clone();
-    for dependency in dependencies {
+    for dependency in in_workspace(dependencies) {
         let package = session.package(dependency.task);
         for (path, entry) in seen(session, dependency) {
             listing.insert(package.join(path), entry.clone());
         }
     }
     drop_shadowed_directories(&mut listing);
-    let (tools, argv) = command_line(session, task, run)?;
+    let toolchain = Toolchain::of(session, run, dependencies)?;
     let level = session.level(run).map_err(|error| error.at(&declared.place, "asked for here"))?;
-    let (env, secrets) = environment(session, run, &tools);
+    let sees = Sees::of(session, run, level);
+    let (tools, argv) = command_line(session, task, run, &toolchain, sees)?;
+    let (env, secrets) = environment(session, run, &search_path(&tools, &toolchain, sees));
+    let trees_as_tools = toolchain.trees.iter().map(|tree| (tree.label.clone(), tree.digest));
     let trees = fold(&listing);
     let action = Action {
         work: Work::Run { argv },
@@ -125,11 +162,9 @@ fn prepare_run(
         secret_env: secrets.keys().cloned().collect(),
         directory: declared.label.package.clone(),
         inputs: trees.root,
-        tools: tools.iter().map(|tool| (tool.name.clone(), tool.identity)).collect(),
-        system: match session.workspace.config.system {
-            SystemPolicy::Packages => Some(session.system().text.clone()),
-            SystemPolicy::Tools => None,
-        },
+        tools: tools.iter().map(|tool| (tool.name.clone(), tool.identity)).chain(trees_as_tools).collect(),
+        system: (sees == Sees::Machine).then(|| session.system().text.clone()),
+        root: toolchain.root.as_ref().map(|root| root.digest),
         platform: system::platform(),
         isolation: level,
         network: if run.network { Network::Host } else { Network::Loopback },
@@ -141,7 +176,13 @@ fn prepare_run(
     };
     let (key, stream) = action.key();
     let notes = sources.warnings.clone();
-    Ok(Prepared { action, key, stream, trees, listing, stats: sources.stats.clone(), tools, secrets, notes })
+    let stats = sources.stats.clone();
+    Ok(Prepared { action, key, stream, trees, listing, stats, tools, toolchain, sees, secrets, notes })
+}
+
+/// The dependencies whose outputs appear in the workspace.
+pub fn in_workspace(dependencies: &[Dependency]) -> impl Iterator<Item = &Dependency> {
+    dependencies.iter().filter(|dependency| dependency.purpose == Purpose::Outputs)
 }
 
 /// The part of a dependency's outputs that a dependant sees.
@@ -183,9 +224,15 @@ pub fn command_line(
     session: &Session<'_>,
     task: TaskId,
     run: &RunTask,
+    toolchain: &Toolchain,
+    sees: Sees,
 ) -> Result<(Vec<Arc<Tool>>, Vec<String>), Diagnostic> {
     let declared = &session.workspace.tasks[task];
     let package = &declared.label.package;
+    if let Some(root) = &toolchain.root {
+        let argv = command_line_in_root(declared, run, toolchain, root)?;
+        return Ok((Vec::new(), argv));
+    }
     let mut tools = Vec::new();
     for name in &run.tools {
         let tool = session.tool(&name.value, package).map_err(|error| {
@@ -202,6 +249,8 @@ pub fn command_line(
             let visible = words[0].contains('/') && !words[0].starts_with('/');
             if let Some(tool) = tools.iter().find(|tool| tool.name == words[0]) {
                 argv[0] = tool.program.display().to_string();
+            } else if let Some(program) = toolchain.program(&words[0]) {
+                argv[0] = program;
             } else if !visible {
                 let tool = session.tool(&words[0], package).map_err(|error| {
                     Diagnostic::error(format!("{error}, and `{}` runs it", declared.label))
@@ -214,24 +263,71 @@ pub fn command_line(
             argv
         }
     };
+    if sees == Sees::Tools {
+        tools.extend(session.implicit_tools(run).map_err(|error| {
+            Diagnostic::error(format!("{error}, and with `system = \"tools\"` every task has it"))
+                .at(&session.workspace.config.place, "declared here")
+                .help("leave `system` out, or give the task a `root`")
+        })?);
+    }
     Ok((tools, argv))
+}
+
+/// The command line where programs come from a root file system and from output trees alone.
+fn command_line_in_root(
+    declared: &Task,
+    run: &RunTask,
+    toolchain: &Toolchain,
+    root: &OutputTree,
+) -> Result<Vec<String>, Diagnostic> {
+    let missing = |name: &str, place: &Place| {
+        Diagnostic::error(format!("tool `{name}` is not in the root file system `{}`", root.label))
+            .at(place, format!("`{}` needs it", declared.label))
+            .help("make it part of the root, or name the task that makes it under `tools`, such as `\"//:node\"`")
+    };
+    if let Some(name) = run.tools.iter().find(|name| root.program_in_root(&name.value).is_none()) {
+        return Err(missing(&name.value, &name.place));
+    }
+    match &run.command {
+        Command::Shell(_) if root.program_in_root("/bin/sh").is_none() => Err(missing("/bin/sh", &declared.place)
+            .help("or write the command as an array, which needs no shell: `run = [\"PROGRAM\", …]`")),
+        Command::Shell(script) => Ok(vec!["/bin/sh".into(), "-euc".into(), script.clone()]),
+        Command::Exec(words) => {
+            let mut argv = words.clone();
+            if !words[0].contains('/') || words[0].starts_with('/') {
+                let program = toolchain.program(&words[0]).or_else(|| root.program_in_root(&words[0]));
+                argv[0] = program.ok_or_else(|| missing(&words[0], &declared.place))?;
+            }
+            Ok(argv)
+        }
+    }
+}
+
+/// `PATH`: the trees first, so that a system directory in which another tool lies does not hide what is in them.
+fn search_path(tools: &[Arc<Tool>], toolchain: &Toolchain, sees: Sees) -> String {
+    let of_tools = tools.iter().filter_map(|tool| tool.program.parent()).map(|dir| dir.display().to_string());
+    let rest: Vec<String> = match sees {
+        Sees::Machine => of_tools.chain(["/usr/bin".into(), "/bin".into()]).collect(),
+        Sees::Tools => vec![PROGRAMS_DIR.into()],
+        Sees::Root => ROOT_PATH.iter().map(|dir| format!("/{dir}")).collect(),
+    };
+    let mut path: Vec<String> = Vec::new();
+    for dir in toolchain.path().chain(rest) {
+        if !path.contains(&dir) {
+            path.push(dir);
+        }
+    }
+    path.join(":")
 }
 
 /// The exact environment, and the secrets apart from it.
 fn environment(
     session: &Session<'_>,
     run: &RunTask,
-    tools: &[Arc<Tool>],
+    path: &str,
 ) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
-    let mut path: Vec<String> = Vec::new();
-    let dirs = tools.iter().filter_map(|tool| tool.program.parent()).map(|dir| dir.display().to_string());
-    for dir in dirs.chain(["/usr/bin".into(), "/bin".into()]) {
-        if !path.contains(&dir) {
-            path.push(dir);
-        }
-    }
     let mut env: BTreeMap<String, String> = BTreeMap::from([
-        ("PATH".into(), path.join(":")),
+        ("PATH".into(), path.to_owned()),
         ("HOME".into(), HOME_DIR.into()),
         ("TMPDIR".into(), SCRATCH_DIR.into()),
         ("LANG".into(), "C.UTF-8".into()),
@@ -263,6 +359,7 @@ fn prepare_fetch(session: &Session<'_>, task: TaskId, fetch: &FetchTask) -> Prep
         inputs: trees.root,
         tools: BTreeMap::new(),
         system: None,
+        root: None,
         // What is fetched is the same everywhere.
         platform: "any".into(),
         isolation: Level::Namespaces,
@@ -282,6 +379,8 @@ fn prepare_fetch(session: &Session<'_>, task: TaskId, fetch: &FetchTask) -> Prep
         listing: Listing::new(),
         stats: Vec::new(),
         tools: Vec::new(),
+        toolchain: Toolchain::default(),
+        sees: Sees::Machine,
         secrets: BTreeMap::new(),
         notes: Vec::new(),
     }

@@ -77,6 +77,7 @@ fn forecast(session: &Session<'_>, plan: &Plan) -> Result<(Vec<Forecast>, Option
             match &produced[plan.positions[&needed]] {
                 Some(known) => dependencies.push(Dependency {
                     task: needed,
+                    purpose: edge.purpose,
                     interface_only: edge.interface_only,
                     produced: Arc::clone(known),
                 }),

@@ -13,17 +13,18 @@ use crate::engine::collect::Collected;
 use crate::engine::failures::Failures;
 use crate::engine::levels::Levels;
 use crate::engine::secrets::Secrets;
+use crate::fingerprint::packages::Packages;
 use crate::fingerprint::roots::{self, Crowds, RootError};
 use crate::fingerprint::system::{self, SystemIdentity};
 use crate::fingerprint::tools::{self, FileDigest, Tool, ToolContext, ToolError};
 use crate::fs::ops::{self, FsError};
 use crate::graph::build::TaskGraph;
 use crate::manifest::glob::Pattern;
-use crate::manifest::model::{Command, IsolationRequest, RunTask, TaskKind};
+use crate::manifest::model::{Command, IsolationRequest, RunTask, SystemPolicy, TaskKind};
 use crate::process::cancel::Cancel;
 use crate::sandbox::open::{Sandbox, open_with};
 use crate::sandbox::spec::{Level, SandboxError};
-use crate::store::Store;
+use crate::store::{Store, TreeDir};
 use crate::workspace::files::SourceFiles;
 use crate::workspace::model::Workspace;
 use crate::workspace::outputs::{OutputIndex, claims_of};
@@ -104,6 +105,8 @@ pub struct Session<'w> {
     tools: Mutex<ResolvedTools>,
     tool_roots: Mutex<BTreeMap<PathBuf, Digest>>,
     crowds: OnceLock<Arc<Crowds>>,
+    packages: OnceLock<Arc<Packages>>,
+    tree_dirs: Mutex<BTreeMap<Digest, Arc<TreeDir>>>,
     repository: OnceLock<String>,
     leaked: Mutex<BTreeSet<Digest>>,
     sandboxes: Mutex<BTreeMap<Level, Arc<dyn Sandbox>>>,
@@ -164,6 +167,8 @@ impl<'w> Session<'w> {
             tools: Mutex::default(),
             tool_roots: Mutex::default(),
             crowds: OnceLock::new(),
+            packages: OnceLock::new(),
+            tree_dirs: Mutex::default(),
             repository: OnceLock::new(),
             leaked: Mutex::default(),
             sandboxes: Mutex::default(),
@@ -281,11 +286,35 @@ impl<'w> Session<'w> {
         ToolContext {
             path: variable("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default(),
             crowds: Arc::clone(crowds),
+            alone: self.packages(),
             home,
             directory,
             root: self.workspace.root.clone(),
             overrides: overrides.iter().filter_map(|name| Some(((*name).to_owned(), variable(name)?))).collect(),
         }
+    }
+
+    /// Packages of the machine, where only tools are visible.
+    fn packages(&self) -> Option<Arc<Packages>> {
+        let read = || Arc::new(Packages::read(Path::new("/")));
+        (self.workspace.config.system == SystemPolicy::Tools).then(|| Arc::clone(self.packages.get_or_init(read)))
+    }
+
+    /// What every task has where only tools are visible: a shell, and with output trees among its tools the libraries of the system.
+    pub fn implicit_tools(&self, run: &RunTask) -> Result<Vec<Arc<Tool>>, ToolError> {
+        let mut all = vec![self.tool("/bin/sh", &RelPath::root())?];
+        if !run.tool_trees.is_empty() {
+            let key = (tools::SYSTEM_LIBRARIES.to_owned(), PathBuf::new());
+            let known = held(&self.tools).get(&key).cloned();
+            let resolved = known.unwrap_or_else(|| {
+                let context = self.tool_context(self.workspace.root.clone());
+                let digests = |paths: &[PathBuf]| self.machine_digests(paths);
+                tools::system_libraries(&context, &digests, &|root| self.root_digest(root)).map(Arc::new)
+            });
+            held(&self.tools).insert(key, resolved.clone());
+            all.push(resolved?);
+        }
+        Ok(all)
     }
 
     /// Resolves a tool for a package, once per invocation and directory.
@@ -301,6 +330,16 @@ impl<'w> Session<'w> {
         let resolved = resolved.map(Arc::new);
         held(&self.tools).insert(key, resolved.clone());
         resolved
+    }
+
+    /// The directory of a tree, if this invocation has it already.
+    pub(super) fn known_tree_dir(&self, tree: &Digest) -> Option<Arc<TreeDir>> {
+        held(&self.tree_dirs).get(tree).cloned()
+    }
+
+    /// Keeps hold of the directory of a tree until the invocation ends.
+    pub(super) fn keep_tree_dir(&self, tree: Digest, dir: TreeDir) -> Arc<TreeDir> {
+        Arc::clone(held(&self.tree_dirs).entry(tree).or_insert_with(|| Arc::new(dir)))
     }
 
     /// Tells which files and directories of the workspace belong to the tools of a task, as far as they are there.
@@ -353,7 +392,17 @@ impl<'w> Session<'w> {
 
     /// The level a task runs at, or why there is none.
     pub fn level(&self, run: &RunTask) -> Result<Level, Diagnostic> {
-        self.levels.of(self.options.isolation.unwrap_or(run.isolation))
+        let level = self.levels.of(self.options.isolation.unwrap_or(run.isolation))?;
+        if run.root.is_some() && level != Level::Namespaces {
+            return Err(Diagnostic::error(format!(
+                "a task with a `root` runs at the `namespaces` level only, and this is `{}`",
+                level.word()
+            ))
+            .help(
+                "nothing else can show it another root file system; `drystone doctor` tells what this machine allows",
+            ));
+        }
+        Ok(level)
     }
 
     /// The sandbox of a level, opened once.

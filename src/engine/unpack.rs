@@ -94,6 +94,10 @@ impl Placing<'_> {
         Ok(Some((path, disk)))
     }
 
+    fn is_in_dev(&self, name: &str) -> bool {
+        RelPath::parse(name).is_ok_and(|path| path.components().nth(self.strip) == Some("dev"))
+    }
+
     fn file(&mut self, name: &str, executable: bool, from: &mut dyn Read) -> Result<(), UnpackError> {
         let Some((path, disk)) = self.place(name)? else { return Ok(()) };
         self.links.remove(&path);
@@ -146,6 +150,8 @@ impl Placing<'_> {
                     self.hard_link(&name, &target)?;
                 }
                 tar::EntryType::XGlobalHeader | tar::EntryType::XHeader => {}
+                // Of a root file system: no tree can hold a device, and every sandbox has a `/dev` of its own.
+                tar::EntryType::Block | tar::EntryType::Char | tar::EntryType::Fifo if self.is_in_dev(&name) => {}
                 _ => return Err(refused("which is a device, a pipe or something else that is no file")),
             }
         }
@@ -234,6 +240,23 @@ mod tests {
             assert!(result.is_err(), "{entries:?}");
             assert!(!ops::exists(&dir.path().join("evil")), "{entries:?}");
         }
+    }
+
+    #[test]
+    fn devices_of_a_root_file_system_are_left_out() {
+        use tar::EntryType::{Block, Char, Fifo, Regular};
+        let entries = [
+            ("top/dev/sda", Block, "", ""),
+            ("top/dev/null", Char, "", ""),
+            ("top/dev/initctl", Fifo, "", ""),
+            ("top/a", Regular, "", ""),
+        ];
+        let (dir, result) = unpacked(&archive(&entries), 1);
+        result.expect("it unpacks");
+        let names: Vec<_> =
+            ops::read_dir(&dir.path().join("to")).expect("a directory").into_iter().map(|entry| entry.name).collect();
+        assert_eq!(names, ["a"]);
+        assert!(unpacked(&archive(&entries), 0).1.is_err(), "only where a root file system has them");
     }
 
     #[test]

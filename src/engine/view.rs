@@ -1,21 +1,22 @@
 //! From a prepared task to the view its sandbox shows. Touches the disk only to make dependency outputs right.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::base::tree::{Entry, Listing};
 use crate::engine::owned::whole_directories;
-use crate::engine::prepare::{Dependency, Prepared, all_outputs, seen};
+use crate::engine::prepare::{Dependency, PROGRAMS_DIR, Prepared, Sees, all_outputs, in_workspace, seen};
 use crate::engine::restore;
 use crate::engine::session::Session;
+use crate::engine::toolchain_dirs::tree_dir;
 use crate::engine::waiting;
 use crate::fs::ops::{self, Kind};
 use crate::fs::stat::StatKey;
 use crate::fs::walk;
-use crate::manifest::model::{RunTask, SystemPolicy};
-use crate::sandbox::spec::{Access, Mount, SandboxSpec, View, WORKSPACE_DIR};
+use crate::manifest::model::RunTask;
+use crate::sandbox::spec::{Access, Mount, SandboxSpec, System, View, WORKSPACE_DIR};
 use crate::store::CacheDir;
 
 /// A view and the signatures of everything on disk that it shows.
@@ -60,6 +61,7 @@ pub fn show(
     stage: PathBuf,
 ) -> Result<Shown, restore::RestoreError> {
     let package = session.package(task);
+    let dependencies: Vec<&Dependency> = in_workspace(dependencies).collect();
     // What a dependency makes comes from it, even where the tree had a committed file of that name before.
     let made: BTreeSet<RelPath> = dependencies
         .iter()
@@ -69,7 +71,7 @@ pub fn show(
         prepared.stats.iter().filter(|(path, _)| !made.contains(path)).cloned().collect();
     let mut view: BTreeMap<RelPath, View> = BTreeMap::new();
     let mut whole: Vec<RelPath> = Vec::new();
-    for dependency in dependencies {
+    for dependency in &dependencies {
         restore::put_in_place(session, dependency.task, &dependency.produced.listing)?;
         let shown: Listing = seen(session, dependency).map(|(path, entry)| (path.clone(), entry.clone())).collect();
         let from = session.package(dependency.task);
@@ -112,10 +114,15 @@ pub fn show(
         }
     }
     let mut mounts: Vec<Mount> = prepared.tools.iter().flat_map(|tool| tool.mounts.iter().cloned()).collect();
+    let (trees, system) = toolchain_mounts(session, prepared)?;
+    mounts.extend(trees);
     let (cache_mounts, caches) = cache_mounts(session, task, run)?;
     mounts.extend(cache_mounts);
     mounts.sort();
     mounts.dedup();
+    if prepared.sees == Sees::Tools {
+        drop_nested(&mut mounts);
+    }
     let (crate::fingerprint::action::Work::Run { argv }, mut env) =
         (&prepared.action.work, prepared.action.env.clone())
     else {
@@ -127,7 +134,7 @@ pub fn show(
         env,
         cwd: package.clone(),
         view,
-        system: session.workspace.config.system == SystemPolicy::Packages,
+        system,
         mounts,
         network: prepared.action.network,
         timeout: run.timeout,
@@ -144,6 +151,46 @@ fn can_bind(session: &Session<'_>, dir: &RelPath, listing: &Listing, run: &RunTa
     let written = run.caches.iter().any(|cache| package.join(cache).starts_with(dir))
         || all_outputs(run).iter().any(|pattern| package.join(&pattern.prefix).starts_with(dir));
     there && !written && listing.keys().any(|path| path.starts_with(dir))
+}
+
+/// Drops what one tool brings as a file and another in a directory: it is there with the directory.
+fn drop_nested(mounts: &mut Vec<Mount>) {
+    let same = |mount: &Mount| mount.host == mount.inside && mount.access == Access::ReadOnly;
+    let own: BTreeSet<PathBuf> = mounts.iter().filter(|mount| same(mount)).map(|mount| mount.inside.clone()).collect();
+    mounts.retain(|mount| !same(mount) || !mount.inside.ancestors().skip(1).any(|dir| own.contains(dir)));
+}
+
+/// Where the output trees among the tools go, and the system.
+///
+/// A cancelled wait leaves one out: the command is not started then.
+fn toolchain_mounts(session: &Session<'_>, prepared: &Prepared) -> Result<(Vec<Mount>, System), restore::RestoreError> {
+    let mut mounts = Vec::new();
+    let mut links: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
+    for tool in prepared.tools.iter().filter(|_| prepared.sees == Sees::Tools) {
+        links.extend(tool.links.clone());
+        if let Some(name) = tool.program.file_name() {
+            let name = if tool.name.contains('/') { Path::new(name) } else { Path::new(&tool.name) };
+            links.entry(Path::new(PROGRAMS_DIR).join(name)).or_insert_with(|| tool.program.clone());
+        }
+    }
+    // After all that was declared: what is declared goes before what a script asks for.
+    for (name, program) in prepared.tools.iter().flat_map(|tool| &tool.named) {
+        links.entry(Path::new(PROGRAMS_DIR).join(name)).or_insert_with(|| program.clone());
+    }
+    for tree in &prepared.toolchain.trees {
+        let Some(dir) = tree_dir(session, tree)? else { continue };
+        mounts.push(Mount { host: dir.path().to_owned(), inside: tree.inside.clone(), access: Access::ReadOnly });
+    }
+    let mut system = match prepared.sees {
+        Sees::Machine => System::Host,
+        Sees::Tools | Sees::Root => System::Nothing { links },
+    };
+    if let Some(root) = &prepared.toolchain.root
+        && let Some(dir) = tree_dir(session, root)?
+    {
+        system = System::Tree { host: dir.path().to_owned() };
+    }
+    Ok((mounts, system))
 }
 
 /// Private directories of the task, in the store, by label and worktree; with the guards that keep them from everyone else.

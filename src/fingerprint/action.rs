@@ -4,7 +4,7 @@
 //! |---|---|
 //! | argv in order, exact environment, names of secrets | label, package name, tags |
 //! | start directory, input tree (sources and dependency outputs) | checkout path, host name, user |
-//! | tool identities, system identity, platform | jobs, timestamps, retries, timeout |
+//! | tool identities, root tree or system identity, platform | jobs, timestamps, retries, timeout |
 //! | isolation, network, output declarations, caches, salts | values of secrets, scratch, on-failure |
 //! | labels and keys of services | how a service tells that it is ready |
 
@@ -52,6 +52,8 @@ pub struct Action {
     pub tools: BTreeMap<String, Digest>,
     /// Identity of the visible system; `None` where none is visible.
     pub system: Option<String>,
+    /// Tree that is the root file system, in place of the system.
+    pub root: Option<Digest>,
     /// `linux/x86_64` and the like.
     pub platform: String,
     /// Level it runs at.
@@ -82,6 +84,7 @@ impl Action {
             inputs,
             tools,
             system,
+            root,
             platform,
             isolation,
             network,
@@ -137,6 +140,10 @@ impl Action {
                 services.iter().map(|(label, key)| (label.as_bytes(), key.as_bytes().as_slice())).collect();
             sink.map(Field::Services, &services);
         }
+        // Left out rather than absent: keys of tasks without it are what they were before there was such a field.
+        if let Some(root) = root {
+            sink.one(Field::Root, Some(root.as_bytes()));
+        }
     }
 
     /// Digest and stream in one walk.
@@ -171,6 +178,7 @@ mod tests {
             inputs: Digest::of(b"inputs"),
             tools: BTreeMap::from([("cc".into(), Digest::of(b"cc"))]),
             system: Some("dpkg 00".into()),
+            root: None,
             platform: "linux/x86_64".into(),
             isolation: Level::Namespaces,
             network: Network::Loopback,
@@ -202,6 +210,8 @@ mod tests {
             ("tool identity", vary(&|a| a.tools = BTreeMap::from([("cc".into(), Digest::of(b"cc2"))]))),
             ("tool name", vary(&|a| a.tools = BTreeMap::from([("gcc".into(), Digest::of(b"cc"))]))),
             ("system", vary(&|a| a.system = None)),
+            ("root", vary(&|a| a.root = Some(Digest::of(b"tree")))),
+            ("root tree", vary(&|a| a.root = Some(Digest::of(b"other tree")))),
             ("platform", vary(&|a| a.platform = "linux/aarch64".into())),
             ("isolation", vary(&|a| a.isolation = Level::None)),
             ("network", vary(&|a| a.network = Network::Host)),

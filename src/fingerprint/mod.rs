@@ -3,6 +3,7 @@
 pub mod action;
 pub mod elf;
 pub mod explain;
+pub mod packages;
 pub mod roots;
 pub mod sink;
 pub mod system;

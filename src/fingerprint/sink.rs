@@ -47,10 +47,12 @@ pub enum Field {
     Fetch = 16,
     /// Labels and keys of services; left out where there are none.
     Services = 17,
+    /// Digest of the tree that is the root file system; not in the stream where there is none.
+    Root = 18,
 }
 
 impl Field {
-    const ALL: [Field; 17] = [
+    const ALL: [Field; 18] = [
         Field::Kind,
         Field::Command,
         Field::Env,
@@ -68,6 +70,7 @@ impl Field {
         Field::Urls,
         Field::Fetch,
         Field::Services,
+        Field::Root,
     ];
 
     /// The word in miss reasons and JSON.
@@ -90,6 +93,7 @@ impl Field {
             Field::Urls => "urls",
             Field::Fetch => "fetch",
             Field::Services => "service",
+            Field::Root => "root",
         }
     }
 

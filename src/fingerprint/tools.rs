@@ -11,8 +11,10 @@ use std::sync::Arc;
 use crate::base::digest::Digest;
 use crate::base::encode::Encoder;
 use crate::fingerprint::elf;
+use crate::fingerprint::packages::Packages;
 use crate::fingerprint::roots::{Crowds, RootError, installation_root, is_system};
-use crate::fs::ops;
+use crate::fs::ops::{self, Kind};
+use crate::fs::walk;
 use crate::sandbox::spec::{Access, Mount};
 
 /// Where names are looked up.
@@ -30,6 +32,8 @@ pub struct ToolContext {
     pub overrides: BTreeMap<String, String>,
     /// Directories of many installations.
     pub crowds: Arc<Crowds>,
+    /// With `system = "tools"`: where the directories are looked up that come with a program of the system.
+    pub alone: Option<Arc<Packages>>,
 }
 
 /// A resolved tool.
@@ -45,6 +49,10 @@ pub struct Tool {
     pub mounts: Vec<Mount>,
     /// The files it consists of, and the directories it brings as a whole; in order.
     pub paths: Vec<PathBuf>,
+    /// With `system = "tools"`: every link on the way to one of the files, with its target.
+    pub links: BTreeMap<PathBuf, PathBuf>,
+    /// Programs that its scripts name through `env`, which looks them up on `PATH`.
+    pub named: BTreeMap<String, PathBuf>,
 }
 
 /// Why a tool cannot be used.
@@ -106,6 +114,25 @@ const SHEBANG_BYTES_MAX: usize = 256;
 /// Links followed and interpreters chained at most.
 const CHAIN_MAX: usize = 16;
 
+/// Links on the way to one file at most, as many as the kernel follows.
+const LINKS_MAX: usize = 40;
+
+/// The name in keys of what [`system_libraries`] gives.
+pub const SYSTEM_LIBRARIES: &str = "system libraries";
+
+/// The C library's own parts and the runtime of compilers.
+const LIBRARIES: [&str; 9] = [
+    "ld-linux-x86-64.so.2",
+    "libc.so.6",
+    "libdl.so.2",
+    "libgcc_s.so.1",
+    "libm.so.6",
+    "libpthread.so.0",
+    "libresolv.so.2",
+    "librt.so.1",
+    "libstdc++.so.6",
+];
+
 /// The file a name or path stands for, links and shims not seen through. Cost: one `stat` per directory of the `PATH`.
 pub fn locate(name: &str, context: &ToolContext) -> Option<PathBuf> {
     Closure::new(name, context).find(name).ok()
@@ -118,9 +145,36 @@ pub fn resolve(
     digest: &DigestFiles<'_>,
     root_digest: &DigestRoot<'_>,
 ) -> Result<Tool, ToolError> {
-    let unreadable = |error: ops::FsError| ToolError::Unreadable { name: name.to_owned(), cause: error.to_string() };
     let mut closure = Closure::new(name, context);
     let program = closure.add_program(name, 0)?;
+    closure.add_package_libraries()?;
+    finish(closure, program, digest, root_digest)
+}
+
+/// What programs that were built elsewhere load beside the C library itself, as one tool: with `system = "tools"`, the programs
+/// of an output tree have nothing else. Those of the names that are not there are left out.
+pub fn system_libraries(
+    context: &ToolContext,
+    digest: &DigestFiles<'_>,
+    root_digest: &DigestRoot<'_>,
+) -> Result<Tool, ToolError> {
+    let mut closure = Closure::new(SYSTEM_LIBRARIES, context);
+    for library in LIBRARIES {
+        if let Some(path) = library_path(library, &elf::Dynamic::default(), Path::new("/")) {
+            closure.add_file(&path, 0)?;
+        }
+    }
+    finish(closure, PathBuf::new(), digest, root_digest)
+}
+
+fn finish(
+    closure: Closure<'_>,
+    program: PathBuf,
+    digest: &DigestFiles<'_>,
+    root_digest: &DigestRoot<'_>,
+) -> Result<Tool, ToolError> {
+    let name = closure.name;
+    let unreadable = |error: ops::FsError| ToolError::Unreadable { name: name.to_owned(), cause: error.to_string() };
     let mut encoder = Encoder::new();
     encoder.u64(closure.roots.len() as u64);
     for root in closure.roots.keys() {
@@ -137,15 +191,21 @@ pub fn resolve(
         let (digest, executable) = digest.map_err(unreadable)?;
         encoder.bytes(path.as_os_str().as_encoded_bytes()).u8(u8::from(executable)).digest(&digest);
     }
-    let consists = closure.roots.keys().cloned().chain(paths).collect();
-    let mounts = closure
-        .roots
-        .into_iter()
-        .filter(|(root, _)| !is_system(root))
-        .map(|(root, ())| Mount { host: root.clone(), inside: root, access: Access::ReadOnly })
-        .collect();
+    let consists: Vec<PathBuf> = closure.roots.keys().cloned().chain(paths).collect();
+    let alone = closure.context.alone.is_some();
+    let shown = consists.iter().filter(|path| alone || (closure.roots.contains_key(*path) && !is_system(path)));
+    let mounts =
+        shown.map(|path| Mount { host: path.clone(), inside: path.clone(), access: Access::ReadOnly }).collect();
     let identity = Digest::derived("drystone 2026-11 tool v1", encoder.as_slice());
-    Ok(Tool { name: name.to_owned(), program, identity, mounts, paths: consists })
+    Ok(Tool {
+        name: name.to_owned(),
+        program,
+        identity,
+        mounts,
+        paths: consists,
+        links: closure.links,
+        named: closure.named,
+    })
 }
 
 struct Closure<'a> {
@@ -153,11 +213,14 @@ struct Closure<'a> {
     context: &'a ToolContext,
     files: BTreeMap<PathBuf, ()>,
     roots: BTreeMap<PathBuf, ()>,
+    links: BTreeMap<PathBuf, PathBuf>,
+    named: BTreeMap<String, PathBuf>,
 }
 
 impl<'a> Closure<'a> {
     fn new(name: &'a str, context: &'a ToolContext) -> Self {
-        Self { name, context, files: BTreeMap::new(), roots: BTreeMap::new() }
+        let (files, roots, links, named) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { name, context, files, roots, links, named }
     }
 
     fn unreadable(&self, error: &ops::FsError) -> ToolError {
@@ -172,6 +235,7 @@ impl<'a> Closure<'a> {
             None => found,
         };
         self.add_file(&program, depth)?;
+        self.add_package(&program);
         Ok(program)
     }
 
@@ -297,6 +361,7 @@ impl<'a> Closure<'a> {
             let cause = format!("{} has more than {CHAIN_MAX} interpreters", path.display());
             return Err(ToolError::Unreadable { name: self.name.to_owned(), cause });
         }
+        self.note_links(path);
         let mut hop = path.to_owned();
         for _ in 0..CHAIN_MAX {
             self.add_root(&hop);
@@ -333,12 +398,100 @@ impl<'a> Closure<'a> {
         let mut words = line.split_whitespace();
         let Some(interpreter) = words.next() else { return Ok(()) };
         self.add_file(Path::new(interpreter), depth + 1)?;
+        self.add_package(Path::new(interpreter));
         if Path::new(interpreter).file_name().is_some_and(|name| name == "env")
             && let Some(program) = words.find(|word| !word.starts_with('-') && !word.contains('='))
         {
-            self.add_program(program, depth + 1)?;
+            let found = self.add_program(program, depth + 1)?;
+            self.named.insert(program.to_owned(), found);
         }
         Ok(())
+    }
+
+    /// Notes every link on the way to a file: where only the tool itself is visible, programs must find it by its usual names.
+    fn note_links(&mut self, path: &Path) {
+        if self.context.alone.is_none() {
+            return;
+        }
+        let mut left: Vec<PathBuf> = vec![path.to_owned()];
+        let mut here = PathBuf::from("/");
+        let mut links = 0;
+        while let Some(part) = left.pop() {
+            let mut parts = part.components();
+            let Some(first) = parts.next() else { continue };
+            left.push(parts.as_path().to_owned());
+            match first {
+                Component::RootDir => here = PathBuf::from("/"),
+                Component::ParentDir => drop(here.pop()),
+                Component::CurDir | Component::Prefix(_) => {}
+                Component::Normal(name) => {
+                    here.push(name);
+                    if let Ok(target) = ops::read_link(&here) {
+                        links += 1;
+                        if links > LINKS_MAX {
+                            return;
+                        }
+                        self.links.insert(here.clone(), target.clone());
+                        here.pop();
+                        left.push(target);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds the directories that come with a program of the system, by each of its names.
+    fn add_package(&mut self, program: &Path) {
+        let Some(packages) = &self.context.alone else { return };
+        let mut hop = program.to_owned();
+        for _ in 0..CHAIN_MAX {
+            if is_system(&hop) {
+                // A path through `/bin` is listed as one through `/usr/bin`, where the one is a link to the other.
+                let dir = hop.parent().and_then(|dir| ops::canonical(dir).ok());
+                let plain = dir.zip(hop.file_name()).map_or_else(|| hop.clone(), |(dir, name)| dir.join(name));
+                let there = packages
+                    .directories(&plain)
+                    .into_iter()
+                    .filter(|dir| ops::metadata(dir).is_ok_and(|meta| meta.is_dir()));
+                self.roots.extend(there.map(|dir| (dir, ())));
+            }
+            match ops::read_link(&hop) {
+                Ok(next) => hop = beyond(&hop, &next),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Adds the libraries of what lies in the directories that came with programs of the system.
+    fn add_package_libraries(&mut self) -> Result<(), ToolError> {
+        let roots: Vec<PathBuf> = self.roots.keys().filter(|root| is_system(root)).cloned().collect();
+        if self.context.alone.is_none() {
+            return Ok(());
+        }
+        for root in roots {
+            let found = walk::survey_all(&root, &|_| false)
+                .map_err(|error| ToolError::Unreadable { name: self.name.to_owned(), cause: error.to_string() })?;
+            for found in found.found.into_iter().filter(|found| found.kind == Kind::File) {
+                let path = root.join(found.path.as_str());
+                let may_load = found.path.file_name().contains(".so")
+                    || ops::metadata(&path)
+                        .is_ok_and(|meta| std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o111 != 0);
+                if may_load {
+                    self.add_libraries(&path)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add_libraries(&mut self, path: &Path) -> Result<(), ToolError> {
+        let Ok(file) = ops::open(path) else { return Ok(()) };
+        let read_at = |offset: u64, length: usize| ops::read_at(&file, offset, length).ok();
+        let Some(dynamic) = elf::dynamic(&read_at) else { return Ok(()) };
+        let interpreter = dynamic.interpreter.iter().map(PathBuf::from).filter(|path| ops::exists(path));
+        let libraries = dynamic.needed.iter().filter_map(|library| library_path(library, &dynamic, path));
+        let all: Vec<PathBuf> = interpreter.chain(libraries).collect();
+        all.iter().try_for_each(|path| self.add_file(path, 1))
     }
 
     /// Adds what must be mounted (or at least digested) as a whole for the file at `path` to work.
@@ -423,6 +576,7 @@ mod tests {
             root: dir.to_owned(),
             overrides: BTreeMap::new(),
             crowds: Arc::default(),
+            alone: None,
         }
     }
 

@@ -18,9 +18,36 @@ use crate::workspace::model::Workspace;
 /// Unknown names for which a near one is looked up; beyond that the message has to do.
 const SUGGESTIONS_MAX: usize = 100;
 
+/// What a task needs another for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Purpose {
+    /// Its outputs appear in the workspace (`needs`).
+    Outputs,
+    /// Its output tree is a tool (`tools`).
+    Tool,
+    /// Its output tree is the root file system (`root`).
+    Root,
+    /// It is up while the task runs (`services`).
+    Service,
+}
+
+impl Purpose {
+    /// The word in exports.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Purpose::Outputs => "outputs",
+            Purpose::Tool => "tool",
+            Purpose::Root => "root",
+            Purpose::Service => "service",
+        }
+    }
+}
+
 /// One task needs another.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Edge {
+    /// What for.
+    pub purpose: Purpose,
     /// Whether only the dependency's `interface` outputs are seen.
     pub interface_only: bool,
     /// Where the need is written.
@@ -92,12 +119,12 @@ fn topological(graph: &DiGraph<TaskId, Edge>) -> Vec<TaskId> {
 }
 
 impl TaskGraph {
-    /// What a task needs, each once, in the order written.
+    /// What a task needs, each once for each purpose: `needs`, then `tools`, then `root`, in the order written.
     pub fn dependencies(&self, id: TaskId) -> impl Iterator<Item = (TaskId, &Edge)> {
         self.graph.edges(node_of(id)).map(|edge| (self.graph[edge.target()], edge.weight()))
     }
 
-    /// The tasks that need a task, each once.
+    /// The tasks that need a task, each once for each purpose.
     pub fn dependants(&self, id: TaskId) -> impl Iterator<Item = (TaskId, &Edge)> {
         let edges = self.graph.edges_directed(node_of(id), Direction::Incoming);
         edges.map(|edge| (self.graph[edge.source()], edge.weight()))
@@ -182,11 +209,12 @@ impl<'w> Resolver<'w> {
                 if need.interface_only && !workspace.tasks[to].kind.is_service() {
                     self.check_interface(need, to);
                 }
-                let edge = Edge { interface_only: need.interface_only, place: need.place.clone() };
                 if workspace.tasks[to].kind.is_service() {
                     self.refuse_service(need, to);
                     continue;
                 }
+                let purpose = Purpose::Outputs;
+                let edge = Edge { purpose, interface_only: need.interface_only, place: need.place.clone() };
                 match position.get(&to) {
                     None => {
                         position.insert(to, edges.len());
@@ -197,8 +225,19 @@ impl<'w> Resolver<'w> {
                 }
             }
         }
+        if let Some(run) = workspace.tasks[id].kind.command() {
+            for need in &run.tool_trees {
+                let known =
+                    |to: TaskId| edges.iter().any(|(other, edge)| *other == to && edge.purpose == Purpose::Tool);
+                if let Some(edge) = self.tree(id, need, Purpose::Tool).filter(|(to, _)| !known(*to)) {
+                    edges.push(edge);
+                }
+            }
+            edges.extend(run.root.iter().filter_map(|need| self.tree(id, need, Purpose::Root)));
+        }
         for used in &workspace.tasks[id].services {
-            edges.extend(self.service(used).map(|to| (to, Edge { interface_only: false, place: used.place.clone() })));
+            let edge = |to| (to, Edge { purpose: Purpose::Service, interface_only: false, place: used.place.clone() });
+            edges.extend(self.service(used).map(edge));
         }
         edges
     }
@@ -243,6 +282,45 @@ impl<'w> Resolver<'w> {
                 .at(&task.place, "declared here")
                 .help("a service has no outputs and does not end: name it under `services`"),
         );
+    }
+
+    /// The edge to the one task whose output tree is used as a whole.
+    fn tree(&mut self, from: TaskId, need: &Need, purpose: Purpose) -> Option<(TaskId, Edge)> {
+        let tasks = self.resolve(from, need);
+        let workspace = self.workspace;
+        let what = match purpose {
+            Purpose::Root => "the root file system",
+            Purpose::Outputs | Purpose::Tool | Purpose::Service => "a tool",
+        };
+        let (first, more) = tasks.split_first()?;
+        let task = &workspace.tasks[*first];
+        if !more.is_empty() {
+            let known: Vec<String> =
+                tasks.iter().take(8).map(|id| format!("`{}`", workspace.tasks[*id].label)).collect();
+            let message =
+                format!("`//{}:{}` stands for {} tasks", task.label.package.as_str(), task.label.name, tasks.len());
+            self.tell(
+                Diagnostic::error(message)
+                    .at(&need.place, format!("{what} is one"))
+                    .help(format!("name one of {}", known.join(", "))),
+            );
+            return None;
+        }
+        let has_outputs = match &task.kind {
+            TaskKind::Run(run) => !run.outputs.is_empty(),
+            TaskKind::Fetch(_) => true,
+            TaskKind::Service(_) => false,
+        };
+        if !has_outputs {
+            self.tell(
+                Diagnostic::error(format!("`{}` has no outputs, so it cannot be {what}", task.label))
+                    .at(&need.place, "needed here")
+                    .at(&task.place, "declared here")
+                    .help("give it `outputs`, or name the task that makes the files"),
+            );
+            return None;
+        }
+        Some((*first, Edge { purpose, interface_only: false, place: need.place.clone() }))
     }
 
     fn resolve(&mut self, from: TaskId, need: &Need) -> Vec<TaskId> {
@@ -392,6 +470,47 @@ mod tests {
         check("^dev:build", &["//e2e:build"]);
         check("^dev:lint", &[]);
         check("//core:build", &["//core:build"]);
+    }
+
+    #[test]
+    fn tools_and_roots_are_edges_of_their_own() {
+        let workspace = Fixture::new()
+            .task("node")
+            .outputs(&["node"])
+            .task("x")
+            .needs(&["//:node"])
+            .tool_trees(&["//:node", ":node"])
+            .root("//:node")
+            .build();
+        let graph = build(&workspace).expect("a graph");
+        let x = workspace.tasks.ids().find(|id| workspace.tasks[*id].label.name == "x").expect("a task");
+        let purposes: Vec<Purpose> = graph.dependencies(x).map(|(_, edge)| edge.purpose).collect();
+        assert_eq!(purposes, [Purpose::Outputs, Purpose::Tool, Purpose::Root]);
+        assert_eq!(graph.topological().len(), 2);
+    }
+
+    #[test]
+    fn what_cannot_be_a_tool_or_a_root_is_told_with_its_place() {
+        let told = |fixture: Fixture, expect: &[&str]| assert_eq!(problems(fixture), expect);
+        let base = || Fixture::new().task("node").outputs(&["node"]).task("bare");
+        told(
+            base().task("x").tool_trees(&["//:nod"]).root("//nowhere:node"),
+            &["no task `//:nod` | did you mean `//:node`?", "no package `//nowhere` | "],
+        );
+        told(
+            base().task("x").tool_trees(&[":bare"]),
+            &[
+                "`//:bare` has no outputs, so it cannot be a tool | give it `outputs`, or name the task that makes the files",
+            ],
+        );
+        let two = base().task("m").matrix("v", "1").outputs(&["m"]).task("m").matrix("v", "2").outputs(&["m"]);
+        told(two.task("x").tool_trees(&[":m"]), &["`//:m` stands for 2 tasks | name one of `//:m[v=1]`, `//:m[v=2]`"]);
+        told(
+            base().task("x").outputs(&["x"]).tool_trees(&[":y"]).task("y").outputs(&["y"]).root(":x"),
+            &[
+                "tasks need each other in a circle: //:x → //:y → //:x | remove one of these needs, or split a task in two",
+            ],
+        );
     }
 
     #[test]

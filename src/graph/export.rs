@@ -63,7 +63,8 @@ pub fn mermaid(workspace: &Workspace, graph: &TaskGraph, tasks: &[TaskId]) -> St
     text
 }
 
-/// JSON: `nodes` with `label`, `kind`, `package` and `tags`; `edges` with `from`, `to` and `interface`.
+/// JSON: `nodes` with `label`, `kind`, `package` and `tags`; `edges` with `from`, `to`, `interface` and `for`: `outputs`, `tool`,
+/// `root` or `service`.
 pub fn json(workspace: &Workspace, graph: &TaskGraph, tasks: &[TaskId]) -> String {
     let part = Part::of(graph, tasks);
     let label = |id: TaskId| workspace.tasks[id].label.to_string();
@@ -79,7 +80,10 @@ pub fn json(workspace: &Workspace, graph: &TaskGraph, tasks: &[TaskId]) -> Strin
     let edges: Vec<Value> = part
         .edges
         .iter()
-        .map(|(from, to, edge)| json!({ "from": label(*from), "to": label(*to), "interface": edge.interface_only }))
+        .map(|(from, to, edge)| {
+            let purpose = edge.purpose.word();
+            json!({ "from": label(*from), "to": label(*to), "interface": edge.interface_only, "for": purpose })
+        })
         .collect();
     let mut text = String::new();
     writeln!(text, "{:#}", json!({ "nodes": nodes, "edges": edges })).expect("a String takes everything");
@@ -128,7 +132,10 @@ mod tests {
     fn json_has_nodes_and_edges() {
         let value: Value = serde_json::from_str(&exported(json)).expect("JSON");
         assert_eq!(value["nodes"][0], json!({ "label": "//a:x", "kind": "run", "package": "//a", "tags": ["slow"] }));
-        assert_eq!(value["edges"][0], json!({ "from": "//b \"q\":y", "to": "//a:x", "interface": true }));
+        assert_eq!(
+            value["edges"][0],
+            json!({ "from": "//b \"q\":y", "to": "//a:x", "interface": true, "for": "outputs" })
+        );
         assert_eq!(
             (value["nodes"].as_array().map(Vec::len), value["edges"].as_array().map(Vec::len)),
             (Some(3), Some(2))

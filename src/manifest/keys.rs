@@ -12,7 +12,7 @@ use crate::manifest::schema;
 const LATER_SECTIONS: [&str; 4] = ["gate", "image", "input", "pipeline"];
 
 /// Keys of tasks of later versions.
-const LATER_TASK_KEYS: [&str; 2] = ["root", "split"];
+const LATER_TASK_KEYS: [&str; 1] = ["split"];
 
 /// A table listing all its keys in an error is of use up to this many.
 const LISTED_KEYS_MAX: usize = 12;

@@ -118,7 +118,7 @@ pub struct ServiceUse {
     pub service: String,
 }
 
-/// One entry of `needs`.
+/// One entry of `needs`, or a task that `tools` or `root` names.
 #[derive(Clone, Debug)]
 pub struct Need {
     /// Where it is written.
@@ -176,8 +176,12 @@ pub struct RunTask {
     pub pass_env: Vec<String>,
     /// `secret-env`.
     pub secret_env: Vec<String>,
-    /// `tools`.
+    /// Programs of the machine among `tools`.
     pub tools: Vec<Placed<String>>,
+    /// Tasks among `tools`, in the order written: their output trees are tools.
+    pub tool_trees: Vec<Need>,
+    /// `root`: the task whose output tree takes the place of the machine's system.
+    pub root: Option<Need>,
     /// `network`.
     pub network: bool,
     /// `isolation`.

@@ -50,7 +50,7 @@ pub struct WorkspaceTable {
     /// Branch that `--affected` compares with.
     #[schemars(extend("default" = "main"))]
     pub default_branch: Option<At<String>>,
-    /// What of the machine a task sees beside its inputs.
+    /// What of the machine a task sees beside its inputs. A task with a `root` sees that instead.
     #[schemars(extend("default" = "packages"))]
     pub system: Option<At<SystemWord>>,
     /// Enters the key of every task: change it to start afresh.
@@ -81,7 +81,12 @@ pub enum EcosystemWord {
 pub enum SystemWord {
     /// `/usr` and what belongs to it, keyed as a whole by the package database.
     Packages,
-    /// Declared tools only, so that unlike machines share results.
+    /// Declared tools only, so that unlike machines share results. Visible are, at their own paths, the file of each tool, its
+    /// interpreter, the libraries that the loader finds, its installation outside of `/usr`, and of a program of a distribution with dpkg
+    /// the directories of the packages built from the same source. `PATH` holds the declared tools, what their scripts name
+    /// through `env`, and `sh`, which every task has. Not visible, and so to be declared, fetched, or given with `root`: programs that a
+    /// tool starts (the `as` and `ld` of `gcc`), libraries it opens by itself or that only `/etc/ld.so.conf` leads to, headers, certificates, settings
+    /// in `/etc`, and on other distributions all data of a tool in `/usr`.
     Tools,
 }
 
@@ -175,9 +180,17 @@ pub struct TaskTable {
     /// Environment variables whose value comes from outside, is not part of the key, and is never logged or stored: a result
     /// whose outputs hold it is not kept.
     pub secret_env: Option<Vec<At<String>>>,
-    /// Programs it runs: names resolved on `PATH`, whose identity is part of the key; or fetch tasks such as `"//:node"`. The
-    /// program of a `run` array is always one.
+    /// Programs it runs: names resolved on `PATH`, whose identity is part of the key; or tasks such as `"//:node"`, fetched or
+    /// run, whose outputs are a tool and are part of the key. Such a tree is mounted read-only at `/tools/node` (`/tools/PACKAGE+node`
+    /// for a task of another package than the root's), beginning at the directory that all its outputs lie in; its `bin`, or itself if
+    /// it has none, comes first in `PATH`, in the order written. The program of a `run` array is always a tool.
     pub tools: Option<Vec<At<String>>>,
+    /// The task whose output tree is the root file system, such as `"//:debian"`: `/usr`, `/bin`, `/etc` and all else come from it,
+    /// read-only, and nothing of the machine's system is visible. Names in `tools` are looked up in it. `/dev`, `/proc`, `/tmp`,
+    /// `/tools`, `/workspace` and `passwd`, `group`, `hosts` and `nsswitch.conf` of `/etc` are always drystone's own; all files belong to
+    /// the one user there is, whoever owns them in an archive. Only at the `namespaces` level. An unpacked archive, or a directory
+    /// that a task makes; not an image in the OCI layout.
+    pub root: Option<At<String>>,
     /// Whether it may use the network.
     #[schemars(extend("default" = false))]
     pub network: Option<At<bool>>,
@@ -279,6 +292,7 @@ pub struct FetchTable {
     /// BLAKE3 of the file, 64 hexadecimal digits.
     pub blake3: Option<At<String>>,
     /// Whether it is unpacked: `true` and `"auto"` go by the ending, `.tar`, `.tar.gz`, `.tgz`, `.tar.xz`, `.tar.zst` or `.zip`.
+    /// Devices in a top directory `dev` are left out, any others refused; owners and set-user-id bits are not kept.
     #[schemars(extend("default" = false))]
     pub unpack: Option<At<UnpackText>>,
     /// Leading directories dropped when unpacking.
@@ -320,6 +334,8 @@ pub struct ServiceTable {
     pub secret_env: Option<Vec<At<String>>>,
     /// Programs it runs, as those of a task.
     pub tools: Option<Vec<At<String>>>,
+    /// What it runs in instead of the machine's system, as for a task.
+    pub root: Option<At<String>>,
     /// Whether it may use the network. Whoever uses it must say the same.
     #[schemars(extend("default" = false))]
     pub network: Option<At<bool>>,

@@ -48,13 +48,16 @@ impl Lowering<'_, '_> {
         let mut on_failure = self.own_items(|table| table.on_failure.as_ref(), "`on-failure` pattern");
         on_failure.items.extend(reports.items.iter().cloned());
         let (env, pass_env, secret_env) = self.variables();
+        let (tools, tool_trees) = self.tools();
         let task = RunTask {
             inputs: self.inputs(),
             outputs,
             env,
             pass_env,
             secret_env,
-            tools: self.tools(),
+            tools,
+            tool_trees,
+            root: self.root(),
             network: self.layers.first(|table| table.network.as_ref()).is_some_and(|(network, _)| network.value),
             isolation: self.isolation(),
             timeout: self.timeout(),
@@ -254,18 +257,47 @@ impl Lowering<'_, '_> {
         true
     }
 
-    /// `tools`: program names, or labels made absolute.
-    fn tools(&mut self) -> Vec<Placed<String>> {
-        let mut all = Vec::new();
+    /// `tools`: program names, and tasks.
+    fn tools(&mut self) -> (Vec<Placed<String>>, Vec<Need>) {
+        let (mut programs, mut trees) = (Vec::new(), Vec::new());
         for (text, written) in self.strings(|table| table.tools.as_ref()) {
-            match tool(&text, self.names.package_dir) {
-                Ok(tool) => all.push(Placed::new(tool, written.place())),
-                Err(error) => {
-                    self.problems.push(Diagnostic::error(error.message).at(&written.place(), "").help(error.help));
-                }
+            let place = written.place();
+            if text.starts_with("//") || text.starts_with(':') {
+                trees.extend(self.one_task(&text, &place, "tool"));
+            } else if text.is_empty() || text.contains(['/', ':', ' ']) {
+                self.problems.push(
+                    Diagnostic::error(format!("`{}` is not a tool", text.escape_debug()))
+                        .at(&place, "")
+                        .help("name a program as it is on `PATH`, `node`, or a task that makes it, `//:node`"),
+                );
+            } else {
+                programs.push(Placed::new(text, place));
             }
         }
-        all
+        (programs, trees)
+    }
+
+    fn root(&mut self) -> Option<Need> {
+        let (root, origin) = self.layers.first(|table| table.root.as_ref())?;
+        let place = origin.of(root);
+        let text = self.plain(root, origin)?;
+        self.one_task(&text, &place, "root file system")
+    }
+
+    /// A task by its label; `None` after reporting that it is none.
+    fn one_task(&mut self, text: &str, place: &Place, what: &str) -> Option<Need> {
+        let (message, help) = match needs::parse(text, self.names.package_dir) {
+            Ok((which @ Which::Task { .. }, false)) => {
+                return Some(Need { place: place.clone(), which, interface_only: false });
+            }
+            Ok(_) => (
+                format!("`{text}` is not a {what}"),
+                "name one task, `//:node`, without `^` and without `#interface`".to_owned(),
+            ),
+            Err(error) => (error.message, error.help),
+        };
+        self.problems.push(Diagnostic::error(message).at(place, "").help(help));
+        None
     }
 
     fn isolation(&self) -> IsolationRequest {
@@ -376,26 +408,4 @@ pub(crate) fn check_tag(tag: &str, written: Written<'_>, problems: &mut Problems
         );
     }
     good
-}
-
-fn tool(text: &str, here: &RelPath) -> Result<String, needs::NeedError> {
-    if !text.starts_with("//") && !text.starts_with(':') {
-        return if text.is_empty() || text.contains(['/', ':', ' ']) {
-            Err(needs::NeedError {
-                message: format!("`{}` is not a tool", text.escape_debug()),
-                help: "name a program as it is on `PATH`, `node`, or a fetch task, `//:node`".to_owned(),
-            })
-        } else {
-            Ok(text.to_owned())
-        };
-    }
-    match needs::parse(text, here)? {
-        (Which::Task { package, task, matrix }, false) if matrix.is_empty() => {
-            Ok(format!("//{}:{task}", package.as_str()))
-        }
-        _ => Err(needs::NeedError {
-            message: format!("`{text}` is not a tool"),
-            help: "a fetch task is named without matrix values and without `#interface`".to_owned(),
-        }),
-    }
 }

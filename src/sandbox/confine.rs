@@ -17,7 +17,7 @@ use crate::fs::ops::{self, Kind};
 use crate::sandbox::kernel;
 use crate::sandbox::namespaces::{DEVICES, NETWORK_ETC, SYSTEM_ETC};
 use crate::sandbox::plain;
-use crate::sandbox::spec::{Access, Network, SandboxSpec};
+use crate::sandbox::spec::{Access, Network, SandboxSpec, System};
 use crate::sandbox::wire::Failure;
 
 /// The oldest Landlock that keeps a file from being cut short (Linux 6.2); what later ones forbid as well is taken where it is there.
@@ -32,7 +32,7 @@ pub fn enter(spec: &SandboxSpec) -> Result<(), Failure> {
     let mut rules = ruleset()?;
     let read = AccessFs::from_read(KNOWN);
     let all = AccessFs::from_all(KNOWN);
-    if spec.system {
+    if spec.system == System::Host {
         for path in system() {
             rules = allow(rules, &path, read)?;
         }

@@ -60,6 +60,9 @@ pub fn main(job: Job) -> ! {
             return Ok((Report::Ended { status, usage: usage::Usage::default() }, built.workspace));
         }
         let mut checking = Checking::new(checks, &built.command);
+        // What it starts runs as the same user: nothing of it shows below `/proc/1`, and nobody may trace it.
+        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+            .map_err(|error| Failure::new("closing itself to the command", error))?;
         let report = match start::start(built.command, stdout, stderr)? {
             Started::Running(main) => {
                 let status = watch(&tree, main, &mut checking, control.as_fd(), lifeline.as_fd());

@@ -17,6 +17,7 @@ mod plain;
 pub mod pod;
 pub mod probe;
 mod refusal;
+mod rootfs;
 pub mod spec;
 mod start;
 mod tree;

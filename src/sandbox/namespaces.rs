@@ -17,7 +17,8 @@ use rustix::mount::{MountFlags, MountPropagationFlags, OpenTreeFlags, UnmountFla
 use crate::fs::link;
 use crate::fs::ops;
 use crate::sandbox::kernel::{self, Attributes, Reach};
-use crate::sandbox::spec::{Access, HOST_NAME, Mount, Network, SandboxSpec, View, WORKSPACE_DIR};
+use crate::sandbox::rootfs;
+use crate::sandbox::spec::{Access, HOST_NAME, Mount, Network, SandboxSpec, System, View, WORKSPACE_DIR};
 use crate::sandbox::start::{Built, Command};
 use crate::sandbox::wire::{Failure, Owner};
 
@@ -25,7 +26,7 @@ use crate::sandbox::wire::{Failure, Owner};
 const ID: u32 = 1000;
 
 /// The small files of `/etc`: the same on every machine.
-const ETC: [(&str, &str); 4] = [
+pub(super) const ETC: [(&str, &str); 4] = [
     ("etc/passwd", "drystone:x:1000:1000::/homeless:/bin/sh\nnobody:x:65534:65534::/homeless:/usr/sbin/nologin\n"),
     ("etc/group", "drystone:x:1000:\nnogroup:x:65534:\n"),
     ("etc/hosts", "127.0.0.1 localhost drystone\n::1 localhost\n"),
@@ -54,6 +55,8 @@ const WRITABLE: [&str; 3] = ["workspace", "tmp", "dev/shm"];
 
 /// Builds everything and enters it. The init's namespaces must be new and its own.
 pub fn build(spec: &SandboxSpec, owner: Owner) -> Result<Built, Failure> {
+    // Directories have the modes that are asked for, whatever the engine was started with.
+    rustix::process::umask(Mode::from_raw_mode(0o022));
     map_ids(owner)?;
     name_host()?;
     if spec.network == Network::Loopback {
@@ -62,19 +65,24 @@ pub fn build(spec: &SandboxSpec, owner: Owner) -> Result<Built, Failure> {
     // Only paths below the new root are relative from here on.
     enter_new_root(&spec.stage)?;
     let workspace = lay_foundation()?;
-    if spec.system {
-        mount_system()?;
+    match &spec.system {
+        System::Host => mount_system()?,
+        System::Tree { host } => rootfs::show_tree(host)?,
+        System::Nothing { .. } => {}
     }
     write_etc(spec)?;
     let (outside, inside): (Vec<_>, Vec<_>) =
         spec.mounts.iter().partition(|mount| !mount.inside.starts_with(WORKSPACE_DIR));
     let writable = mount_outside(&outside, spec)?;
+    if let System::Nothing { links } = &spec.system {
+        rootfs::make_links(links, &spec.mounts)?;
+    }
     build_workspace(spec, &inside)?;
     seal()?;
     for mount in inside.iter().copied().chain(writable) {
         bind_mount(mount)?;
     }
-    mount_fs("proc", "proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)?;
+    mount_proc()?;
     leave_old_root()?;
     rustix::thread::set_no_new_privs(true).map_err(|error| Failure::new("giving up privileges", error))?;
     let cwd = Path::new(WORKSPACE_DIR).join(spec.cwd.as_str());
@@ -178,9 +186,13 @@ fn write_etc(spec: &SandboxSpec) -> Result<(), Failure> {
         ops::write(Path::new(path), text.as_bytes())
             .map_err(|error| Failure::new(format!("writing /{path}"), error.cause))?;
     }
-    let system = SYSTEM_ETC.iter().filter(|_| spec.system);
-    let network = NETWORK_ETC.iter().filter(|_| spec.network == Network::Host);
-    for path in system.chain(network) {
+    let system: &[&str] = if spec.system == System::Host { &SYSTEM_ETC } else { &[] };
+    let network: &[&str] = match (spec.network, &spec.system) {
+        (Network::Loopback | Network::Pod, _) => &[],
+        (Network::Host, System::Tree { .. }) => &rootfs::NETWORK_ETC,
+        (Network::Host, System::Host | System::Nothing { .. }) => &NETWORK_ETC,
+    };
+    for path in system.iter().chain(network) {
         let (host, inside) = (Path::new("/").join(path), Path::new(path));
         match ops::metadata(&host) {
             Ok(meta) if meta.is_dir() => {
@@ -202,7 +214,7 @@ fn mount_outside<'a>(mounts: &[&'a Mount], spec: &SandboxSpec) -> Result<Vec<&'a
     let mut writable = Vec::new();
     for mount in sorted {
         let inside = relative(mount)?;
-        let in_system = spec.system && inside.starts_with("usr") && !inside.starts_with("usr/local");
+        let in_system = spec.system == System::Host && inside.starts_with("usr") && !inside.starts_with("usr/local");
         if in_system && mount.host == mount.inside && mount.access == Access::ReadOnly {
             // Visible there already.
             continue;
@@ -295,6 +307,33 @@ fn seal() -> Result<(), Failure> {
     Ok(())
 }
 
+/// Settings and controls of the whole machine: whoever is root on the host may write them from any namespace.
+const PROC_READ_ONLY: [&str; 5] = ["proc/sys", "proc/sysrq-trigger", "proc/irq", "proc/bus", "proc/fs"];
+
+/// What tells of the machine what no program needs, or gives its memory and keys away.
+const PROC_HIDDEN: [&str; 7] = [
+    "proc/sys/kernel/random/boot_id",
+    "proc/kcore",
+    "proc/keys",
+    "proc/key-users",
+    "proc/kmsg",
+    "proc/timer_list",
+    "proc/sched_debug",
+];
+
+/// Shows the processes of these namespaces, and of the machine no more than may be read.
+fn mount_proc() -> Result<(), Failure> {
+    mount_fs("proc", "proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)?;
+    for place in PROC_HIDDEN.map(Path::new).into_iter().filter(|place| ops::exists(place)) {
+        rustix::mount::mount_bind("dev/null", place)
+            .map_err(|error| Failure::new(format!("hiding {}", shown(place)), error))?;
+    }
+    for place in PROC_READ_ONLY.map(Path::new).into_iter().filter(|place| ops::exists(place)) {
+        bind_dir(place, place)?;
+    }
+    Ok(())
+}
+
 /// Makes the current directory the root and lets go of the host's.
 fn leave_old_root() -> Result<(), Failure> {
     // The old root ends up on top of the new one, where it can be let go without a directory for it
@@ -305,7 +344,7 @@ fn leave_old_root() -> Result<(), Failure> {
         .map_err(|error| Failure::new("changing its root", error))
 }
 
-fn bind_dir(host: &Path, inside: &Path) -> Result<(), Failure> {
+pub(super) fn bind_dir(host: &Path, inside: &Path) -> Result<(), Failure> {
     bind_recursive(host, inside)?;
     let place = CString::new(inside.as_os_str().as_bytes()).expect("the mount before would have failed");
     kernel::change_mount(&place, Reach::Recursive, Attributes::READ_ONLY, Attributes::NONE)
@@ -318,7 +357,7 @@ fn bind_recursive(host: &Path, inside: &Path) -> Result<(), Failure> {
 }
 
 /// Shows one file. Read-only only once sealed: one call for all of them is cheaper than one for each.
-fn bind_file(host: &Path, inside: &Path) -> Result<(), Failure> {
+pub(super) fn bind_file(host: &Path, inside: &Path) -> Result<(), Failure> {
     make_file(inside)?;
     rustix::mount::mount_bind(host, inside)
         .map_err(|error| Failure::new(format!("mounting {} at {}", host.display(), shown(inside)), error))
@@ -329,19 +368,19 @@ fn make_file(path: &Path) -> Result<(), Failure> {
         .map_err(|error| Failure::new(format!("creating {}", shown(path)), error))
 }
 
-fn make_dir(path: &Path) -> Result<(), Failure> {
+pub(super) fn make_dir(path: &Path) -> Result<(), Failure> {
     rustix::fs::mkdirat(CWD, path, Mode::from_raw_mode(0o755))
         .map_err(|error| Failure::new(format!("creating {}", shown(path)), error))
 }
 
-fn make_link(target: impl AsRef<OsStr>, at: &Path) -> Result<(), Failure> {
+pub(super) fn make_link(target: impl AsRef<OsStr>, at: &Path) -> Result<(), Failure> {
     rustix::fs::symlinkat(target.as_ref(), CWD, at)
         .map_err(|error| Failure::new(format!("creating {}", shown(at)), error))
 }
 
 /// Creates a directory with its parents, component by component, never through a link: a link made by whoever wrote the view must
 /// not make us create anything on the host.
-fn make_dirs(path: &Path) -> Result<(), Failure> {
+pub(super) fn make_dirs(path: &Path) -> Result<(), Failure> {
     let failed = |error: Errno| match error {
         Errno::ROFS => {
             Failure::said(format!("creating {}", shown(path)), "it lies in a directory that is mounted whole")

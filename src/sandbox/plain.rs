@@ -6,21 +6,27 @@ use std::path::{Path, PathBuf};
 
 use crate::fs::ops::{self, FsError, Kind};
 use crate::fs::{link, walk};
-use crate::sandbox::spec::{HOME_DIR, SCRATCH_DIR, SandboxSpec, View, WORKSPACE_DIR};
+use crate::sandbox::spec::{HOME_DIR, SCRATCH_DIR, SandboxSpec, System, TOOLS_DIR, View, WORKSPACE_DIR};
 use crate::sandbox::start::{Built, Command};
 use crate::sandbox::wire::Failure;
 
 /// Where the workspace is copied to, below the stage.
 pub const COPY_DIR: &str = "workspace";
 
+/// Where output trees that are tools are copied to, below the stage.
+const TOOLS_COPY_DIR: &str = "tools";
+
 /// What below the stage is the command's alone.
-pub fn private_places(spec: &SandboxSpec) -> [PathBuf; 2] {
+pub fn private_places(spec: &SandboxSpec) -> [PathBuf; 3] {
     let Places { workspace, scratch, .. } = Places::below(&spec.stage, spec);
-    [workspace, scratch]
+    [workspace, scratch, spec.stage.join(TOOLS_COPY_DIR)]
 }
 
 /// Copies the view below the stage and translates the command to it.
 pub fn build(spec: &SandboxSpec) -> Result<Built, Failure> {
+    if matches!(spec.system, System::Tree { .. }) {
+        return Err(Failure::said("showing another root", "only the `namespaces` level can"));
+    }
     // The copies must have the modes that are asked for, whatever the engine was started with.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let places = Places::below(&spec.stage, spec);
@@ -39,6 +45,11 @@ pub fn build(spec: &SandboxSpec) -> Result<Built, Failure> {
         CopyError::Walk(error) => Failure::said("copying the view", error.to_string()),
     })?;
     link_mounts(spec, &places)?;
+    for (inside, place) in &places.moved {
+        let host = spec.mounts.iter().find(|mount| mount.inside == *inside).map(|mount| &mount.host);
+        copy_dir(host.expect("it was taken from there"), place)
+            .map_err(|error| Failure::said(format!("copying {}", inside.display()), error.to_string()))?;
+    }
     let mut argv = spec.argv.clone();
     if let Some(program) = argv.first_mut() {
         *program = places.translate_path(program);
@@ -101,7 +112,7 @@ fn link_mounts(spec: &SandboxSpec, places: &Places) -> Result<(), Failure> {
                     .and_then(|()| ops::symlink(target, &place))
                     .map_err(|error| Failure::new(step(), error.cause))?;
             }
-            Err(_) if mount.inside == mount.host => {}
+            Err(_) if mount.inside == mount.host || places.moved.iter().any(|(inside, _)| *inside == mount.inside) => {}
             Err(_) => return Err(Failure::said(step(), "only the `namespaces` level can show a path as another")),
         }
     }
@@ -115,6 +126,9 @@ struct Places {
     home: PathBuf,
     /// Host paths that mean themselves even if they lie beneath one of the fixed directories.
     fixed: Vec<PathBuf>,
+    /// Output trees of tasks, which have a fixed place inside: a private copy each, since nothing keeps a command from
+    /// changing them.
+    moved: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Places {
@@ -130,6 +144,13 @@ impl Places {
                 .filter(|mount| mount.inside == mount.host)
                 .map(|mount| mount.host.clone())
                 .collect(),
+            moved: spec
+                .mounts
+                .iter()
+                .filter(|mount| mount.inside != mount.host)
+                .filter_map(|mount| Some((mount, mount.inside.strip_prefix(TOOLS_DIR).ok()?)))
+                .map(|(mount, below)| (mount.inside.clone(), stage.join(TOOLS_COPY_DIR).join(below)))
+                .collect(),
         }
     }
 
@@ -139,7 +160,8 @@ impl Places {
         if name != "PATH" && !value.contains(':') {
             return self.translate_path(value);
         }
-        let parts = value.split(':').map(|part| match Path::new(part).starts_with(WORKSPACE_DIR) {
+        let ours = |part: &str| [WORKSPACE_DIR, TOOLS_DIR].iter().any(|dir| Path::new(part).starts_with(dir));
+        let parts = value.split(':').map(|part| match ours(part) {
             true => self.translate_path(part),
             false => part.to_owned(),
         });
@@ -153,7 +175,8 @@ impl Places {
             return text.to_owned();
         }
         let places = [(WORKSPACE_DIR, &self.workspace), (SCRATCH_DIR, &self.scratch), (HOME_DIR, &self.home)];
-        for (inside, place) in places {
+        let moved = self.moved.iter().map(|(inside, place)| (inside.as_path(), place));
+        for (inside, place) in places.into_iter().map(|(inside, place)| (Path::new(inside), place)).chain(moved) {
             if let Ok(below) = path.strip_prefix(inside) {
                 let place = if below.as_os_str().is_empty() { place.clone() } else { place.join(below) };
                 return place.to_string_lossy().into_owned();
@@ -178,8 +201,10 @@ mod tests {
             env: BTreeMap::new(),
             cwd: RelPath::root(),
             view: BTreeMap::new(),
-            system: true,
-            mounts: vec![Mount { host: "/tmp/node".into(), inside: "/tmp/node".into(), access: Access::ReadOnly }],
+            system: System::Host,
+            mounts: [("/tmp/node", "/tmp/node"), ("/store/deno", "/tools/deno")]
+                .map(|(host, inside)| Mount { host: host.into(), inside: inside.into(), access: Access::ReadOnly })
+                .into(),
             network: Network::Loopback,
             timeout: None,
             stage: "/s".into(),
@@ -191,6 +216,7 @@ mod tests {
         check("PYC", "/tmp/pyc", "/s/tmp/pyc");
         check("NODE", "/tmp/node/bin", "/tmp/node/bin");
         check("PATH", "/workspace/bin:/tmp/x:/usr/bin", "/s/workspace/bin:/tmp/x:/usr/bin");
+        check("PATH", "/tools/deno/bin:/tools/other:/bin", "/s/tools/deno/bin:/tools/other:/bin");
         check("OTHER", "/tmpfoo", "/tmpfoo");
         check("TEXT", "see /tmp", "see /tmp");
     }

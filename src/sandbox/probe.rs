@@ -7,7 +7,7 @@ use crate::base::path::RelPath;
 use crate::fs::ops;
 use crate::sandbox::open::Launched;
 use crate::sandbox::refusal::{Facts, explain};
-use crate::sandbox::spec::{Level, Network, SandboxError, SandboxSpec};
+use crate::sandbox::spec::{Level, Network, SandboxError, SandboxSpec, System};
 use crate::sandbox::wire::Report;
 
 pub use crate::sandbox::refusal::Refusal;
@@ -62,7 +62,7 @@ fn tried(level: Level, launcher: &Path) -> Result<(), Refusal> {
         env: BTreeMap::new(),
         cwd: RelPath::root(),
         view: BTreeMap::new(),
-        system: true,
+        system: System::Host,
         mounts: Vec::new(),
         network: Network::Loopback,
         timeout: None,

@@ -35,6 +35,8 @@ impl Level {
 
 /// Where the workspace appears inside.
 pub const WORKSPACE_DIR: &str = "/workspace";
+/// Where output trees of tasks appear as tools inside.
+pub const TOOLS_DIR: &str = "/tools";
 /// Home directory inside: does not exist, so that nothing is read from it or kept in it.
 pub const HOME_DIR: &str = "/homeless";
 /// Scratch directory inside.
@@ -95,6 +97,24 @@ pub enum Access {
     ReadWrite,
 }
 
+/// What of a system is visible beside the workspace.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum System {
+    /// `/usr`, `/bin`, `/sbin`, `/lib*` of the host, read-only.
+    Host,
+    /// Nothing but the mounts, and symbolic links by their absolute paths.
+    Nothing {
+        /// Path to target.
+        links: BTreeMap<PathBuf, PathBuf>,
+    },
+    /// What lies in this directory of the host, in place of the host's own system, read-only. What is ours anyway is not taken
+    /// from it: `/dev`, `/proc`, `/tmp`, `/workspace`, the mounts below [`TOOLS_DIR`], and the small files of `/etc`.
+    Tree {
+        /// Path on the host; absolute. Nobody else writes there.
+        host: PathBuf,
+    },
+}
+
 /// Whether the command may use the network.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Network {
@@ -117,8 +137,8 @@ pub struct SandboxSpec {
     pub cwd: RelPath,
     /// What lies in the workspace, by path relative to its root, in byte order; parents are created, writable.
     pub view: BTreeMap<RelPath, View>,
-    /// Whether `/usr`, `/bin`, `/sbin`, `/lib*` of the host are visible, read-only.
-    pub system: bool,
+    /// The visible system.
+    pub system: System,
     /// Tool roots (absolute) and caches (inside `/workspace/…`).
     pub mounts: Vec<Mount>,
     /// Network policy.

@@ -75,7 +75,7 @@ fn become_command(command: &Command, stdout: &OwnedFd, stderr: &OwnedFd) -> Stri
         rustix::stdio::dup2_stderr(stderr)?;
         kernel::close_on_exec_from(3)?;
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-        rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+        set_limits()?;
         kernel::reset_signals();
         Ok(())
     })();
@@ -89,6 +89,32 @@ fn become_command(command: &Command, stdout: &OwnedFd, stderr: &OwnedFd) -> Stri
         Ok((argv, env)) => execute(command, &argv, &env),
         Err(_) => "an argument or a variable holds a NUL byte".into(),
     }
+}
+
+/// Usual limits whatever the engine was started with; where the machine's own are lower, those.
+const LIMITS: [(Resource, Option<u64>); 8] = [
+    (Resource::Nofile, Some(1024)),
+    (Resource::Stack, Some(8 * 1024 * 1024)),
+    (Resource::Cpu, None),
+    (Resource::Fsize, None),
+    (Resource::Data, None),
+    (Resource::As, None),
+    (Resource::Rss, None),
+    (Resource::Nproc, None),
+];
+
+/// Sets what a process may change of its limits. A command may raise them as far as whoever started the engine could.
+fn set_limits() -> rustix::io::Result<()> {
+    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    for (resource, usual) in LIMITS {
+        let maximum = rustix::process::getrlimit(resource).maximum;
+        let current = match (usual, maximum) {
+            (Some(usual), Some(maximum)) => Some(usual.min(maximum)),
+            (usual, maximum) => usual.or(maximum),
+        };
+        rustix::process::setrlimit(resource, Rlimit { current, maximum })?;
+    }
+    Ok(())
 }
 
 fn strings(command: &Command) -> Result<(Vec<CString>, Vec<CString>), NulError> {

@@ -15,7 +15,7 @@ use rustix::net::{
 use crate::base::encode::{DecodeError, Decoder, Encoder};
 use crate::base::path::RelPath;
 use crate::process::usage::Usage;
-use crate::sandbox::spec::{Access, Level, Mount, Network, SandboxSpec, View};
+use crate::sandbox::spec::{Access, Level, Mount, Network, SandboxSpec, System, View};
 
 /// Most descriptors in one message: job, standard output, standard error, control, checks, and the two of a pod.
 pub const DESCRIPTORS_MAX: usize = 7;
@@ -276,7 +276,17 @@ pub fn encode_spec(spec: &SandboxSpec) -> Vec<u8> {
             View::Empty => path(encoder.u8(4), Path::new("")),
         }
     }
-    encoder.u8(u8::from(spec.system));
+    match &spec.system {
+        System::Nothing { links } => {
+            encoder.u8(0).u64(links.len() as u64);
+            for (at, target) in links {
+                path(&mut encoder, at);
+                path(&mut encoder, target);
+            }
+        }
+        System::Host => drop(encoder.u8(1)),
+        System::Tree { host } => path(encoder.u8(2), host),
+    }
     encoder.u64(spec.mounts.len() as u64);
     for mount in &spec.mounts {
         path(&mut encoder, &mount.host);
@@ -321,7 +331,15 @@ pub fn decode_spec(bytes: &[u8]) -> Result<SandboxSpec, DecodeError> {
             Ok((inside, view))
         })
         .collect::<Result<_, _>>()?;
-    let system = decoder.u8()? == 1;
+    let system = match decoder.u8()? {
+        0 => {
+            let links = (0..decoder.u64()?).map(|_| Ok((path(&mut decoder)?, path(&mut decoder)?)));
+            System::Nothing { links: links.collect::<Result<_, _>>()? }
+        }
+        1 => System::Host,
+        2 => System::Tree { host: path(&mut decoder)? },
+        _ => return Err(DecodeError::Invalid { what: "system" }),
+    };
     let mounts = (0..decoder.u64()?)
         .map(|_| {
             let (host, inside) = (path(&mut decoder)?, path(&mut decoder)?);
@@ -400,7 +418,7 @@ mod tests {
                 (rel("e"), View::Empty),
                 (rel("f"), View::Copy { host: "/h/f".into(), executable: true }),
             ]),
-            system: true,
+            system: System::Host,
             mounts: vec![Mount { host: "/t".into(), inside: "/t".into(), access: Access::ReadWrite }],
             network: Network::Host,
             timeout: None,
@@ -410,11 +428,15 @@ mod tests {
 
     #[test]
     fn a_job_arrives_as_it_was_sent() {
-        let bytes = encode_spec(&spec());
-        let back = decode_spec(&bytes).expect("it reads back");
-        assert_eq!(format!("{back:?}"), format!("{:?}", spec()));
-        for end in 0..bytes.len() {
-            assert!(decode_spec(&bytes[..end]).is_err(), "cut at {end}");
+        let links = BTreeMap::from([("/bin".into(), "usr/bin".into())]);
+        for system in [System::Host, System::Nothing { links }, System::Tree { host: "/r".into() }] {
+            let spec = SandboxSpec { system, ..spec() };
+            let bytes = encode_spec(&spec);
+            let back = decode_spec(&bytes).expect("it reads back");
+            assert_eq!(format!("{back:?}"), format!("{spec:?}"));
+            for end in 0..bytes.len() {
+                assert!(decode_spec(&bytes[..end]).is_err(), "cut at {end}");
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! Directories that tasks keep between their runs: one user at a time, counted, and evicted least recently used first.
 //!
 //! `caches/<name>` is the directory, `locks/caches/<name>` its lock file, which also tells when it was used last and how large
-//! it was found. A cache is no result: nothing in a key depends on what is in it, so it may go at any time it is not in use.
+//! it was found. [`crate::store::tree_dirs`] keeps trees there in the same way, with any number of users. A cache is no result: nothing in a key depends on what is in it, so it may go at any time it is not in use.
 
 use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
@@ -42,8 +42,7 @@ impl CacheDir {
     }
 
     fn note_use(&self) -> Result<(), FsError> {
-        let mark = Mark::read(&self.lock_path)?;
-        Mark { used_ms: (self.clock)(), ..mark }.write(&self.lock, &self.lock_path)
+        note_use(&self.lock, &self.lock_path, (self.clock)())
     }
 }
 
@@ -53,6 +52,12 @@ impl Drop for CacheDir {
             tracing::debug!(%error, "when a cache was used last was not noted");
         }
     }
+}
+
+/// Writes down that a cache is in use.
+pub(super) fn note_use(lock: &Lock, lock_path: &Path, now_ms: i64) -> Result<(), FsError> {
+    let mark = Mark::read(lock_path)?;
+    Mark { used_ms: now_ms, ..mark }.write(lock, lock_path)
 }
 
 /// What a lock file tells of its cache; zeros where nothing was written yet.
@@ -203,7 +208,7 @@ impl Store {
     }
 }
 
-fn directory_name(name: &str) -> String {
+pub(super) fn directory_name(name: &str) -> String {
     Digest::of(name.as_bytes()).to_hex()[..32].to_owned()
 }
 

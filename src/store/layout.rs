@@ -150,6 +150,8 @@ impl Layout {
         for dir in DIRS {
             ops::create_dir_all(&self.dir.join(dir))?;
         }
+        // Tasks write there what they like, set-user-id programs too: no other user is to come near them.
+        ops::set_mode(&self.caches(), 0o700)?;
         atomic::write(&self.dir.join("CACHEDIR.TAG"), CACHEDIR_TAG.as_bytes(), Durability::Relaxed)?;
         let format = format!("{FORMAT_PREFIX}{FORMAT}\n");
         atomic::write(&self.dir.join("FORMAT"), format.as_bytes(), Durability::Synced)?;

@@ -8,6 +8,7 @@
 //! | `pending`, `writer` | the queue of rows and the one thread that commits them |
 //! | `content`, `blobs`, `trees` | bytes by digest |
 //! | `caches` | directories that tasks keep between their runs |
+//! | `tree_dirs` | trees as directories, shared by everyone who reads them |
 //! | `results`, `history` | the action cache; durations, outcomes, fingerprints |
 //! | `gc`, `mark`, `verify`, `stat`, `archive` | keeping it small and sound, carrying it elsewhere |
 //!
@@ -33,6 +34,7 @@ mod recover;
 mod results;
 mod stage;
 mod stat;
+mod tree_dirs;
 mod trees;
 mod verify;
 mod writer;
@@ -50,4 +52,5 @@ pub use open::{OpenOptions, Store};
 pub use results::{ActionResult, LedgerEntry, Recorded};
 pub use stage::Stage;
 pub use stat::StoreStat;
+pub use tree_dirs::TreeDir;
 pub use verify::{VerifyMode, VerifyOptions, VerifyReport};

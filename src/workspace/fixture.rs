@@ -118,6 +118,19 @@ impl Fixture {
         self
     }
 
+    pub(crate) fn tool_trees(mut self, labels: &[&str]) -> Self {
+        let here = self.last.clone();
+        let needs = labels.iter().map(|text| need(&here, text, self.place())).collect();
+        self.last_run().tool_trees = needs;
+        self
+    }
+
+    pub(crate) fn root(mut self, label: &str) -> Self {
+        let need = need(&self.last.clone(), label, self.place());
+        self.last_run().root = Some(need);
+        self
+    }
+
     pub(crate) fn exec(mut self, words: &[&str]) -> Self {
         self.last_run().command = Command::Exec(words.iter().map(ToString::to_string).collect());
         self
@@ -205,6 +218,8 @@ pub(crate) fn run_task() -> RunTask {
         pass_env: Vec::new(),
         secret_env: Vec::new(),
         tools: Vec::new(),
+        tool_trees: Vec::new(),
+        root: None,
         network: false,
         isolation: IsolationRequest::Auto,
         timeout: None,

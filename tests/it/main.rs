@@ -1,6 +1,7 @@
 //! Behaviour through the binary, each test in a hermetic temporary workspace.
 
 mod bad_input;
+mod checklist;
 mod commands;
 mod examples;
 mod explain;
@@ -15,4 +16,5 @@ mod run;
 mod services;
 mod stores;
 mod support;
+mod toolchains;
 mod tools;

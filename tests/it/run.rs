@@ -171,6 +171,8 @@ scratch = ["tmp/**"]
     workspace.events(&["build"]);
     assert_eq!(workspace.read("runs.txt"), "2\nb");
     assert!(!workspace.has("tmp") && !workspace.has(".cache"));
+    let caches = fs::metadata(workspace.store().join("caches")).expect("the store has caches");
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&caches.permissions()) & 0o077, 0);
 }
 
 #[test]

@@ -191,3 +191,26 @@ fn a_program_that_finds_its_libraries_beside_itself_works() {
     workspace.events(&["t"]);
     assert_eq!(workspace.read("out.txt"), "42\n");
 }
+
+#[test]
+fn another_version_behind_a_shim_reruns_what_used_it() {
+    let mut workspace = TestWorkspace::new(
+        "[task.t]\nrun = \"gen > out.txt\"\ninputs = []\noutputs = [\"out.txt\"]\ntools = [\"gen\"]\n",
+    );
+    script(&workspace, "pyenv/shims/gen", "#!/bin/sh\nexit 9\n");
+    script(&workspace, "pyenv/versions/1.0/bin/gen", "#!/bin/sh\necho one\n");
+    script(&workspace, "pyenv/versions/2.0/bin/gen", "#!/bin/sh\necho two\n");
+    let shims = workspace.beside("pyenv/shims").display().to_string();
+    workspace.set("PATH", &format!("{shims}:{}", std::env::var("PATH").expect("a PATH")));
+    workspace.write(".python-version", "1.0\n");
+    workspace.events(&["t"]);
+    assert_eq!(workspace.read("out.txt"), "one\n");
+    workspace.write(".python-version", "2.0\n");
+    let why = workspace.events(&["t"]).why("//:t");
+    assert!(why.contains(&"tool gen changed".to_owned()), "{why:?}");
+    assert_eq!(workspace.read("out.txt"), "two\n");
+    workspace.write(".python-version", "1.0\n");
+    assert_eq!(workspace.events(&["t"]).with("hit"), set(&["//:t"]), "and back again");
+    script(&workspace, "pyenv/versions/1.0/bin/gen", "#!/bin/sh\necho patched\n");
+    assert_eq!(workspace.events(&["t"]).why("//:t"), ["tool gen changed"], "an upgrade in place");
+}

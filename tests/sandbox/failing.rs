@@ -1,12 +1,13 @@
 //! What is said when a command cannot be run at all.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use drystone::sandbox::open::open_with;
 use drystone::sandbox::probe::probe_with;
-use drystone::sandbox::spec::{Level, View};
+use drystone::sandbox::spec::{Level, System, View};
 
 use crate::world::{World, argv, file_view, launcher, levels, namespaces, sh, with};
 
@@ -89,13 +90,13 @@ fn why_a_program_cannot_be_started_is_told_apart_from_its_exit() {
     }
     let Some(world) = namespaces() else { return };
     let mut spec = argv(&["/usr/bin/true"]);
-    spec.system = false;
+    spec.system = System::Nothing { links: BTreeMap::new() };
     assert_eq!(world.error(spec), "cannot start `/usr/bin/true`: no such file in the sandbox");
     let mut spec = with(
         argv(&["./program"]),
         &[("program", View::File { host: fs::canonicalize("/usr/bin/true").expect("true exists"), executable: true })],
     );
-    spec.system = false;
+    spec.system = System::Nothing { links: BTreeMap::new() };
     let said = world.error(spec);
     assert!(said.contains("./program needs the loader `/lib") && said.contains("not in the sandbox"), "{said}");
 }

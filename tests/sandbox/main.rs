@@ -1,6 +1,7 @@
 //! Runs commands through the real launcher and asks them what they see. Each test names a law of the sandbox.
 
 mod ending;
+mod escape;
 mod failing;
 mod landlock;
 mod pod;

@@ -10,7 +10,7 @@ use drystone::base::path::RelPath;
 use drystone::process::cancel::Cancel;
 use drystone::sandbox::open::{Sandbox, open_with};
 use drystone::sandbox::probe::{Refusal, probe_with};
-use drystone::sandbox::spec::{Finished, Level, Network, SandboxError, SandboxSpec, Stream, View};
+use drystone::sandbox::spec::{Finished, Level, Network, SandboxError, SandboxSpec, Stream, System, View};
 
 /// Set when this binary runs again as an ordinary user: the launcher it can reach.
 pub const LAUNCHER_VARIABLE: &str = "DRYSTONE_TEST_LAUNCHER";
@@ -113,7 +113,7 @@ pub fn argv(argv: &[&str]) -> SandboxSpec {
         env: env.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
         cwd: RelPath::root(),
         view: BTreeMap::new(),
-        system: true,
+        system: System::Host,
         mounts: Vec::new(),
         network: Network::Loopback,
         timeout: Some(Duration::from_secs(60)),

@@ -80,10 +80,10 @@ fn every_unknown_key_is_reported_at_once_with_the_nearest_that_exists() {
     check(
         concat!("rnu = 'x'\n", "run = 'y'\n", "[tasks.build]\n", "run = 'x'\n", "[zzz]\n",),
         &[
-            "`rnu` stands outside of any section @ rnu > its sections are `[workspace]`, `[store]`, `[remote]`, `[package]`, `[template.NAME]`, `[[apply]]`, `[task.NAME]`, `[fetch.NAME]`",
+            "`rnu` stands outside of any section @ rnu > its sections are `[workspace]`, `[store]`, `[remote]`, `[package]`, `[template.NAME]`, `[[apply]]`, `[task.NAME]`, `[fetch.NAME]`, `[service.NAME]`",
             "`run` stands outside of any section @ run > `run` belongs in a task: write it below a `[task.NAME]` line",
             "a manifest has no section `[tasks]` @ tasks > did you mean `[task.NAME]`?",
-            "a manifest has no section `[zzz]` @ zzz > its sections are `[workspace]`, `[store]`, `[remote]`, `[package]`, `[template.NAME]`, `[[apply]]`, `[task.NAME]`, `[fetch.NAME]`",
+            "a manifest has no section `[zzz]` @ zzz > its sections are `[workspace]`, `[store]`, `[remote]`, `[package]`, `[template.NAME]`, `[[apply]]`, `[task.NAME]`, `[fetch.NAME]`, `[service.NAME]`",
         ],
     );
     check(
@@ -140,10 +140,9 @@ fn what_a_later_version_brings_is_refused_by_name() {
         ],
     );
     check(
-        concat!("[task.a]\n", "run = 'x ${items}'\n", "split = {}\n", "root = '//:debian'\n", "inputs = 'traced'\n",),
+        concat!("[task.a]\n", "run = 'x ${items}'\n", "split = {}\n", "inputs = 'traced'\n",),
         &[
             "`split` is not supported by this version of drystone @ split > take it out",
-            "`root` is not supported by this version of drystone @ root > take it out",
             "`inputs = \"traced\"` is not supported by this version of drystone @ 'traced' > list patterns, or leave `inputs` out to take the whole package",
             "`${items}` is not supported by this version of drystone @ ${items} > take it out",
         ],

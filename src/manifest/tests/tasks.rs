@@ -69,7 +69,7 @@ fn a_task_that_says_nothing_gets_the_defaults() {
 fn every_key_reaches_the_model() {
     let task = only(
         "[task.a]\nrun = ['tsc', '-p', '${package.dir}']\noutputs = ['dist/**']\nenv = { A = '1' }\npass-env = ['B']\n\
-         secret-env = ['C']\ntools = ['node', ':x', '//:y']\nnetwork = true\nisolation = 'landlock'\ntimeout = '1h30m'\nretries = 2\n\
+         secret-env = ['C']\ntools = ['node', ':x', '//:y']\nroot = '//:debian'\nnetwork = true\nisolation = 'landlock'\ntimeout = '1h30m'\nretries = 2\n\
          resources = { cpu = 2, memory = '2GiB', pool = 'db', exclusive = true }\ncaches = ['.vite/']\nscratch = ['**/__pycache__/**']\n\
          cache = false\ninterface = ['dist/**/*.d.ts', '!dist/x/**']\nfix = 'fmt'\non-failure = ['logs/**']\nsalt = 's'\n\
          reports = { junit = ['junit.xml'], coverage = ['cov/*.lcov'] }\n",
@@ -79,7 +79,13 @@ fn every_key_reaches_the_model() {
     assert_eq!(task.env, BTreeMap::from([("A".to_owned(), "1".to_owned())]));
     assert_eq!((task.pass_env, task.secret_env), (vec!["B".to_owned()], vec!["C".to_owned()]));
     let tools: Vec<&str> = task.tools.iter().map(|tool| tool.value.as_str()).collect();
-    assert_eq!(tools, ["node", "//apps/web:x", "//:y"]);
+    assert_eq!(tools, ["node"]);
+    let trees: Vec<String> = task.tool_trees.iter().chain(&task.root).map(|need| format!("{:?}", need.which)).collect();
+    let label = |package: &str, task: &str| {
+        let package = RelPath::parse(package).expect("a good path");
+        format!("{:?}", Which::Task { package, task: task.into(), matrix: BTreeMap::new() })
+    };
+    assert_eq!(trees, [label("apps/web", "x"), label("", "y"), label("", "debian")]);
     assert_eq!((task.network, task.isolation, task.cache), (true, IsolationRequest::Landlock, false));
     assert_eq!((task.timeout, task.retries), (Some(Duration::from_secs(5400)), 2));
     assert_eq!((task.resources.cpu, task.resources.memory_bytes, task.resources.exclusive), (2, Some(2 << 30), true));
