@@ -172,7 +172,7 @@ impl Loop<'_, '_> {
                     Message::Looked(ix, looked) => self.looked(ix, looked),
                     Message::Ended(ix, ended) => self.ended(ix, ended),
                     Message::Service(event) => {
-                        self.sink.event(&Event::Service(event));
+                        self.sink.event(&self.services.hear(event));
                         continue;
                     }
                     Message::Served(_) => unreachable!("BUG: services are served when all tasks are over"),
@@ -207,7 +207,7 @@ impl Loop<'_, '_> {
                 self.services.finish();
                 while let Ok(message) = receiver.try_recv() {
                     if let Message::Service(event) = message {
-                        self.sink.event(&Event::Service(event));
+                        self.sink.event(&self.services.hear(event));
                     }
                 }
                 return self.end();
@@ -249,7 +249,7 @@ impl Loop<'_, '_> {
                 return;
             }
             match receiver.recv_timeout(TICK) {
-                Ok(Message::Service(event)) => self.sink.event(&Event::Service(event)),
+                Ok(Message::Service(event)) => self.sink.event(&self.services.hear(event)),
                 Ok(Message::Served(Ok(held))) => up = Some(held),
                 Ok(Message::Served(Err(unready))) => return self.not_served(first, unready),
                 Ok(Message::Panicked(panic)) => std::panic::resume_unwind(panic),

@@ -123,9 +123,10 @@ impl Instance {
             let (news, label) = (Arc::clone(news), label.clone());
             news.tell(ServiceEvent::Started { label: label.clone() });
             std::thread::Builder::new().name("service".into()).spawn(move || {
-                let taken = |stream, bytes: &[u8]| shared.take(stream, bytes, &label, &news);
+                let taken = |stream, bytes: &[u8]| shared.take(stream, bytes, &label, &news, &stop);
                 let end = run(&*sandbox, &shown.spec, company, &stop, taken);
                 drop(stage);
+                held(&shared.output).finish();
                 *held(&shared.end) = Some(end.clone());
                 shared.ended.cancel();
                 let (duration, asked) = (started.elapsed(), stop.is_cancelled());
@@ -208,11 +209,10 @@ fn run(
 }
 
 impl Shared {
-    fn take(&self, stream: Stream, bytes: &[u8], label: &str, news: &News) {
+    fn take(&self, stream: Stream, bytes: &[u8], label: &str, news: &News, stop: &Cancel) {
         let said = held(&self.output).take(stream, bytes, &mut |line| {
             if news.is_streaming() {
-                let text = String::from_utf8_lossy(line).into_owned();
-                news.tell(ServiceEvent::Output { label: label.to_owned(), text });
+                news.tell_line(label, String::from_utf8_lossy(line).into_owned(), stop);
             }
         });
         if said {
@@ -261,6 +261,13 @@ impl Output {
             self.wanted = None;
         }
         said
+    }
+
+    /// Takes what was held back in case a secret went on.
+    fn finish(&mut self) {
+        for redaction in &mut self.redactions {
+            self.tail.extend(redaction.finish(&self.secrets));
+        }
     }
 
     fn last_lines(&self) -> &[u8] {

@@ -5,12 +5,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::base::diagnostic::Diagnostic;
 use crate::base::digest::Digest;
 use crate::engine::event::{Failure, Log, ServiceEvent};
 use crate::engine::instance::Instance;
 use crate::engine::session::held;
+use crate::process::cancel::Cancel;
 use crate::sandbox::open::Company;
 use crate::sandbox::pod;
 use crate::sandbox::spec::{Access, Mount, Network, SERVICES_DIR, SandboxSpec};
@@ -146,7 +148,16 @@ impl Drop for Starting {
 pub struct News {
     listener: Mutex<Option<Listener>>,
     streaming: AtomicBool,
+    /// Lines that were told and not yet heard.
+    backlog: Mutex<usize>,
+    room: Condvar,
 }
+
+/// Lines that wait to be heard, at most; beyond that services wait, as they would for a terminal.
+const BACKLOG_MAX: usize = 256;
+
+/// How often a line that waits looks whether its service is to end.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Takes what becomes of services, on any thread.
 pub type Listener = Box<dyn Fn(ServiceEvent) + Send>;
@@ -167,6 +178,25 @@ impl News {
     /// From now on what services print is told as well.
     pub fn stream(&self) {
         self.streaming.store(true, Ordering::SeqCst);
+    }
+
+    /// Tells a line once there is room, at the latest when its service is asked to stop.
+    pub fn tell_line(&self, label: &str, text: String, stop: &Cancel) {
+        let mut backlog = held(&self.backlog);
+        while *backlog >= BACKLOG_MAX && !stop.is_cancelled() {
+            let waited = self.room.wait_timeout(backlog, PATIENCE).unwrap_or_else(PoisonError::into_inner);
+            backlog = waited.0;
+        }
+        *backlog += 1;
+        drop(backlog);
+        self.tell(ServiceEvent::Output { label: label.to_owned(), text });
+    }
+
+    /// A line was heard: there is room for one more.
+    pub fn heard(&self) {
+        let mut backlog = held(&self.backlog);
+        *backlog = backlog.saturating_sub(1);
+        self.room.notify_one();
     }
 
     /// Whether what services print is told.

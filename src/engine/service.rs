@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::base::diagnostic::Diagnostic;
 use crate::base::time::human_duration;
-use crate::engine::event::{Failure, Log, ServiceEvent};
+use crate::engine::event::{Event, Failure, Log, ServiceEvent};
 use crate::engine::execute::Executed;
 use crate::engine::instance::{End, Instance, StartError};
 use crate::engine::plan::Plan;
@@ -94,6 +94,14 @@ impl<'a, 'w> Services<'a, 'w> {
         let mut set = services.clone();
         set.extend(services.iter().filter_map(|ix| self.sets[*ix].as_ref()).flat_map(|set| set.iter().copied()));
         self.up(&Arc::new(set)).map(|pod| Held { pod: Some(pod) })
+    }
+
+    /// Takes what became of a service, for the report.
+    pub fn hear(&self, event: ServiceEvent) -> Event {
+        if matches!(event, ServiceEvent::Output { .. }) {
+            self.registry.news.heard();
+        }
+        Event::Service(event)
     }
 
     /// A task of the run is over, whatever became of it.
@@ -248,7 +256,7 @@ impl<'a, 'w> Services<'a, 'w> {
             Err(NotReady::TimedOut(met)) => {
                 instance.stop();
                 instance.join();
-                Some(met)
+                Some(self.session.secrets_reaching(self.plan.tasks[ix]).redacted(&met))
             }
         };
         let label = &instance.label;
