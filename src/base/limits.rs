@@ -57,3 +57,27 @@ pub const DAMAGED_DAYS: u32 = 7;
 /// Most files, links and directories in one installation root of a tool: the largest kits have about a tenth of it, a home or a
 /// data disk has more.
 pub const TOOL_ROOT_ENTRIES_MAX: usize = 500_000;
+
+/// Longest command for a shell that items of a split task may make, in bytes: Linux takes arguments of less than 128 KiB.
+pub const SHELL_COMMAND_BYTES_MAX: usize = 128 * 1024 - 1;
+
+/// Longest command as an array that items of a split task may make, in bytes: Linux takes 2 MiB, the environment included.
+pub const ARGUMENTS_BYTES_MAX: usize = 1024 * 1024;
+
+/// Most parts one split task may have.
+pub const SPLIT_PARTS_MAX: usize = 10_000;
+
+/// Largest input copied into the memory of each sandbox that shows it, in bytes; of a larger one a copy is kept in the store.
+pub const VIEW_FILE_BYTES_MAX: u64 = 128 * 1024;
+
+/// Most bytes of inputs copied into the memory of one sandbox; the rest is shown from copies kept in the store.
+pub const VIEW_BYTES_MAX: u64 = 32 * 1024 * 1024;
+
+/// Most files shown one by one; of more, whole directories are kept in the store.
+pub const VIEW_FILES_MAX: usize = 2000;
+
+/// Fewest files in a directory worth keeping as a whole.
+pub const KEPT_FILES_MIN: usize = 64;
+
+/// Most source files in a directory kept as a whole: one edit makes all of it anew.
+pub const KEPT_SOURCES_MAX: usize = 1024;

@@ -7,7 +7,7 @@ use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
 use crate::cli::table::json;
-use crate::cli::{opening, reach};
+use crate::cli::{opening, reach, wholes};
 use crate::report::ink::{Color, Ink, paint};
 
 /// Options of `affected`.
@@ -66,9 +66,10 @@ pub fn run(args: AffectedArgs, context: &Context) -> Result<ExitKind, CliError> 
     let session = opened.session(context, store, opening::looking(), opening::never_cancelled()?)?;
     let found = reach::affected_tasks(&session, args.revision.as_deref())?;
     // What runs because of a service are its users; a CI job that ran it alone would never end.
-    let tasks = found.into_iter().filter(|(task, _)| !opened.workspace.tasks[*task].kind.is_service());
-    let mut rows: Vec<AffectedRow> =
-        tasks.map(|(task, proof)| AffectedRow { task: session.label(task), proof }).collect();
+    let tasks = found.keys().copied().filter(|task| !opened.workspace.tasks[*task].kind.is_service());
+    let shown = wholes::shown(&opened.workspace, tasks);
+    let row = |shown: wholes::Shown| AffectedRow { task: shown.label, proof: found[&shown.task].clone() };
+    let mut rows: Vec<AffectedRow> = shown.into_iter().map(row).collect();
     rows.sort_by(|one, other| one.task.cmp(&other.task));
     context.out.write(affected_text(&rows, args.format, context.stdout.color).as_bytes());
     Ok(ExitKind::Done)

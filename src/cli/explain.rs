@@ -137,7 +137,7 @@ pub fn run(args: ExplainArgs, context: &Context) -> Result<ExitKind, CliError> {
         preview::Forecast::Depends { .. } => None,
     };
     let last = last_run(&session, &forecast)?;
-    let mut row = plan::row(session.label(task), forecast);
+    let mut row = plan::row(&session, task, forecast);
     if row.forecast == Forecast::Hit {
         row.why = why::last(&session, task);
     }

@@ -3,13 +3,13 @@
 use clap::Args;
 use serde::Serialize;
 
-use crate::base::ids::TaskId;
 use crate::cli::args::Format;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
 use crate::cli::opening::{self, Opened};
 use crate::cli::table::{aligned, json};
+use crate::cli::wholes::{self, Shown};
 use crate::manifest::model::{Command, TaskKind};
 
 /// Columns of a command shown in a list before it is cut.
@@ -37,6 +37,8 @@ pub struct ListRow {
     pub about: String,
     /// Its tags.
     pub tags: Vec<String>,
+    /// How many parts a split task has.
+    pub parts: Option<usize>,
 }
 
 /// The tasks, in the order given.
@@ -48,7 +50,13 @@ pub fn list_text(rows: &[ListRow], format: Format) -> String {
         .iter()
         .map(|row| {
             let tags = if row.tags.is_empty() { String::new() } else { format!("[{}]", row.tags.join(", ")) };
-            [row.task.clone(), row.kind.to_owned(), first_line(&row.about), tags]
+            let parts = match row.parts {
+                None => String::new(),
+                Some(0) => "  (no items)".to_owned(),
+                Some(1) => "  (1 part)".to_owned(),
+                Some(count) => format!("  ({count} parts)"),
+            };
+            [row.task.clone(), row.kind.to_owned(), first_line(&row.about) + &parts, tags]
         })
         .collect();
     aligned(&rows)
@@ -71,7 +79,8 @@ fn first_line(text: &str) -> String {
 /// Lists tasks.
 pub fn run(args: ListArgs, context: &Context) -> Result<ExitKind, CliError> {
     let opened = opening::open(context)?;
-    let mut rows: Vec<ListRow> = opened.select(&args.targets)?.into_iter().map(|task| row(&opened, task)).collect();
+    let tasks = wholes::shown(&opened.workspace, opened.select(&args.targets)?);
+    let mut rows: Vec<ListRow> = tasks.into_iter().map(|shown| row(&opened, shown)).collect();
     rows.sort_by(|one, other| one.task.cmp(&other.task));
     if rows.is_empty() && args.format == Format::Human {
         context.say("no tasks here; declare one as `[task.NAME]` in drystone.toml\n");
@@ -80,18 +89,21 @@ pub fn run(args: ListArgs, context: &Context) -> Result<ExitKind, CliError> {
     Ok(ExitKind::Done)
 }
 
-fn row(opened: &Opened, task: TaskId) -> ListRow {
-    let task = &opened.workspace.tasks[task];
+fn row(opened: &Opened, shown: Shown) -> ListRow {
+    let task = &opened.workspace.tasks[shown.task];
     let command = |command: &Command| match command {
         Command::Shell(script) => script.clone(),
         Command::Exec(words) => words.join(" "),
     };
     let about = match &task.kind {
-        TaskKind::Run(run) => command(&run.command),
+        TaskKind::Run(run) => match &run.split {
+            Some(split) if shown.parts.is_some() => split.written.clone(),
+            _ => command(&run.command),
+        },
         TaskKind::Service(service) => command(&service.run.command),
         TaskKind::Fetch(fetch) => fetch.urls.first().cloned().unwrap_or_default(),
     };
-    ListRow { task: task.label.to_string(), kind: task.kind.word(), about, tags: task.tags.clone() }
+    ListRow { task: shown.label, kind: task.kind.word(), about, tags: task.tags.clone(), parts: shown.parts }
 }
 
 #[cfg(test)]
@@ -105,17 +117,20 @@ mod tests {
             kind,
             about: about.into(),
             tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+            parts: None,
         };
         let rows = [
             row("//apps/web:build", "run", "vite build", &["front-end", "slow"]),
             row("//:node", "fetch", "https://example.org/node.tar.xz", &[]),
             row("//a:x", "run", "\n  set -x\n  make\n", &[]),
+            ListRow { parts: Some(16), ..row("//b:test", "run", "pytest ${items}", &[]) },
         ];
         assert_eq!(
             list_text(&rows, Format::Human),
             "//apps/web:build  run    vite build                       [front-end, slow]\n\
              //:node           fetch  https://example.org/node.tar.xz\n\
-             //a:x             run    set -x …\n"
+             //a:x             run    set -x …\n\
+             //b:test          run    pytest ${items}  (16 parts)\n"
         );
         let value: serde_json::Value = serde_json::from_str(&list_text(&rows, Format::Json)).unwrap();
         assert_eq!(value[0]["tags"][1], "slow");

@@ -14,7 +14,8 @@ use crate::sandbox::spec::Stream;
 /// Options of `logs`.
 #[derive(Args, Clone, Debug)]
 pub struct LogsArgs {
-    /// Which task. Shows the result for what is in the tree now; where there is none, what it printed when it failed last.
+    /// Which task; of a split one, the parts follow each other. Shows the result for what is in the tree now; where there is none, what
+    /// it printed when it failed last.
     #[arg(value_name = "TARGET")]
     pub target: String,
 }
@@ -32,19 +33,21 @@ pub fn replay(log: &Log, out: &Out, err: &Out) {
 /// Replays a log.
 pub fn run(args: LogsArgs, context: &Context) -> Result<ExitKind, CliError> {
     let opened = opening::open(context)?;
-    let known = opening::known_of(&opened, context, &args.target)?;
-    let log = match (&known.result, known.failed.as_ref()) {
-        (Some(result), _) => {
-            let log = known.store.read(&result.stdout_stderr)?.and_then(|bytes| log::decode(&bytes).ok());
-            log.ok_or_else(|| CliError::infrastructure("the log is no longer in the store"))?
-        }
-        (None, Some(log)) => {
-            context.say(&format!("note: `{}` failed when it ran last; this is what it printed", known.label));
-            log.clone()
-        }
-        (None, None) => return Err(known.missing()),
-    };
-    replay(&log, &context.out, &context.err);
+    let (store, all) = opening::known_of(&opened, context, &args.target)?;
+    for known in all {
+        let log = match (&known.result, known.failed.as_ref()) {
+            (Some(result), _) => {
+                let log = store.read(&result.stdout_stderr)?.and_then(|bytes| log::decode(&bytes).ok());
+                log.ok_or_else(|| CliError::infrastructure("the log is no longer in the store"))?
+            }
+            (None, Some(log)) => {
+                context.say(&format!("note: `{}` failed when it ran last; this is what it printed", known.label));
+                log.clone()
+            }
+            (None, None) => return Err(known.missing()),
+        };
+        replay(&log, &context.out, &context.err);
+    }
     Ok(ExitKind::Done)
 }
 

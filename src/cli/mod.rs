@@ -24,9 +24,11 @@ pub mod reference;
 pub mod reports;
 pub mod run;
 pub mod schema;
+pub mod shard;
 pub mod store;
 pub mod table;
 pub mod watch;
+pub mod wholes;
 
 #[cfg(test)]
 mod generated;

@@ -11,10 +11,12 @@ use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::engine::event::Log;
 use crate::engine::execute::now_ms;
+use crate::engine::groups::{Choices, Sizes};
 use crate::engine::plan::{self, PlanError};
 use crate::engine::preview::{self, Forecast, PreviewError};
 use crate::engine::scheduler::OnFailure;
 use crate::engine::session::{Ambient, Committed, Options, Reuse, Session};
+use crate::engine::union::UnionError;
 use crate::fs::ops;
 use crate::graph::build::{self, TaskGraph};
 use crate::graph::select;
@@ -22,7 +24,7 @@ use crate::process::cancel::Cancel;
 use crate::report::render::render_all;
 use crate::store::{ActionResult, OpenOptions, Store};
 use crate::workspace::discover;
-use crate::workspace::load;
+use crate::workspace::load_grouped;
 use crate::workspace::model::Workspace;
 
 /// A loaded workspace with its graph.
@@ -33,23 +35,32 @@ pub struct Opened {
     pub graph: TaskGraph,
     /// Where the person stands, relative to the root.
     pub here: RelPath,
+    /// The sizes of groups it was loaded with.
+    pub sizes: Sizes,
 }
 
 /// Loads the workspace around the current directory; warnings are told at once.
 pub fn open(context: &Context) -> Result<Opened, CliError> {
+    open_with(context, Choices::Kept)
+}
+
+/// The same with these choices for `per-action = "auto"`.
+pub fn open_with(context: &Context, choices: Choices) -> Result<Opened, CliError> {
     let dir = ops::canonical(&context.dir)?;
     let Some(root) = discover::find_root(&dir) else {
         let message = format!("no `drystone.toml` with `[workspace]` in {} or above it", dir.display());
         return Err(CliError::usage(message).help("`drystone init` writes one; `-C DIR` works in another directory"));
     };
-    let workspace =
-        load(&root).map_err(|error| CliError::Manifest { sources: error.sources, diagnostics: error.diagnostics })?;
+    let store_dir = context.environment.store_dir();
+    let sizes = store_dir.map(|dir| Sizes::read(&dir, &root, choices)).unwrap_or_default();
+    let workspace = load_grouped(&root, &|label, items| sizes.size(label, items))
+        .map_err(|error| CliError::Manifest { sources: error.sources, diagnostics: error.diagnostics })?;
     let graph = build::build(&workspace)
         .map_err(|diagnostics| CliError::Manifest { sources: workspace.sources.clone(), diagnostics })?;
     tell(context, &workspace.sources, &workspace.diagnostics);
     let below = dir.strip_prefix(&root).unwrap_or(std::path::Path::new(""));
     let here = RelPath::parse_bytes(below.as_os_str().as_encoded_bytes()).unwrap_or_default();
-    Ok(Opened { workspace, graph, here })
+    Ok(Opened { workspace, graph, here, sizes })
 }
 
 /// Tells diagnostics on the standard error stream.
@@ -92,6 +103,18 @@ impl Opened {
         }
     }
 
+    /// One task, or all parts of one split task in their order.
+    pub fn select_whole(&self, word: &str) -> Result<Vec<TaskId>, CliError> {
+        let found = self.select(&[word.to_owned()])?;
+        let split = found.first().and_then(|task| self.workspace.split_of(*task));
+        match split
+            .filter(|split| split.parts.len() == found.len() && found.iter().all(|task| split.parts.contains(task)))
+        {
+            Some(split) => Ok(split.parts.clone()),
+            None => Ok(vec![self.select_one(word)?]),
+        }
+    }
+
     /// Problems of the workspace as the error of a command.
     pub fn wrong(&self, diagnostics: Vec<Diagnostic>) -> CliError {
         CliError::Manifest { sources: self.workspace.sources.clone(), diagnostics }
@@ -110,6 +133,16 @@ impl Opened {
         match error {
             PreviewError::Input(problem) => self.wrong(vec![*problem]),
             PreviewError::Store(error) => error.into(),
+        }
+    }
+
+    /// Why there is no union, as the error of a command.
+    pub fn union_error(&self, error: UnionError) -> CliError {
+        match error {
+            UnionError::Conflict(diagnostics) => self.wrong(diagnostics),
+            UnionError::Store(error) => error.into(),
+            UnionError::Fs(error) => error.into(),
+            UnionError::Gone(_) => CliError::infrastructure(error.to_string()).help("run it again"),
         }
     }
 
@@ -133,8 +166,8 @@ impl Opened {
 
 /// What is known of a task as the tree is now.
 pub struct Known {
-    /// The store.
-    pub store: Arc<Store>,
+    /// The task.
+    pub task: TaskId,
     /// Its label.
     pub label: String,
     /// The stored result that it would hit.
@@ -152,27 +185,32 @@ impl Known {
     }
 }
 
-/// Looks a task up, without running anything.
-pub fn known_of(opened: &Opened, context: &Context, word: &str) -> Result<Known, CliError> {
-    let task = opened.select_one(word)?;
-    let declared = &opened.workspace.tasks[task];
-    if declared.kind.is_service() {
-        let label = &declared.label;
+/// Looks a task up, or all parts of a split one in their order, without running anything.
+pub fn known_of(opened: &Opened, context: &Context, word: &str) -> Result<(Arc<Store>, Vec<Known>), CliError> {
+    let tasks = opened.select_whole(word)?;
+    if let [task] = tasks.as_slice()
+        && opened.workspace.tasks[*task].kind.is_service()
+    {
+        let label = &opened.workspace.tasks[*task].label;
         return Err(CliError::usage(format!("`{label}` is a service: nothing of it is kept"))
             .help(format!("`drystone run {label}` starts it and shows what it prints")));
     }
     let store = open_store(context, opened.workspace.config.store_bytes_max)?;
     let session = opened.session(context, Arc::clone(&store), looking(), never_cancelled()?)?;
-    let plan = plan::plan(&session, &[task]).map_err(|error| opened.plan_error(error))?;
-    let last = preview::preview_last(&session, &plan).map_err(|error| opened.preview_error(error))?;
-    let result = match last {
-        Some((Forecast::Hit { action }, _)) => store.lookup(&action)?,
-        _ => None,
-    };
-    let label = session.label(task);
-    let failed = session.failures().find(&label);
+    let plan = plan::plan(&session, &tasks).map_err(|error| opened.plan_error(error))?;
+    let forecasts = preview::preview(&session, &plan).map_err(|error| opened.preview_error(error))?;
+    let mut all = Vec::new();
+    for task in tasks {
+        let result = match &forecasts[plan.positions[&task]] {
+            Forecast::Hit { action } => store.lookup(action)?,
+            Forecast::Run { .. } | Forecast::Depends { .. } | Forecast::Service { .. } => None,
+        };
+        let label = session.label(task);
+        let failed = session.failures().find(&label);
+        all.push(Known { task, label, result, failed });
+    }
     drop(session);
-    Ok(Known { store, label, result, failed })
+    Ok((store, all))
 }
 
 /// Options that look and never run.

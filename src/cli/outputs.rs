@@ -1,5 +1,7 @@
 //! `drystone outputs`: a task's outputs with their digests.
 
+use std::sync::Arc;
+
 use clap::Args;
 use serde::Serialize;
 
@@ -12,11 +14,12 @@ use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
 use crate::cli::opening;
 use crate::cli::table::{aligned, json};
+use crate::engine::union::{Age, Keep, Piece, unite};
 
 /// Options of `outputs`.
 #[derive(Args, Clone, Debug)]
 pub struct OutputsArgs {
-    /// Which task.
+    /// Which task; of a split one, what all its parts make together.
     #[arg(value_name = "TARGET")]
     pub target: String,
     /// How the outputs are written.
@@ -59,11 +62,23 @@ pub fn outputs_text(rows: &[OutputRow], format: Format) -> String {
 /// Lists outputs.
 pub fn run(args: OutputsArgs, context: &Context) -> Result<ExitKind, CliError> {
     let opened = opening::open(context)?;
-    let package = opened.workspace.tasks[opened.select_one(&args.target)?].label.package.clone();
-    let known = opening::known_of(&opened, context, &args.target)?;
-    let result = known.result.as_ref().ok_or_else(|| known.missing())?;
-    let listing = known.store.listing(&result.outputs)?;
-    let listing = listing.ok_or_else(|| CliError::infrastructure("the outputs are no longer in the store"))?;
+    let (store, all) = opening::known_of(&opened, context, &args.target)?;
+    let mut pieces = Vec::new();
+    for known in all {
+        let result = known.result.as_ref().ok_or_else(|| known.missing())?;
+        let listing = store.listing(&result.outputs)?;
+        let listing = listing.ok_or_else(|| CliError::infrastructure("the outputs are no longer in the store"))?;
+        pieces.push(Piece { part: known.task, age: Age::Now, listing: Arc::new(listing) });
+    }
+    let Some(first) = pieces.first() else { return Err(CliError::bug("a word selected no task")) };
+    let package = opened.workspace.tasks[first.part].label.package.clone();
+    let listing = match opened.workspace.split_of(first.part) {
+        None => first.listing.as_ref().clone(),
+        Some(_) => {
+            let session = opened.session(context, store, opening::looking(), opening::never_cancelled()?)?;
+            unite(&session, &pieces, Keep::Nothing).map_err(|error| opened.union_error(error))?.listing
+        }
+    };
     let rows: Vec<OutputRow> = listing.iter().map(|(path, entry)| row(&package.join(path), entry)).collect();
     context.out.write(outputs_text(&rows, args.format).as_bytes());
     Ok(ExitKind::Done)

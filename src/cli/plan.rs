@@ -3,16 +3,18 @@
 use clap::Args;
 use serde::Serialize;
 
+use crate::base::ids::TaskId;
 use crate::cli::args::Format;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
+use crate::cli::shard::{self, Shard};
 use crate::cli::table::json;
 use crate::cli::{opening, reach};
 use crate::engine::event::MissReason;
 use crate::engine::plan as engine_plan;
 use crate::engine::preview;
-use crate::engine::session::Options;
+use crate::engine::session::{Options, Session};
 use crate::report::ink::{Color, Ink, paint};
 use crate::report::lines::{WhyShown, why_sentence};
 use crate::report::story::{FEW_TASKS, Verbosity};
@@ -72,6 +74,8 @@ impl Forecast {
 pub struct PlanRow {
     /// Its label.
     pub task: String,
+    /// For a part of a split task, the label of the whole.
+    pub part_of: Option<String>,
     /// What would become of it.
     pub forecast: Forecast,
     /// Why; empty for hits.
@@ -81,9 +85,22 @@ pub struct PlanRow {
 /// The plan for people: hits are only counted unless `hits` asks for them.
 pub fn plan_text(rows: &[PlanRow], why: WhyShown, hits: HitsShown, color: Color) -> String {
     let mut text = String::new();
+    let alike = |row: &PlanRow| rows.iter().filter(|other| is_alike(row, other)).count();
+    let mut told: Vec<&PlanRow> = Vec::new();
     for row in rows.iter().filter(|row| row.forecast != Forecast::Hit || hits == HitsShown::Each) {
+        let mut task = row.task.clone();
+        if let (Some(whole), HitsShown::Count) = (&row.part_of, hits) {
+            if told.iter().any(|earlier| is_alike(earlier, row)) {
+                continue;
+            }
+            told.push(row);
+            match alike(row) {
+                1 => {}
+                count => task = format!("{whole}  {count} parts"),
+            }
+        }
         let word = format!("{:>7}", row.forecast.word());
-        let mut line = format!("{}  {}", paint(color, row.forecast.ink(), &word), row.task);
+        let mut line = format!("{}  {task}", paint(color, row.forecast.ink(), &word));
         match why {
             WhyShown::First => {
                 let sentence = why_sentence(&row.why).map(|why| format!("  {}", paint(color, Ink::Faint, &why)));
@@ -106,6 +123,11 @@ pub fn plan_text(rows: &[PlanRow], why: WhyShown, hits: HitsShown, color: Color)
     text.push_str(&if counts.is_empty() { "no tasks".to_owned() } else { counts.join(", ") });
     text.push('\n');
     text
+}
+
+/// Whether two tasks are parts of one and would become the same: then one line is enough where there are many.
+fn is_alike(one: &PlanRow, other: &PlanRow) -> bool {
+    one.part_of.is_some() && one.part_of == other.part_of && one.forecast == other.forecast
 }
 
 /// Whether hits have a line each.
@@ -149,7 +171,8 @@ pub(crate) fn whys(why: &[MissReason]) -> Vec<WireWhy<'_>> {
 /// Shows the plan.
 pub fn run(args: PlanArgs, context: &Context) -> Result<ExitKind, CliError> {
     let why = if args.explain { WhyShown::All } else { WhyShown::First };
-    let wanted = Wanted { targets: &args.targets, affected: args.affected.as_ref(), why, format: args.format };
+    let affected = args.affected.as_ref();
+    let wanted = Wanted { targets: &args.targets, affected, shard: None, why, format: args.format };
     show(&wanted, opening::looking(), context)
 }
 
@@ -159,6 +182,8 @@ pub struct Wanted<'a> {
     pub targets: &'a [String],
     /// `--affected`.
     pub affected: Option<&'a Option<String>>,
+    /// `--shard`.
+    pub shard: Option<Shard>,
     /// How much of the reasons.
     pub why: WhyShown,
     /// How it is written.
@@ -167,7 +192,7 @@ pub struct Wanted<'a> {
 
 /// Writes what a run with these options would do.
 pub fn show(wanted: &Wanted<'_>, options: Options, context: &Context) -> Result<ExitKind, CliError> {
-    let opened = opening::open(context)?;
+    let opened = opening::open_with(context, shard::choices(wanted.shard))?;
     let store = opening::open_store(context, opened.workspace.config.store_bytes_max)?;
     let session = opened.session(context, store, options, opening::never_cancelled()?)?;
     let mut selected = opened.select(wanted.targets)?;
@@ -175,12 +200,16 @@ pub fn show(wanted: &Wanted<'_>, options: Options, context: &Context) -> Result<
         let affected = reach::affected_tasks(&session, revision.as_deref())?;
         selected.retain(|task| affected.contains_key(task));
     }
+    if let Some(shard) = wanted.shard {
+        let share = shard.take_from(&mut selected, &session);
+        opening::tell(context, &opened.workspace.sources, &[share]);
+    }
     let plan = engine_plan::plan(&session, &selected).map_err(|error| opened.plan_error(error))?;
     let forecasts = preview::preview(&session, &plan).map_err(|error| opened.preview_error(error))?;
     session.save_indexes();
     let forecasts = plan.tasks.iter().zip(forecasts);
     let tasks = forecasts.filter(|(_, forecast)| !matches!(forecast, preview::Forecast::Service { .. }));
-    let rows: Vec<PlanRow> = tasks.map(|(task, forecast)| row(session.label(*task), forecast)).collect();
+    let rows: Vec<PlanRow> = tasks.map(|(task, forecast)| row(&session, *task, forecast)).collect();
     let text = match wanted.format {
         Format::Json => plan_json(&rows),
         Format::Human => {
@@ -193,16 +222,19 @@ pub fn show(wanted: &Wanted<'_>, options: Options, context: &Context) -> Result<
     Ok(ExitKind::Done)
 }
 
-pub(super) fn row(task: String, forecast: preview::Forecast) -> PlanRow {
-    match forecast {
-        preview::Forecast::Hit { .. } => PlanRow { task, forecast: Forecast::Hit, why: Vec::new() },
-        preview::Forecast::Run { why, .. } => PlanRow { task, forecast: Forecast::Run, why },
-        preview::Forecast::Service { .. } => PlanRow { task, forecast: Forecast::Service, why: Vec::new() },
+pub(super) fn row(session: &Session<'_>, task: TaskId, forecast: preview::Forecast) -> PlanRow {
+    let part_of = session.workspace.split_of(task).map(|split| split.label.to_string());
+    let task = session.label(task);
+    let (forecast, why) = match forecast {
+        preview::Forecast::Hit { .. } => (Forecast::Hit, Vec::new()),
+        preview::Forecast::Run { why, .. } => (Forecast::Run, why),
+        preview::Forecast::Service { .. } => (Forecast::Service, Vec::new()),
         preview::Forecast::Depends { on } => {
             let why = on.into_iter().map(|name| MissReason { field: "needs", name, change: "may change".into() });
-            PlanRow { task, forecast: Forecast::Perhaps, why: why.collect() }
+            (Forecast::Perhaps, why.collect())
         }
-    }
+    };
+    PlanRow { task, part_of, forecast, why }
 }
 
 #[cfg(test)]
@@ -212,9 +244,14 @@ mod tests {
     fn rows() -> Vec<PlanRow> {
         let reason = |name: &str| MissReason { field: "input", name: name.into(), change: "changed".into() };
         vec![
-            PlanRow { task: "//a:x".into(), forecast: Forecast::Hit, why: Vec::new() },
-            PlanRow { task: "//b:x".into(), forecast: Forecast::Run, why: vec![reason("m.c"), reason("n.c")] },
-            PlanRow { task: "//c:x".into(), forecast: Forecast::Perhaps, why: Vec::new() },
+            PlanRow { task: "//a:x".into(), part_of: None, forecast: Forecast::Hit, why: Vec::new() },
+            PlanRow {
+                task: "//b:x".into(),
+                part_of: None,
+                forecast: Forecast::Run,
+                why: vec![reason("m.c"), reason("n.c")],
+            },
+            PlanRow { task: "//c:x".into(), part_of: None, forecast: Forecast::Perhaps, why: Vec::new() },
         ]
     }
 

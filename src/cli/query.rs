@@ -11,8 +11,8 @@ use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
 use crate::cli::opening::{self, Opened};
-use crate::cli::reach;
 use crate::cli::table::json;
+use crate::cli::{reach, wholes};
 use crate::graph::query;
 use crate::report::out::Appearance;
 
@@ -42,7 +42,7 @@ pub fn run(args: QueryArgs, context: &Context) -> Result<ExitKind, CliError> {
     let affected = |revision: &str| affected_in(&opened, context, revision);
     let found = query::query(&opened.workspace, &opened.graph, &args.expression, &opened.here, &affected)
         .map_err(CliError::Usage)?;
-    let labels: Vec<String> = found.iter().map(|task| opened.workspace.tasks[*task].label.to_string()).collect();
+    let labels: Vec<String> = wholes::shown(&opened.workspace, found).into_iter().map(|shown| shown.label).collect();
     context.out.write(labels_text(&labels, args.format).as_bytes());
     Ok(ExitKind::Done)
 }

@@ -14,20 +14,22 @@ use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
 use crate::cli::opening::Opened;
 use crate::cli::reports::{ReportRequest, Reports};
+use crate::cli::shard::{self, Shard};
 use crate::cli::{opening, plan, reach, watch};
+use crate::engine::event::{Event, EventSink};
 use crate::engine::plan::Plan;
 use crate::engine::pod::Registry;
 use crate::engine::scheduler::OnFailure;
 use crate::engine::service::AfterUse;
 use crate::engine::session::{Committed, Options, Reuse, Session};
-use crate::engine::{drive, fix, plan as engine_plan};
+use crate::engine::{drive, fix, groups, plan as engine_plan};
 use crate::manifest::glob::Pattern;
 use crate::manifest::model::IsolationRequest;
 use crate::process::cancel::Cancel;
 use crate::process::signals;
 use crate::report::lines::WhyShown;
-use crate::report::story::OutputShown;
-use crate::workspace::outputs::{self, claims_of};
+use crate::report::story::{OutputShown, Verbosity};
+use crate::workspace::outputs::{self, all_claims};
 
 /// Options of `run`.
 #[derive(Args, Clone, Debug)]
@@ -40,6 +42,10 @@ pub struct RunArgs {
     /// Only tasks that the changes since REV can reach; without REV, since the branch left the default branch.
     #[arg(long, value_name = "REV", num_args = 0..=1, require_equals = true)]
     pub affected: Option<Option<String>>,
+    /// Only the I-th of N shares of the selected tasks, as `2/4`; what they need comes along. The same for all jobs that select the same
+    /// and imported the same archive last.
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<Shard>,
     /// Job slots; without it, one per core.
     #[arg(short, long, value_name = "N")]
     pub jobs: Option<NonZeroUsize>,
@@ -151,8 +157,13 @@ pub fn run(args: RunArgs, context: &Context) -> Result<ExitKind, CliError> {
     }
     if args.dry_run {
         let why = if args.explain { WhyShown::All } else { WhyShown::First };
-        let wanted =
-            plan::Wanted { targets: &args.targets, affected: args.affected.as_ref(), why, format: args.format };
+        let wanted = plan::Wanted {
+            targets: &args.targets,
+            affected: args.affected.as_ref(),
+            shard: args.shard,
+            why,
+            format: args.format,
+        };
         return plan::show(&wanted, options(&args), context);
     }
     let cancel = opening::never_cancelled()?;
@@ -181,7 +192,7 @@ pub(super) fn once(
     cancel: &Cancel,
     services: &Registry,
 ) -> Result<Finished, CliError> {
-    let opened = opening::open(context)?;
+    let opened = opening::open_with(context, shard::choices(args.shard))?;
     let store = opening::open_store(context, opened.workspace.config.store_bytes_max)?;
     let session = opened.session(context, Arc::clone(&store), options(args), cancel.clone())?;
     let mut selected = opened.select(&args.targets)?;
@@ -189,7 +200,8 @@ pub(super) fn once(
         let affected = reach::affected_tasks(&session, revision.as_deref())?;
         selected.retain(|task| affected.contains_key(task));
     }
-    let selected = with_or_without_services(selected, args, &opened)?;
+    let mut selected = with_or_without_services(selected, args, &opened)?;
+    let share = args.shard.map(|shard| shard.take_from(&mut selected, &session));
     let plan = engine_plan::plan(&session, &selected).map_err(|error| opened.plan_error(error))?;
     opening::tell(context, &opened.workspace.sources, session.levels.lowered().as_slice());
     if args.fix
@@ -204,8 +216,18 @@ pub(super) fn once(
     let sources = Arc::new(opened.workspace.sources.clone());
     let mut reports = Reports::new(&args.reports(), context, sources);
     let after = if args.watch { AfterUse::Stay } else { AfterUse::End };
-    let summary = drive::drive(&session, &plan, services, after, &mut reports.fan());
+    let summary = {
+        let mut fan = reports.fan();
+        share.into_iter().for_each(|share| fan.event(&Event::Notice(share)));
+        drive::drive(&session, &plan, services, after, &mut fan)
+    };
     reports.write_files()?;
+    if args.shard.is_none() {
+        let notes = groups::learn(&session, &plan, &opened.sizes)?;
+        if context.verbosity > Verbosity::Quiet && args.format == Format::Human {
+            opening::tell(context, &opened.workspace.sources, &notes);
+        }
+    }
     store.flush()?;
     if let Err(error) = store.maybe_gc() {
         tracing::debug!(%error, "the store was not collected");
@@ -219,7 +241,7 @@ pub(super) fn once(
     } else {
         ExitKind::of_run(summary.ok, summary.interrupted)
     };
-    let claims = opened.workspace.tasks.iter().flat_map(|(id, task)| claims_of(id, task));
+    let claims = all_claims(&opened.workspace).into_iter();
     let outputs = claims.filter(|claim| claim.committed == outputs::Committed::No).map(|claim| claim.pattern).collect();
     Ok(Finished { exit, outputs })
 }
@@ -300,7 +322,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused() {
-        for line in [&["-j", "0"][..], &["--watch", "--dry-run"], &["--isolation", "chroot"], &["--shard", "1/2"]] {
+        for line in [&["-j", "0"][..], &["--watch", "--dry-run"], &["--isolation", "chroot"], &["--shard", "3/2"]] {
             assert!(Cli::try_parse_from([&["drystone", "run"], line].concat()).is_err(), "{line:?}");
         }
     }

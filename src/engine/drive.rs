@@ -6,8 +6,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::engine::event::{Counts, Event, EventSink, Failure, Log, MissReason, Outcome, ServiceEvent, TaskFinished};
+use crate::base::diagnostic::Diagnostic;
+use crate::base::ids::TaskId;
+use crate::base::tree::Listing;
+use crate::engine::event::{
+    Counts, Event, EventSink, Failure, Log, MissReason, Outcome, PartOf, ServiceEvent, TaskFinished,
+};
 use crate::engine::job::{self, Ended, Fault, Looked, Mishap, Missed, Success};
+use crate::engine::parts::{Left, Parts, Settled};
 use crate::engine::plan::Plan;
 use crate::engine::pod::{Registry, Unready};
 use crate::engine::prepare::{Dependency, Produced, as_produced};
@@ -15,6 +21,7 @@ use crate::engine::scheduler::{Capacity, Effect, Input, Ix, Scheduler};
 use crate::engine::service::{AfterUse, Held, Services};
 use crate::engine::session::Session;
 use crate::engine::tracked;
+use crate::graph::build::Purpose;
 
 /// How a run ended.
 #[derive(Clone, Debug)]
@@ -62,6 +69,7 @@ pub fn drive(
     let capacity = Capacity { jobs, memory: memory_bytes(), pools: session.workspace.config.pools.clone() };
     let scheduler = Scheduler::new(plan.nodes.clone(), capacity, session.options.on_failure);
     let produced: Vec<OnceLock<Arc<Produced>>> = plan.tasks.iter().map(|_| OnceLock::new()).collect();
+    let wholes: Wholes = plan.tasks.iter().map(|_| OnceLock::new()).collect();
     let (sender, receiver) = channel();
     let tasks = (0..plan.tasks.len()).filter(|ix| !plan.is_service(session, *ix)).count();
     sink.event(&Event::RunStarted { run: run_id(), tasks, jobs: jobs as usize });
@@ -72,14 +80,16 @@ pub fn drive(
         session.cpu.in_place_scope(|cpu_scope| {
             let spawn_look = |ix: Ix| {
                 let sender = sender.clone();
-                let produced = &produced;
-                cpu_scope.spawn(move |_| guarded(&sender, || Message::Looked(ix, look(session, plan, ix, produced))));
+                let known = Known { produced: &produced, wholes: &wholes };
+                cpu_scope.spawn(move |_| guarded(&sender, || Message::Looked(ix, look(session, plan, ix, &known))));
             };
             let spawn_run = |ix: Ix, missed: Arc<Missed>| {
                 let sender = sender.clone();
                 job_scope.spawn(move |_| {
                     let join = || services.join(ix);
-                    guarded(&sender, || Message::Ended(ix, job::run(session, plan.tasks[ix], &missed, &join)));
+                    guarded(&sender, || {
+                        Message::Ended(ix, job::run(session, plan.tasks[ix], &plan.sources[ix], &missed, &join))
+                    });
                 });
             };
             let spawn_serve = |wanted: BTreeSet<Ix>| {
@@ -93,6 +103,8 @@ pub fn drive(
                 scheduler,
                 services,
                 produced: &produced,
+                wholes: &wholes,
+                parts: Parts::of(session, plan),
                 missed: vec![None; plan.tasks.len()],
                 durations: vec![None; plan.tasks.len()],
                 counts: Counts::default(),
@@ -117,24 +129,38 @@ fn guarded(sender: &Sender<Message>, work: impl FnOnce() -> Message) {
     drop(sender.send(message));
 }
 
-fn look(session: &Session<'_>, plan: &Plan, ix: Ix, produced: &[OnceLock<Arc<Produced>>]) -> Looked {
-    let task = plan.tasks[ix];
-    job::look(session, task, &plan.sources[ix], dependencies(session, plan, ix, produced), plan.reuse(session, ix))
+/// By the position of the first part: what all parts of a split task produced together.
+type Wholes = Vec<OnceLock<Arc<Produced>>>;
+
+/// What is produced already, by position.
+struct Known<'a> {
+    produced: &'a [OnceLock<Arc<Produced>>],
+    wholes: &'a [OnceLock<Arc<Produced>>],
 }
 
-fn dependencies(session: &Session<'_>, plan: &Plan, ix: Ix, produced: &[OnceLock<Arc<Produced>>]) -> Vec<Dependency> {
-    session
-        .graph
-        .dependencies(plan.tasks[ix])
-        .map(|(task, edge)| Dependency {
-            task,
-            purpose: edge.purpose,
-            interface_only: edge.interface_only,
-            produced: Arc::clone(
-                produced[plan.positions[&task]].get().expect("the scheduler looks only when all it needs is done"),
-            ),
-        })
-        .collect()
+fn look(session: &Session<'_>, plan: &Plan, ix: Ix, known: &Known<'_>) -> Looked {
+    let task = plan.tasks[ix];
+    job::look(session, task, &plan.sources[ix], dependencies(session, plan, ix, known), plan.reuse(session, ix))
+}
+
+/// What a task needs; the parts of a split task are one of them.
+fn dependencies(session: &Session<'_>, plan: &Plan, ix: Ix, known: &Known<'_>) -> Vec<Dependency> {
+    let mut all: Vec<Dependency> = Vec::new();
+    let mut seen: BTreeSet<(TaskId, Purpose)> = BTreeSet::new();
+    for (needed, edge) in session.graph.dependencies(plan.tasks[ix]) {
+        let task = session.workspace.whole(needed);
+        if !seen.insert((task, edge.purpose)) {
+            continue;
+        }
+        let place = plan.positions[&task];
+        let produced = match session.workspace.split_of(task) {
+            Some(_) => known.wholes[place].get(),
+            None => known.produced[place].get(),
+        };
+        let produced = Arc::clone(produced.expect("the scheduler looks only when all it needs is done"));
+        all.push(Dependency { task, purpose: edge.purpose, interface_only: edge.interface_only, produced });
+    }
+    all
 }
 
 struct Loop<'a, 'w> {
@@ -144,6 +170,8 @@ struct Loop<'a, 'w> {
     scheduler: Scheduler,
     services: &'a Services<'a, 'w>,
     produced: &'a [OnceLock<Arc<Produced>>],
+    wholes: &'a [OnceLock<Arc<Produced>>],
+    parts: Parts,
     missed: Vec<Option<Arc<Missed>>>,
     durations: Vec<Option<Duration>>,
     counts: Counts,
@@ -329,7 +357,8 @@ impl Loop<'_, '_> {
             Ended::Failed(mishap) => self.failure(ix, *mishap),
             Ended::Cancelled(log) => {
                 self.counts.cancelled += 1;
-                let finished = TaskFinished { log, ..self.blank(ix, Outcome::Cancelled) };
+                let notes = self.settle_without(ix);
+                let finished = TaskFinished { log, notes, ..self.blank(ix, Outcome::Cancelled) };
                 self.sink.event(&Event::TaskFinished(Box::new(finished)));
                 Input::Done(ix, Outcome::Cancelled)
             }
@@ -341,6 +370,11 @@ impl Loop<'_, '_> {
         TaskFinished {
             task,
             label: self.session.label(task),
+            part_of: self
+                .session
+                .workspace
+                .split_of(task)
+                .map(|split| PartOf { label: split.label.to_string(), to_come: self.parts.to_come(split.parts[0]) }),
             outcome,
             source: None,
             action: None,
@@ -359,7 +393,41 @@ impl Loop<'_, '_> {
         }
     }
 
-    fn success(&mut self, ix: Ix, success: Success) -> Input {
+    /// Takes what a part of a split task left, and settles the whole once it was the last one.
+    fn settle(&mut self, ix: Ix, left: Option<Left>) -> Settled {
+        let task = self.plan.tasks[ix];
+        let Some(mut settled) = self.parts.done(self.session, task, left) else { return Settled::default() };
+        if let Some(produced) = settled.produced.take() {
+            let place = self.plan.positions[&self.session.workspace.whole(task)];
+            let earlier = self.wholes[place].set(produced);
+            assert!(earlier.is_ok(), "BUG: the parts of task {place} were put together twice");
+        }
+        settled
+    }
+
+    /// The same for a part that did not run. Gives what there is to say.
+    fn settle_without(&mut self, ix: Ix) -> Vec<Diagnostic> {
+        let Settled { problems, notes, fault, .. } = self.settle(ix, None);
+        self.blame(fault);
+        [problems, notes].concat()
+    }
+
+    fn blame(&mut self, fault: Option<Fault>) {
+        self.infrastructure |= fault == Some(Fault::Machine);
+        self.refused |= fault == Some(Fault::Workspace);
+    }
+
+    fn success(&mut self, ix: Ix, mut success: Success) -> Input {
+        let settled = self.settle(ix, Some(Left::Passed(Arc::clone(&success.produced))));
+        success.notes.extend(settled.notes);
+        success.materialized |= settled.written;
+        if let (Some(first), Some(fault)) = (settled.problems.first(), settled.fault) {
+            let failure = Failure { cause: first.message.clone(), exit: None, diagnostics: settled.problems };
+            let Success { log, duration, attempts, action, .. } = success;
+            let left = Listing::new();
+            let mishap = Mishap { failure, log, duration, attempts, action: Some(action), fault, left };
+            return self.failed(ix, mishap, success.notes);
+        }
         let outcome = if success.source.is_some() { Outcome::Hit } else { Outcome::Ran };
         let why = if outcome == Outcome::Ran { self.why(ix) } else { Vec::new() };
         if outcome == Outcome::Ran {
@@ -391,10 +459,16 @@ impl Loop<'_, '_> {
         Input::Done(ix, outcome)
     }
 
-    fn failure(&mut self, ix: Ix, mishap: Mishap) -> Input {
+    fn failure(&mut self, ix: Ix, mut mishap: Mishap) -> Input {
+        let settled = self.settle(ix, Some(Left::Failed(std::mem::take(&mut mishap.left))));
+        mishap.failure.diagnostics.extend(settled.problems);
+        self.blame(settled.fault);
+        self.failed(ix, mishap, settled.notes)
+    }
+
+    fn failed(&mut self, ix: Ix, mishap: Mishap, notes: Vec<Diagnostic>) -> Input {
         self.counts.failed += 1;
-        self.infrastructure |= mishap.fault == Fault::Machine;
-        self.refused |= mishap.fault == Fault::Workspace;
+        self.blame(Some(mishap.fault));
         self.durations[ix] = Some(mishap.duration);
         let finished = TaskFinished {
             action: mishap.action,
@@ -403,6 +477,7 @@ impl Loop<'_, '_> {
             log: mishap.log,
             failure: Some(mishap.failure),
             attempts: mishap.attempts,
+            notes,
             ..self.blank(ix, Outcome::Failed)
         };
         self.sink.event(&Event::TaskFinished(Box::new(finished)));
@@ -434,7 +509,8 @@ impl Loop<'_, '_> {
             _ => self.counts.cancelled += 1,
         }
         let because_of = because_of.map(|failed| self.session.label(self.plan.tasks[failed]));
-        let finished = TaskFinished { because_of, ..self.blank(ix, outcome) };
+        let notes = self.settle_without(ix);
+        let finished = TaskFinished { because_of, notes, ..self.blank(ix, outcome) };
         self.sink.event(&Event::TaskFinished(Box::new(finished)));
     }
 

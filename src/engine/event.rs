@@ -87,6 +87,15 @@ pub struct Failure {
 /// Captured output in the order it came; each piece from one stream.
 pub type Log = Vec<(crate::sandbox::spec::Stream, Vec<u8>)>;
 
+/// The split task that a part belongs to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PartOf {
+    /// Label of the whole.
+    pub label: String,
+    /// Parts of it that are still to come in this run.
+    pub to_come: usize,
+}
+
 /// A finished task.
 #[derive(Clone, Debug)]
 pub struct TaskFinished {
@@ -94,6 +103,8 @@ pub struct TaskFinished {
     pub task: TaskId,
     /// Its label as text.
     pub label: String,
+    /// For a part of a split task, the whole.
+    pub part_of: Option<PartOf>,
     /// What became of it.
     pub outcome: Outcome,
     /// Where a hit came from.

@@ -18,7 +18,7 @@ use crate::engine::secrets::Secrets;
 use crate::engine::service::Held;
 use crate::engine::session::Session;
 use crate::engine::takeover;
-use crate::engine::view;
+use crate::engine::view::{self, Purpose};
 use crate::manifest::glob::{Pattern, PatternList};
 use crate::manifest::model::RunTask;
 use crate::sandbox::spec::{Exit, Finished, SandboxError, Usage};
@@ -38,6 +38,9 @@ pub enum Executed {
         duration: Duration,
         /// Attempts made.
         attempts: u32,
+        /// Reports and `on-failure` files of a part of a split task: the whole puts them in place. Nothing of other tasks, which
+        /// have done so themselves.
+        left: Listing,
     },
     /// The run was cancelled.
     Cancelled {
@@ -165,7 +168,7 @@ fn attempt(
 ) -> Result<Executed, Broken> {
     let sandbox = session.sandbox(prepared.action.isolation)?;
     let stage = session.store.stage()?;
-    let mut shown = view::show(session, task, run, prepared, dependencies, stage.path().to_owned())?;
+    let mut shown = view::show(session, task, run, prepared, dependencies, stage.path().to_owned(), Purpose::Run)?;
     let company = services.join(&mut shown.spec);
     let spec = &shown.spec;
     let secrets = session.secrets_reaching(task);
@@ -179,7 +182,8 @@ fn attempt(
             let help = "list the program under `tools`, or check its path";
             let diagnostics = vec![Diagnostic::error(cause.clone()).help(help)];
             let failure = Failure { cause, exit: None, diagnostics };
-            return Ok(Executed::Failed { log: capture.finish(), failure, duration: started.elapsed(), attempts });
+            let (log, duration) = (capture.finish(), started.elapsed());
+            return Ok(Executed::Failed { log, failure, duration, attempts, left: Listing::new() });
         }
         Err(other) => return Err(other.into()),
     };
@@ -189,9 +193,9 @@ fn attempt(
         return Ok(Executed::Cancelled { log });
     }
     if finished.exit != Exit::Code(0) {
-        let diagnostics = collect_after_failure(session, task, run, &spec.view, &finished);
+        let (left, diagnostics) = collect_after_failure(session, task, run, &spec.view, &finished);
         let failure = Failure { cause: exit_sentence(finished.exit, run), exit: Some(finished.exit), diagnostics };
-        return Ok(Executed::Failed { log, failure, duration, attempts });
+        return Ok(Executed::Failed { log, failure, duration, attempts, left });
     }
     let scratch = with_always_scratch(session, task, &run.scratch);
     let outputs: Vec<&Pattern> = run.outputs.iter().map(|output| &output.value).collect();
@@ -209,7 +213,7 @@ fn attempt(
         Ok(collected) => collected,
         Err(error) if error.is_of_the_command() => {
             let failure = unusable_output(session, task, &error);
-            return Ok(Executed::Failed { log, failure, duration, attempts });
+            return Ok(Executed::Failed { log, failure, duration, attempts, left: Listing::new() });
         }
         Err(error) => return Err(error.into()),
     };
@@ -217,7 +221,7 @@ fn attempt(
     if let Some(failure) =
         missing_outputs(session, task, run, &collected).or_else(|| shared_output(session, task, &collected))
     {
-        return Ok(Executed::Failed { log, failure, duration, attempts });
+        return Ok(Executed::Failed { log, failure, duration, attempts, left: Listing::new() });
     }
     let changed = view::first_change(session, &shown);
     let mut notes = undeclared_note(session, task, &collected);
@@ -277,16 +281,17 @@ fn exit_sentence(exit: Exit, run: &RunTask) -> String {
 
 /// Reports and `on-failure` files of a failed command go to the tree, so that a person can read them; nothing is cached.
 ///
-/// Gives what could not be kept. It is never an error of its own: the failure of the command is the news.
+/// Gives what a part leaves to its whole, and what could not be kept. It is never an error of its own: the failure of the command is
+/// the news.
 fn collect_after_failure(
     session: &Session<'_>,
     task: TaskId,
     run: &RunTask,
     view: &std::collections::BTreeMap<RelPath, crate::sandbox::spec::View>,
     finished: &Finished,
-) -> Vec<Diagnostic> {
+) -> (Listing, Vec<Diagnostic>) {
     if run.on_failure.is_empty() {
-        return Vec::new();
+        return (Listing::new(), Vec::new());
     }
     let everything = PatternList::default();
     let declared = Declared {
@@ -302,10 +307,14 @@ fn collect_after_failure(
     match collect::collect(finished.workspace.path(), &declared, &session.store) {
         Ok(collected) => {
             session.discard_later(&collected);
-            restore::add_after_failure(session, task, &collected.listing)
+            if run.split.is_some() {
+                return (collected.listing, Vec::new());
+            }
+            (Listing::new(), restore::add_after_failure(session, task, &collected.listing))
         }
         Err(error) => {
-            vec![Diagnostic::warning(format!("what `{}` left was not kept: {error}", session.label(task)))]
+            let problem = Diagnostic::warning(format!("what `{}` left was not kept: {error}", session.label(task)));
+            (Listing::new(), vec![problem])
         }
     }
 }
@@ -358,7 +367,12 @@ fn undeclared_note(session: &Session<'_>, task: TaskId, collected: &Collected) -
     let rest = collected.undeclared.len() - told.len();
     let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
     vec![
-        Diagnostic::warning(format!("`{}` wrote undeclared files: {}{more}", declared.label, told.join(", ")))
+        // Of a part the whole task is named: a hundred parts that leave one file say so once.
+        Diagnostic::warning(format!(
+            "`{}` wrote undeclared files: {}{more}",
+            session.workspace.whole_label(task),
+            told.join(", ")
+        ))
             .at(&declared.place, "they were thrown away")
             .help("add them to `outputs` to keep them, or to `scratch` to have them thrown away without a word; both are relative to the package, `scratch` may begin with `//`"),
     ]

@@ -89,7 +89,7 @@ pub fn execute(session: &Session<'_>, fetch: &FetchTask) -> Executed {
 
 fn failed(error: FetchError, started: Instant) -> Executed {
     let failure = Failure { cause: error.to_string(), exit: None, diagnostics: Vec::new() };
-    Executed::Failed { log: Vec::new(), failure, duration: started.elapsed(), attempts: 1 }
+    Executed::Failed { log: Vec::new(), failure, duration: started.elapsed(), attempts: 1, left: Listing::new() }
 }
 
 fn fetch_listing(session: &Session<'_>, fetch: &FetchTask) -> Result<Listing, FetchError> {

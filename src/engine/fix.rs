@@ -10,12 +10,12 @@ use crate::engine::log::LogCapture;
 use crate::engine::plan::Plan;
 use crate::engine::prepare::{command_line, prepare};
 use crate::engine::session::Session;
-use crate::engine::view;
+use crate::engine::view::{self, Purpose};
 use crate::fs::atomic::{self, Durability};
 use crate::fs::link::file_mode;
 use crate::fs::ops;
 use crate::manifest::model::{RunTask, TaskKind};
-use crate::sandbox::spec::{Exit, View};
+use crate::sandbox::spec::Exit;
 
 /// What one `fix` command did.
 #[derive(Debug)]
@@ -35,6 +35,9 @@ pub fn fix(session: &Session<'_>, plan: &Plan, selected: &[TaskId]) -> Result<Ve
     for (ix, task) in plan.tasks.iter().enumerate().filter(|(_, task)| selected.contains(task)) {
         let TaskKind::Run(run) = &session.workspace.tasks[*task].kind else { continue };
         let Some(command) = &run.fix else { continue };
+        if run.split.as_ref().is_some_and(|split| split.part.items().is_empty()) {
+            continue; // Without items a fixer would take everything.
+        }
         let fixer = RunTask { command: command.clone(), outputs: Vec::new(), ..run.clone() };
         let declared = &session.workspace.tasks[*task];
         if session.graph.dependencies(*task).next().is_some() {
@@ -64,14 +67,8 @@ fn fix_one(
     prepared.tools = tools;
     prepared.action.work = crate::fingerprint::action::Work::Run { argv };
     let stage = session.store.stage().map_err(|error| error.to_string())?;
-    let shown = view::show(session, task, fixer, &prepared, &[], stage.path().to_owned());
-    let mut shown = shown.map_err(|error| error.to_string())?;
-    let spec = &mut shown.spec;
-    for view in spec.view.values_mut() {
-        if let View::File { host, executable } = view {
-            *view = View::Copy { host: host.clone(), executable: *executable };
-        }
-    }
+    let shown = view::show(session, task, fixer, &prepared, &[], stage.path().to_owned(), Purpose::Fix);
+    let shown = shown.map_err(|error| error.to_string())?;
     let sandbox = session.sandbox(prepared.action.isolation).map_err(|error| error.to_string())?;
     let mut capture = LogCapture::new(session.secrets_reaching(task));
     let finished = sandbox
@@ -82,7 +79,7 @@ fn fix_one(
         return Err(format!("{:?}\n{}", finished.exit, String::from_utf8_lossy(&said).trim_end()));
     }
     let mut written = Vec::new();
-    for (path, entry) in &sources.listing {
+    for (path, entry) in &sources.all() {
         let Entry::File { digest, executable, .. } = entry else { continue };
         let fixed = finished.workspace.path().join(path.as_str());
         let Some(bytes) = changed(&fixed, digest)? else { continue };

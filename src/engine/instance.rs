@@ -11,7 +11,7 @@ use crate::engine::prepare::{Dependency, Prepared};
 use crate::engine::restore::RestoreError;
 use crate::engine::secrets::{Redaction, Secrets};
 use crate::engine::session::{Session, held};
-use crate::engine::view::{self, Shown};
+use crate::engine::view::{self, Purpose, Shown};
 use crate::manifest::model::{Ready, ServiceTask};
 use crate::process::cancel::Cancel;
 use crate::sandbox::checks::Checks;
@@ -102,7 +102,8 @@ impl Instance {
         news: &Arc<News>,
     ) -> Result<Self, StartError> {
         let stage = session.store.stage()?;
-        let mut shown = view::show(session, task, &service.run, prepared, dependencies, stage.path().to_owned())?;
+        let scratch = stage.path().to_owned();
+        let mut shown = view::show(session, task, &service.run, prepared, dependencies, scratch, Purpose::Run)?;
         let (checks, checked) = Checks::new()?;
         let company = Company { checked: Some(checked), ..join(&mut shown.spec) };
         let shown = Arc::new(shown);

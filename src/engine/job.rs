@@ -16,8 +16,10 @@ use crate::engine::service::Held;
 use crate::engine::session::{Committed, Reuse, Session};
 use crate::engine::{fetch, log, waiting};
 use crate::manifest::model::TaskKind;
+use crate::manifest::split::Group;
 use crate::sandbox::spec::Level;
 use crate::store::{ActionLock, ActionResult, StoreError, TaskRun};
+use crate::workspace::split::split_of;
 
 /// A result that serves.
 pub struct Success {
@@ -57,6 +59,8 @@ pub struct Mishap {
     pub action: Option<crate::base::digest::Digest>,
     /// Who has to act.
     pub fault: Fault,
+    /// Reports and `on-failure` files of a part of a split task, for its whole to put in place.
+    pub left: Listing,
 }
 
 /// Whose fault a mishap is.
@@ -84,8 +88,9 @@ pub enum Looked {
 
 /// A task that has to run, with everything that was found out about it.
 pub struct Missed {
-    /// The prepared action.
-    pub prepared: Prepared,
+    /// The prepared action. Not of a part of a split task, which is prepared again when it runs: of hundreds of parts that wait, each
+    /// would hold the listing of all it shares with the others.
+    pub prepared: Option<Prepared>,
     /// What it needs.
     pub dependencies: Vec<Dependency>,
     /// Why it runs.
@@ -113,6 +118,9 @@ pub fn look(
     reuse: Reuse,
 ) -> Looked {
     let started = Instant::now();
+    if let Some(problem) = nothing_to_run(session, task) {
+        return Looked::Failed(Box::new(mishap(problem, started, None)));
+    }
     let prepared = match prepare(session, task, sources, &dependencies) {
         Ok(prepared) => prepared,
         Err(problem) => return Looked::Failed(Box::new(mishap(problem, started, None))),
@@ -133,7 +141,19 @@ pub fn look(
         Err(error) => return Looked::Failed(Box::new(store_mishap(session, task, &error, started))),
     }
     let why = explain::why(session, task, &prepared, reuse);
-    Looked::Miss(Box::new(Missed { prepared, dependencies, why, reuse }))
+    let waits_light = session.workspace.split_of(task).is_some();
+    Looked::Miss(Box::new(Missed { prepared: (!waits_light).then_some(prepared), dependencies, why, reuse }))
+}
+
+/// The error of a split task without items: that no test was found must not pass for tests that passed.
+fn nothing_to_run(session: &Session<'_>, task: TaskId) -> Option<Diagnostic> {
+    let declared = &session.workspace.tasks[task];
+    let split = split_of(declared).filter(|split| split.part.group == Group::Nothing)?;
+    Some(
+        Diagnostic::error(format!("`{}` has no items, so there is nothing to run", declared.label))
+            .at(&split.place, "no file matches")
+            .help("correct the pattern, which is relative to the package, or take the task out"),
+    )
 }
 
 /// Whether results of the task are kept at all.
@@ -195,6 +215,9 @@ fn settle(
     started: Instant,
     log: &Log,
 ) -> Result<Placed, Settled> {
+    if session.workspace.split_of(task).is_some() {
+        return Ok(Placed::default()); // Once all parts are done, the whole is put in place.
+    }
     let failed = |error: RestoreError| match error {
         RestoreError::Materialize(crate::engine::materialize::MaterializeError::Vanished(_)) => Settled::Vanished,
         error => Settled::Mishap(Box::new(restore_mishap(session, task, error, started))),
@@ -230,6 +253,7 @@ fn settle(
         attempts: 0,
         action: None,
         fault: Fault::Command,
+        left: Listing::new(),
     })))
 }
 
@@ -244,9 +268,25 @@ fn way_out(session: &Session<'_>, label: &str) -> String {
 /// Runs a task that missed. Only one process runs an action at a time; the others take its result.
 ///
 /// `join` has its services up; it is called only if there is no result.
-pub fn run(session: &Session<'_>, task: TaskId, missed: &Missed, join: &dyn Fn() -> Result<Held, Unready>) -> Ended {
+pub fn run(
+    session: &Session<'_>,
+    task: TaskId,
+    sources: &Sources,
+    missed: &Missed,
+    join: &dyn Fn() -> Result<Held, Unready>,
+) -> Ended {
     let started = Instant::now();
-    let prepared = &missed.prepared;
+    let again;
+    let prepared = match &missed.prepared {
+        Some(prepared) => prepared,
+        None => match prepare(session, task, sources, &missed.dependencies) {
+            Ok(prepared) => {
+                again = prepared;
+                &again
+            }
+            Err(problem) => return Ended::Failed(Box::new(mishap(problem, started, None))),
+        },
+    };
     let cached = is_cached(session, task);
     let lock = match waiting::lock_action(session, &prepared.key) {
         Ok(Some(lock)) => lock,
@@ -286,7 +326,7 @@ fn conclude(
             mishap.fault = if refused { Fault::Workspace } else { Fault::Machine };
             Ended::Failed(Box::new(mishap))
         }
-        Executed::Failed { log, mut failure, duration, attempts } => {
+        Executed::Failed { log, mut failure, duration, attempts, left } => {
             note(session, task, prepared, duration, true, 0);
             if let Err(error) = session.failures().keep(&session.label(task), &log) {
                 tracing::debug!(%error, "what a failed command printed was not kept");
@@ -294,7 +334,7 @@ fn conclude(
             // An input that matches nothing may well be why.
             failure.diagnostics.extend(prepared.notes.iter().cloned());
             let action = Some(prepared.key);
-            Ended::Failed(Box::new(Mishap { failure, log, duration, attempts, action, fault: Fault::Command }))
+            Ended::Failed(Box::new(Mishap { failure, log, duration, attempts, action, fault: Fault::Command, left }))
         }
         Executed::Passed(passed) => {
             if is_cached(session, task)
@@ -350,7 +390,15 @@ fn note(session: &Session<'_>, task: TaskId, prepared: &Prepared, duration: Dura
 
 fn mishap(problem: Diagnostic, started: Instant, action: Option<crate::base::digest::Digest>) -> Mishap {
     let failure = Failure { cause: problem.message.clone(), exit: None, diagnostics: vec![problem] };
-    Mishap { failure, log: Vec::new(), duration: started.elapsed(), attempts: 0, action, fault: Fault::Command }
+    Mishap {
+        failure,
+        log: Vec::new(),
+        duration: started.elapsed(),
+        attempts: 0,
+        action,
+        fault: Fault::Command,
+        left: Listing::new(),
+    }
 }
 
 fn store_mishap(session: &Session<'_>, task: TaskId, error: &StoreError, started: Instant) -> Mishap {
@@ -365,7 +413,7 @@ fn restore_mishap(session: &Session<'_>, task: TaskId, error: RestoreError, star
     if let RestoreError::Refused(problems) = error {
         let cause = problems.first().map_or_else(String::new, |problem| problem.message.clone());
         let failure = Failure { cause, exit: None, diagnostics: problems };
-        return Mishap { failure, log: Vec::new(), duration: started.elapsed(), attempts: 0, action: None, fault };
+        return Mishap { failure, fault, ..mishap(Diagnostic::error(""), started, None) };
     }
     let problem = Diagnostic::error(format!("outputs of `{}` could not be put in place: {error}", declared.label))
         .at(&declared.place, "declared here")

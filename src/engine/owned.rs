@@ -2,7 +2,9 @@
 //!
 //! A directory declared whole (`dist/**`, `dist`) is exact: what the task does not make does not belong there. Of a wildcard
 //! (`src/*.js`, and every report) the task owns only what it made itself: other files that match are someone else's.
-//! Paths are relative to the package.
+//! The parts of a split task own nothing by themselves: what they own is the whole task's. Paths are relative to the package.
+
+use std::collections::BTreeSet;
 
 use crate::base::ids::{PackageId, TaskId};
 use crate::base::path::RelPath;
@@ -20,27 +22,47 @@ pub struct Owned<'a> {
     pub units: Vec<RelPath>,
     /// Patterns of which only what it wrote is its own.
     loose: Vec<&'a Pattern>,
-    reports: Option<&'a PatternList>,
+    reports: Vec<&'a PatternList>,
     committed: Vec<&'a Pattern>,
     ground: Ground<'a>,
 }
 
 impl<'a> Owned<'a> {
-    /// Outputs and reports, less committed ones.
+    /// Outputs and reports, less committed ones; for a part of a split task, those of all its parts.
     pub fn of(session: &'a Session<'_>, task: TaskId) -> Self {
         let mut owned = Self::nothing(session, task);
+        if let Some(split) = session.workspace.split_of(task) {
+            owned.claim_parts(session, &split.parts);
+            return owned;
+        }
         match &session.workspace.tasks[task].kind {
             TaskKind::Run(run) => {
                 owned.committed = run.committed.iter().map(|pattern| &pattern.value).collect();
                 let is_committed = |text: &str| run.committed.iter().any(|pattern| pattern.value.text == text);
                 let outputs = run.outputs.iter().map(|output| &output.value);
                 owned.claim(outputs.filter(|pattern| !is_committed(&pattern.text)));
-                owned.reports = Some(&run.reports).filter(|reports| !reports.is_empty());
+                owned.reports.extend(Some(&run.reports).filter(|reports| !reports.is_empty()));
             }
             TaskKind::Fetch(_) => owned.claim(session.fetched.get(&task).into_iter()),
             TaskKind::Service(_) => {}
         }
         owned
+    }
+
+    /// What parts claim, each pattern once: most often they all claim the same.
+    fn claim_parts(&mut self, session: &'a Session<'_>, parts: &[TaskId]) {
+        let mut known: BTreeSet<Vec<&str>> = BTreeSet::new();
+        for part in parts {
+            let TaskKind::Run(run) = &session.workspace.tasks[*part].kind else { continue };
+            let outputs = run.outputs.iter().map(|output| output.value.text.as_str());
+            let reports = run.reports.items.iter().map(|item| item.pattern.text.as_str());
+            if !known.insert(outputs.chain([""]).chain(reports).collect()) {
+                continue;
+            }
+            self.claim(run.outputs.iter().map(|output| &output.value));
+            let apart = run.split.iter().map(|split| &split.apart);
+            self.reports.extend([&run.reports].into_iter().chain(apart).filter(|reports| !reports.is_empty()));
+        }
     }
 
     /// The committed outputs alone: they are sources too, so none of them is a directory of its own.
@@ -55,7 +77,7 @@ impl<'a> Owned<'a> {
             package,
             units: Vec::new(),
             loose: Vec::new(),
-            reports: None,
+            reports: Vec::new(),
             committed: Vec::new(),
             ground: Ground::of(session, task),
         }
@@ -72,6 +94,7 @@ impl<'a> Owned<'a> {
                         self.units.push(unit.clone());
                     }
                 }
+                _ if self.loose.iter().any(|other| other.text == pattern.text) => {}
                 _ => self.loose.push(pattern),
             }
         }
@@ -79,12 +102,12 @@ impl<'a> Owned<'a> {
 
     /// Whether there is nothing to own.
     pub fn is_empty(&self) -> bool {
-        self.units.is_empty() && self.loose.is_empty() && self.reports.is_none()
+        self.units.is_empty() && self.loose.is_empty() && self.reports.is_empty()
     }
 
     /// Patterns of wildcards and reports, for whoever lists what matches them.
     pub fn loose(&self) -> impl Iterator<Item = &'a Pattern> + '_ {
-        let reports = self.reports.into_iter().flat_map(|reports| reports.items.iter());
+        let reports = self.reports.iter().flat_map(|reports| reports.items.iter());
         self.loose.iter().copied().chain(reports.filter(|item| !item.exclude).map(|item| &item.pattern))
     }
 
@@ -108,12 +131,16 @@ impl<'a> Owned<'a> {
         !self.is_committed(path) && (self.unit_of(path).is_some() || self.matches_loosely(path))
     }
 
+    /// Whether it is a report.
+    pub fn is_report(&self, path: &RelPath) -> bool {
+        self.reports.iter().any(|reports| reports.matches(path))
+    }
+
     /// Whether a wildcard or a report matches. Nothing in `.git` and in nested packages does.
     pub fn matches_loosely(&self, path: &RelPath) -> bool {
-        let reported = || self.reports.is_some_and(|reports| reports.matches(path));
         !self.ground.is_foreign(path)
             && (self.loose.iter().any(|pattern| pattern.matches(path) || pattern.whole_dir() == Some(path))
-                || reported())
+                || self.is_report(path))
     }
 
     /// Whether a wildcard may reach into the directory.
@@ -148,17 +175,19 @@ impl<'a> Ground<'a> {
     }
 }
 
-/// Directories that belong to a task as a whole, relative to its package.
+/// Directories that belong to a task, or to the whole of which it is a part, relative to its package.
 pub fn whole_directories<'a>(session: &'a Session<'_>, task: TaskId) -> Vec<RelPath> {
-    let fetched: Vec<&'a Pattern> = session.fetched.get(&task).into_iter().collect();
-    let outputs = match &session.workspace.tasks[task].kind {
-        TaskKind::Run(run) => run.outputs.iter().map(|output| &output.value).collect(),
-        TaskKind::Fetch(_) => fetched,
-        TaskKind::Service(_) => Vec::new(),
+    let outputs = |task: &TaskId| -> Vec<&'a Pattern> {
+        match &session.workspace.tasks[*task].kind {
+            TaskKind::Run(run) => run.outputs.iter().map(|output| &output.value).collect(),
+            TaskKind::Fetch(_) => session.fetched.get(task).into_iter().collect(),
+            TaskKind::Service(_) => Vec::new(),
+        }
     };
     let own = Owned::of(session, task);
-    let dirs = outputs.into_iter().filter_map(Pattern::whole_dir).filter(|dir| own.unit_of(dir).is_some());
-    dirs.cloned().collect()
+    let all: BTreeSet<&RelPath> =
+        session.workspace.parts_beside(&task).iter().flat_map(outputs).filter_map(Pattern::whole_dir).collect();
+    all.into_iter().filter(|dir| own.unit_of(dir).is_some()).cloned().collect()
 }
 
 fn whole(pattern: &Pattern) -> Option<&RelPath> {

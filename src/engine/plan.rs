@@ -1,6 +1,7 @@
 //! From a selection to a plan: the closed set of tasks in order, with their source files read. Runs nothing, writes nothing.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::base::diagnostic::Diagnostic;
 use crate::base::ids::TaskId;
@@ -12,7 +13,9 @@ use crate::engine::scheduler::{Ix, Node, Weight};
 use crate::engine::session::{Reuse, Session};
 use crate::manifest::model::{Command, RunTask, TaskKind};
 use crate::store::StoreError;
-use crate::workspace::inputs::{InputFiles, input_files};
+use crate::workspace::inputs::InputFiles;
+use crate::workspace::split::{Listed, Lister};
+use crate::workspace::stat_index::{Leaf, LeafError};
 
 /// What a run will work through.
 pub struct Plan {
@@ -166,44 +169,70 @@ fn check_tools(session: &Session<'_>, task: TaskId, run: &RunTask, problems: &mu
 
 /// Lists the source files of every task and digests all of them in one parallel batch.
 fn read_sources(session: &Session<'_>, tasks: &[TaskId], problems: &mut Vec<Diagnostic>) -> Vec<Sources> {
-    let mut listed: Vec<InputFiles> = Vec::with_capacity(tasks.len());
+    let mut lister = Lister::new(session.workspace, &session.files, &session.outputs);
+    let mut listed: Vec<Listed> = Vec::with_capacity(tasks.len());
+    // The task that is named where something shared cannot be read.
+    let mut sharing: Vec<TaskId> = Vec::new();
     for task in tasks {
-        match input_files(session.workspace, &session.files, *task, &session.outputs) {
-            Ok(files) => listed.push(files),
+        match lister.list(*task) {
+            Ok(files) => {
+                sharing.resize(lister.shared.len(), *task);
+                listed.push(files);
+            }
             Err(error) => {
                 let place = &session.workspace.tasks[*task].place;
                 problems.push(Diagnostic::error(error.to_string()).at(place, "needed by this task"));
-                listed.push(InputFiles::default());
+                listed.push(Listed::default());
             }
         }
     }
-    let mut paths: Vec<RelPath> = listed.iter().flat_map(|files| files.files.iter().cloned()).collect();
+    let shared = std::mem::take(&mut lister.shared);
+    let files = listed.iter().map(|listed| &listed.own).chain(&shared).flat_map(|files| files.files.iter());
+    let mut paths: Vec<RelPath> = files.cloned().collect();
     paths.sort_unstable();
     paths.dedup();
-    let leaves: BTreeMap<RelPath, _> = paths.iter().cloned().zip(session.leaves(&paths)).collect();
-    let mut all = Vec::with_capacity(tasks.len());
-    for (task, files) in tasks.iter().zip(listed) {
-        let mut sources = Sources { warnings: files.unmatched, ..Sources::default() };
-        for dir in files.empty_dirs {
-            sources.listing.insert(dir, Entry::Dir);
-        }
-        for path in files.files {
-            match &leaves[&path] {
-                Ok(leaf) => {
-                    sources.listing.insert(path.clone(), leaf.entry.clone());
-                    sources.stats.push((path, leaf.stat));
-                }
-                Err(error) => {
-                    let declared = &session.workspace.tasks[*task];
-                    problems.push(
-                        Diagnostic::error(format!("cannot read an input of `{}`: {error}", declared.label))
-                            .at(&declared.place, "needed by this task")
-                            .help("make it readable, or take it away from `inputs` with a `!` pattern"),
-                    );
-                }
+    let leaves: Leaves = paths.iter().cloned().zip(session.leaves(&paths)).collect();
+    let of_shared = |(files, task): (InputFiles, &TaskId)| Arc::new(sources(session, *task, files, &leaves, problems));
+    let shared: Vec<Arc<Sources>> = shared.into_iter().zip(&sharing).map(of_shared).collect();
+    tasks
+        .iter()
+        .zip(listed)
+        .map(|(task, listed)| Sources {
+            shared: listed.shared.map(|position| Arc::clone(&shared[position])),
+            ..sources(session, *task, listed.own, &leaves, problems)
+        })
+        .collect()
+}
+
+/// What lies at every source path.
+type Leaves = BTreeMap<RelPath, Result<Leaf, LeafError>>;
+
+fn sources(
+    session: &Session<'_>,
+    task: TaskId,
+    files: InputFiles,
+    leaves: &Leaves,
+    problems: &mut Vec<Diagnostic>,
+) -> Sources {
+    let mut sources = Sources { warnings: files.unmatched, ..Sources::default() };
+    for dir in files.empty_dirs {
+        sources.listing.insert(dir, Entry::Dir);
+    }
+    for path in files.files {
+        match &leaves[&path] {
+            Ok(leaf) => {
+                sources.listing.insert(path.clone(), leaf.entry.clone());
+                sources.stats.push((path, leaf.stat));
+            }
+            Err(error) => {
+                let declared = &session.workspace.tasks[task];
+                problems.push(
+                    Diagnostic::error(format!("cannot read an input of `{}`: {error}", declared.label))
+                        .at(&declared.place, "needed by this task")
+                        .help("make it readable, or take it away from `inputs` with a `!` pattern"),
+                );
             }
         }
-        all.push(sources);
     }
-    all
+    sources
 }

@@ -31,9 +31,9 @@ pub struct Produced {
     pub unstable: bool,
 }
 
-/// A dependency with what it produced.
+/// A dependency with what it produced. All parts of a split task are one dependency.
 pub struct Dependency {
-    /// The task.
+    /// The task; the first part of a split one.
     pub task: TaskId,
     /// What it is needed for.
     pub purpose: Purpose,
@@ -52,6 +52,29 @@ pub struct Sources {
     pub stats: Vec<(RelPath, StatKey)>,
     /// Patterns that matched nothing.
     pub warnings: Vec<Diagnostic>,
+    /// Those that it shares with other parts of its task; kept once, since parts may be many.
+    pub shared: Option<Arc<Sources>>,
+}
+
+impl Sources {
+    /// All entries, shared ones included.
+    pub fn all(&self) -> Listing {
+        let mut all = self.listing.clone();
+        all.extend(self.shared.iter().flat_map(|shared| shared.all()));
+        all
+    }
+
+    /// All signatures, shared ones included.
+    pub fn all_stats(&self) -> Vec<(RelPath, StatKey)> {
+        let shared = self.shared.iter().flat_map(|shared| shared.stats.iter());
+        self.stats.iter().chain(shared).cloned().collect()
+    }
+
+    /// All warnings, shared ones included.
+    pub fn all_warnings(&self) -> Vec<Diagnostic> {
+        let shared = self.shared.iter().flat_map(|shared| shared.warnings.iter());
+        self.warnings.iter().chain(shared).cloned().collect()
+    }
 }
 
 /// Whose system a task sees.
@@ -141,7 +164,7 @@ fn prepare_run(
     dependencies: &[Dependency],
 ) -> Result<Prepared, Diagnostic> {
     let declared = &session.workspace.tasks[task];
-    let mut listing = sources.listing.clone();
+    let mut listing = sources.all();
     for dependency in in_workspace(dependencies) {
         let package = session.package(dependency.task);
         for (path, entry) in seen(session, dependency) {
@@ -175,8 +198,8 @@ fn prepare_run(
         services: service_keys(session, dependencies),
     };
     let (key, stream) = action.key();
-    let notes = sources.warnings.clone();
-    let stats = sources.stats.clone();
+    let notes = sources.all_warnings();
+    let stats = sources.all_stats();
     Ok(Prepared { action, key, stream, trees, listing, stats, tools, toolchain, sees, secrets, notes })
 }
 
@@ -190,11 +213,22 @@ pub fn seen<'a>(
     session: &'a Session<'_>,
     dependency: &'a Dependency,
 ) -> impl Iterator<Item = (&'a RelPath, &'a Entry)> + 'a {
-    let interface: Option<&PatternList> = match &session.workspace.tasks[dependency.task].kind {
-        TaskKind::Run(run) if dependency.interface_only => Some(&run.interface),
-        _ => None,
+    let interface = |task: &TaskId| match &session.workspace.tasks[*task].kind {
+        TaskKind::Run(run) => Some(&run.interface),
+        TaskKind::Fetch(_) | TaskKind::Service(_) => None,
     };
-    dependency.produced.listing.iter().filter(move |(path, _)| interface.is_none_or(|patterns| patterns.matches(path)))
+    let mut interfaces: Option<Vec<&PatternList>> = None;
+    if dependency.interface_only {
+        let parts = session.workspace.parts_beside(&dependency.task);
+        let mut all: Vec<&PatternList> = parts.iter().filter_map(interface).collect();
+        // Parts of one task most often have the same.
+        all.dedup_by(|one, other| {
+            one.items.iter().map(|item| &item.pattern.text).eq(other.items.iter().map(|item| &item.pattern.text))
+        });
+        interfaces = Some(all);
+    }
+    let is_seen = move |path: &RelPath| interfaces.as_ref().is_none_or(|all| all.iter().any(|one| one.matches(path)));
+    dependency.produced.listing.iter().filter(move |(path, _)| is_seen(path))
 }
 
 /// A directory listed for itself is implied once something lies beneath it.

@@ -1,17 +1,21 @@
 //! What a run would do, without running: keys and lookups as far as they can be known. Writes nothing.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::base::diagnostic::Diagnostic;
 use crate::base::digest::Digest;
+use crate::base::ids::TaskId;
 use crate::engine::event::MissReason;
 use crate::engine::explain;
 use crate::engine::job::is_cached;
 use crate::engine::plan::Plan;
 use crate::engine::prepare::{Dependency, Produced, as_produced, prepare};
 use crate::engine::session::{Reuse, Session};
+use crate::engine::union::{self, Age, Keep, Piece};
 use crate::fingerprint::sink::RecordSink;
 use crate::store::StoreError;
+use crate::workspace::split::SplitTask;
 
 /// What would become of a task.
 #[derive(Clone, Debug)]
@@ -69,19 +73,27 @@ pub fn preview_last(
 fn forecast(session: &Session<'_>, plan: &Plan) -> Result<(Vec<Forecast>, Option<RecordSink>), PreviewError> {
     let mut produced: Vec<Option<Arc<Produced>>> = vec![None; plan.tasks.len()];
     let mut forecasts = Vec::with_capacity(plan.tasks.len());
+    let mut wholes: BTreeMap<TaskId, Option<Arc<Produced>>> = BTreeMap::new();
     let mut record = None;
     for (ix, task) in plan.tasks.iter().enumerate() {
         let mut dependencies = Vec::new();
         let mut unknown = Vec::new();
+        let mut seen = BTreeSet::new();
         for (needed, edge) in session.graph.dependencies(*task) {
-            match &produced[plan.positions[&needed]] {
-                Some(known) => dependencies.push(Dependency {
-                    task: needed,
-                    purpose: edge.purpose,
-                    interface_only: edge.interface_only,
-                    produced: Arc::clone(known),
-                }),
-                None => unknown.push(session.label(needed)),
+            let whole = session.workspace.whole(needed);
+            if !seen.insert((whole, edge.purpose)) {
+                continue;
+            }
+            let known = match session.workspace.split_of(needed) {
+                None => produced[plan.positions[&needed]].clone(),
+                Some(split) => wholes.entry(whole).or_insert_with(|| together(session, plan, &produced, split)).clone(),
+            };
+            match known {
+                Some(produced) => {
+                    let (purpose, interface_only) = (edge.purpose, edge.interface_only);
+                    dependencies.push(Dependency { task: whole, purpose, interface_only, produced });
+                }
+                None => unknown.push(session.workspace.whole_label(needed)),
             }
         }
         if !unknown.is_empty() {
@@ -116,4 +128,21 @@ fn forecast(session: &Session<'_>, plan: &Plan) -> Result<(Vec<Forecast>, Option
         });
     }
     Ok((forecasts, record))
+}
+
+/// What the parts of a split task made together; `None` while that is not known.
+fn together(
+    session: &Session<'_>,
+    plan: &Plan,
+    produced: &[Option<Arc<Produced>>],
+    split: &SplitTask,
+) -> Option<Arc<Produced>> {
+    let piece = |part: &TaskId| {
+        let listing = Arc::clone(&produced[plan.positions[part]].as_ref()?.listing);
+        Some(Piece { part: *part, age: Age::Now, listing })
+    };
+    let pieces = split.parts.iter().map(piece).collect::<Option<Vec<Piece>>>()?;
+    // That they disagree is told when it is run.
+    let union = union::unite(session, &pieces, Keep::Nothing).ok()?;
+    Some(Arc::new(union::produced(union)))
 }

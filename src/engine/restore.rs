@@ -101,7 +101,7 @@ fn put(
     class: Class,
 ) -> Result<Placed, RestoreError> {
     let root = session.workspace.root.as_path();
-    let label = session.label(task);
+    let label = session.workspace.whole_label(task);
     let records = Records::new(&session.state_dir);
     for _ in 0..ATTEMPTS_MAX {
         let mut names = Names::find(root, owned)?;
@@ -224,7 +224,7 @@ fn left_alone(session: &Session<'_>, task: TaskId, owned: &Owned<'_>, changed: &
     vec![
         Diagnostic::warning(format!(
             "`{}` no longer makes {}, changed since it did",
-            declared.label,
+            session.workspace.whole_label(task),
             told(owned.package, changed.iter())
         ))
         .at(&declared.place, "left alone from now on")
@@ -256,7 +256,7 @@ fn extra_in_git(session: &Session<'_>, owned: &Owned<'_>, names: &Names, wanted:
 /// What was not put there is told, never an error: the failure itself is the news.
 pub fn add_after_failure(session: &Session<'_>, task: TaskId, listing: &Listing) -> Vec<Diagnostic> {
     let owned = Owned::of(session, task);
-    let label = session.label(task);
+    let label = session.workspace.whole_label(task);
     let records = Records::new(&session.state_dir);
     let known = records.load(&label);
     let inside: Vec<RelPath> = listing.keys().map(|path| owned.package.join(path)).collect();

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::base::diagnostic::Diagnostic;
 use crate::base::time::human_duration;
+use crate::base::tree::Listing;
 use crate::engine::event::{Event, Failure, Log, ServiceEvent};
 use crate::engine::execute::Executed;
 use crate::engine::instance::{End, Instance, StartError};
@@ -295,7 +296,8 @@ impl From<Unready> for Executed {
         match unready {
             Unready::Cancelled => Executed::Cancelled { log: Log::new() },
             Unready::Failed { log, failure } => {
-                Executed::Failed { log, failure, duration: Duration::ZERO, attempts: 0 }
+                let (duration, left) = (Duration::ZERO, Listing::new());
+                Executed::Failed { log, failure, duration, attempts: 0, left }
             }
             Unready::Broken(problem) => Executed::Broken { problem, refused: false },
         }

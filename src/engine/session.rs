@@ -200,6 +200,16 @@ impl<'w> Session<'w> {
         }));
     }
 
+    /// The same for content that was made of such.
+    pub fn discard_content(&self, digest: Digest) {
+        held(&self.leaked).insert(digest);
+    }
+
+    /// Whether a content holds a secret, so that no copy of it may stay in the store.
+    pub fn is_leaking(&self, digest: &Digest) -> bool {
+        held(&self.leaked).contains(digest)
+    }
+
     /// Keeps what was learned about files for the next invocation, and removes from the store what must not stay there.
     /// Failing to is no reason to fail.
     pub fn save_indexes(&self) {

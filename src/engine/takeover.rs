@@ -106,7 +106,7 @@ fn refusal(session: &Session<'_>, task: TaskId, owned: &Owned<'_>, unit: &RelPat
     let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
     Diagnostic::error(format!(
         "`{unit}` is an output of `{}` and holds files it did not make: {}{more}",
-        declared.label,
+        session.workspace.whole_label(task),
         told.join(", ")
     ))
     .at(&declared.place, "it would be replaced as a whole")
@@ -116,10 +116,12 @@ fn refusal(session: &Session<'_>, task: TaskId, owned: &Owned<'_>, unit: &RelPat
 /// Another task that declares the path as its output. Reports are not outputs in this: of a place that several tasks report
 /// into, each owns what it wrote.
 fn output_of_another(session: &Session<'_>, task: TaskId, path: &RelPath) -> Option<TaskId> {
-    let others = session.outputs.producers(path).into_iter().map(|(other, _)| other).filter(|other| *other != task);
+    let whole = |task: TaskId| session.workspace.whole(task);
+    let others = session.outputs.producers(path).into_iter().map(|(other, _)| other);
+    let mut others = others.filter(|other| whole(*other) != whole(task));
     let declares =
         |other: &TaskId| claims_of(*other, &session.workspace.tasks[*other]).iter().any(|claim| claim.covers(path));
-    others.into_iter().find(declares)
+    others.find(declares)
 }
 
 /// The error for an output that another task declares, too: whichever ran last would win.

@@ -13,6 +13,7 @@ use crate::engine::session::Session;
 use crate::engine::toolchain::OutputTree;
 use crate::engine::waiting;
 use crate::fs::{link, ops};
+use crate::sandbox::spec::{MTIME_NS, input_mode};
 use crate::store::{Store, TreeDir};
 
 /// The directory that holds exactly this tree; made if it is not there. `None` if the run is cancelled meanwhile.
@@ -52,23 +53,32 @@ impl Laying {
         });
         let dirs: BTreeSet<RelPath> = dirs.collect();
         dirs.iter().try_for_each(|path| ops::create_dir_all(&dir.join(path.as_str())))?;
-        entries.into_par_iter().try_for_each(|(path, entry)| self.place(&dir.join(path.as_str()), &path, entry))
+        entries.into_par_iter().try_for_each(|(path, entry)| self.place(&dir.join(path.as_str()), &path, entry))?;
+        // Of a tool, too, a command sees content, kind and executable bit: not when it was laid out here, nor under which umask.
+        dirs.iter().chain([&RelPath::root()]).try_for_each(|path| {
+            let place = dir.join(path.as_str());
+            ops::set_mode(&place, 0o755)?;
+            Ok(ops::set_times(&place, MTIME_NS)?)
+        })
     }
 
     fn place(&self, at: &Path, path: &RelPath, entry: &Entry) -> Result<(), MaterializeError> {
         match entry {
             Entry::Dir => {}
-            Entry::Link { target } => ops::symlink(target, at)?,
+            Entry::Link { target } => {
+                ops::symlink(target, at)?;
+                ops::set_times(at, MTIME_NS)?;
+            }
             Entry::File { digest, size, executable } => {
-                if self.store.write_to(digest, *size, at, *executable)? {
-                    return Ok(());
+                if !self.store.write_to(digest, *size, at, *executable)? {
+                    let placed = self.placed.join(path.as_str());
+                    let copied = link::copy_digesting(&placed, at, link::file_mode(*executable));
+                    if copied.map_or(true, |copied| copied != (*digest, *size)) {
+                        return Err(MaterializeError::Vanished(path.clone()));
+                    }
                 }
-                let placed = self.placed.join(path.as_str());
-                let copied = link::copy_digesting(&placed, at, link::file_mode(*executable));
-                if copied.is_ok_and(|copied| copied == (*digest, *size)) {
-                    return Ok(());
-                }
-                return Err(MaterializeError::Vanished(path.clone()));
+                ops::set_mode(at, input_mode(*executable))?;
+                ops::set_times(at, MTIME_NS)?;
             }
         }
         Ok(())

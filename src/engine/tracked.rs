@@ -1,6 +1,6 @@
 //! Refuses declared outputs that hold files tracked by git, before anything is written or run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::base::diagnostic::Diagnostic;
@@ -31,7 +31,8 @@ pub struct Tracked {
 /// Checks the owned outputs of these tasks; git is asked once per invocation. A workspace without git passes.
 pub fn check(session: &Session<'_>, tasks: &[TaskId]) -> Result<(), Vec<Diagnostic>> {
     let all = session.tracked.get_or_init(|| examine(session));
-    let found: Vec<Diagnostic> = tasks.iter().filter_map(|task| all.problems.get(task).cloned()).collect();
+    let whole: BTreeSet<TaskId> = tasks.iter().map(|task| session.workspace.whole(*task)).collect();
+    let found: Vec<Diagnostic> = whole.iter().filter_map(|task| all.problems.get(task).cloned()).collect();
     if found.is_empty() { Ok(()) } else { Err(found) }
 }
 
@@ -53,7 +54,7 @@ fn examine(session: &Session<'_>) -> Tracked {
         for (task, committed) in session.outputs.producers(path) {
             let below = path.strip_prefix(session.package(task)).unwrap_or_default();
             if committed == Committed::No && Owned::of(session, task).claims(&below) {
-                by_task.entry(task).or_default().push(path.clone());
+                by_task.entry(session.workspace.whole(task)).or_default().push(path.clone());
             }
         }
     }
@@ -66,7 +67,8 @@ fn problem(session: &Session<'_>, task: TaskId, paths: &[RelPath]) -> Diagnostic
     let told: Vec<String> = paths.iter().take(FILES_TOLD_MAX).map(|path| format!("`{path}`")).collect();
     let rest = paths.len() - told.len();
     let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
-    Diagnostic::error(format!("outputs of `{}` hold files tracked by git: {}{more}", declared.label, told.join(", ")))
+    let label = session.workspace.whole_label(task);
+    Diagnostic::error(format!("outputs of `{label}` hold files tracked by git: {}{more}", told.join(", ")))
         .at(&declared.place, "a run would overwrite them")
         .help("list them under `committed` if they are generated and kept in git, or `git rm --cached` them")
 }

@@ -1,57 +1,61 @@
-//! From a prepared task to the view its sandbox shows. Touches the disk only to make dependency outputs right.
+//! From a prepared task to the view its sandbox shows. Reads inputs and keeps copies in the store; changes nothing in the tree.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use crate::base::digest::Digest;
 use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
-use crate::base::tree::{Entry, Listing};
+use crate::engine::ages::{self, Ages};
+use crate::engine::contents::Contents;
 use crate::engine::owned::whole_directories;
 use crate::engine::prepare::{Dependency, PROGRAMS_DIR, Prepared, Sees, all_outputs, in_workspace, seen};
 use crate::engine::restore;
 use crate::engine::session::Session;
+use crate::engine::shape::{self, Whole};
+use crate::engine::showing::Showing;
 use crate::engine::toolchain_dirs::tree_dir;
 use crate::engine::waiting;
-use crate::fs::ops::{self, Kind};
 use crate::fs::stat::StatKey;
-use crate::fs::walk;
 use crate::manifest::model::RunTask;
 use crate::sandbox::spec::{Access, Mount, SandboxSpec, System, View, WORKSPACE_DIR};
-use crate::store::CacheDir;
+use crate::store::{CacheDir, Stage};
 
-/// A view and the signatures of everything on disk that it shows.
+/// A view and the signatures of every source file that it shows.
 pub struct Shown {
     /// What the sandbox gets.
     pub spec: SandboxSpec,
     /// Must be unchanged when the command has ended, or its result is not stored.
     pub stats: Vec<(RelPath, StatKey)>,
-    /// Directories bound as a whole, with everything that may lie in them.
-    pub whole: Vec<(RelPath, BTreeSet<RelPath>)>,
+    /// Times of the inputs of a task with caches. Before the caches: fields drop in order, and nobody may use them before it ends.
+    pub ages: Option<Ages>,
     /// The task's caches; nobody else has them until this is dropped.
     pub caches: Vec<CacheDir>,
+    /// Copies of files that changed since they were digested.
+    pub loose: Option<Stage>,
 }
 
-/// The first path that is no longer what was shown: changed, gone, or new in a directory that was bound whole.
-///
-/// Cost: one `stat` per file shown and one listing per directory bound whole.
+/// Whether the command may change what it is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// It may not.
+    Run,
+    /// It gets copies that it may change.
+    Fix,
+}
+
+/// The first source file that is no longer what was shown. Cost: one `stat` per source file.
 pub fn first_change(session: &Session<'_>, shown: &Shown) -> Option<RelPath> {
     let root = &session.workspace.root;
     let changed =
         |(path, stat): &&(RelPath, StatKey)| StatKey::at(&root.join(path.as_str())).ok().as_ref() != Some(stat);
-    if let Some((path, _)) = shown.stats.iter().find(changed) {
-        return Some(path.clone());
-    }
-    shown.whole.iter().find_map(|(dir, expected)| {
-        let found = walk::walk_all(&root.join(dir.as_str())).ok()?;
-        let stray =
-            found.into_iter().find(|found| found.kind != Kind::Dir && !expected.contains(&dir.join(&found.path)));
-        stray.map(|found| dir.join(&found.path))
-    })
+    shown.stats.iter().find(changed).map(|(path, _)| path.clone())
 }
 
 /// Builds the sandbox specification of a task.
 ///
-/// Outputs of dependencies are shown from the tree, where they are made right first if someone touched them.
+/// Every byte that is shown has just been digested, or was when a copy of it was kept. Outputs of dependencies come from the store
+/// where the tree no longer has them.
 pub fn show(
     session: &Session<'_>,
     task: TaskId,
@@ -59,6 +63,7 @@ pub fn show(
     prepared: &Prepared,
     dependencies: &[Dependency],
     stage: PathBuf,
+    purpose: Purpose,
 ) -> Result<Shown, restore::RestoreError> {
     let package = session.package(task);
     let dependencies: Vec<&Dependency> = in_workspace(dependencies).collect();
@@ -69,54 +74,40 @@ pub fn show(
         .collect();
     let mut stats: Vec<(RelPath, StatKey)> =
         prepared.stats.iter().filter(|(path, _)| !made.contains(path)).cloned().collect();
-    let mut view: BTreeMap<RelPath, View> = BTreeMap::new();
-    let mut whole: Vec<RelPath> = Vec::new();
-    for dependency in &dependencies {
-        restore::put_in_place(session, dependency.task, &dependency.produced.listing)?;
-        let shown: Listing = seen(session, dependency).map(|(path, entry)| (path.clone(), entry.clone())).collect();
-        let from = session.package(dependency.task);
-        let paths: Vec<RelPath> = shown.keys().map(|path| from.join(path)).collect();
-        for ((path, leaf), entry) in paths.iter().zip(session.leaves(&paths)).zip(shown.values()) {
-            match leaf {
-                Ok(leaf) if leaf.entry == *entry && *entry == Entry::Dir => {}
-                Ok(leaf) if leaf.entry == *entry => stats.push((path.clone(), leaf.stat)),
-                // Someone is at it right now. A signature nothing has: the result will be shown and not kept.
-                _ => stats.push((path.clone(), StatKey::default())),
-            }
+    let (cache_mounts, caches) = cache_mounts(session, task, run)?;
+    let ages = ages_of(session, task, run, prepared, &caches)?;
+    let contents = Contents { root: &session.workspace.root, store: &session.store, made: &made };
+    let is_leaking = |digest: &Digest| session.is_leaking(digest);
+    let mut showing = Showing::new(contents, ages.as_ref(), &is_leaking);
+    let whole = match purpose {
+        Purpose::Run => {
+            let complete = dependencies.iter().filter(|dependency| !dependency.interface_only);
+            let of_dependencies = complete.flat_map(|dependency| {
+                let from = session.package(dependency.task);
+                whole_directories(session, dependency.task).into_iter().map(|dir| from.join(&dir)).collect::<Vec<_>>()
+            });
+            shape::whole(&prepared.listing, &of_dependencies.collect::<Vec<_>>(), &written(run, package), package)
         }
-        if !dependency.interface_only {
-            whole.extend(whole_directories(session, dependency.task).iter().map(|dir| from.join(dir)));
-        }
-    }
-    whole.retain(|dir| can_bind(session, dir, &prepared.listing, run, package));
-    for dir in &whole {
-        view.insert(dir.clone(), View::Dir { host: session.workspace.root.join(dir.as_str()) });
-    }
-    for (path, entry) in &prepared.listing {
-        if whole.iter().any(|dir| path.starts_with(dir)) {
-            continue;
-        }
-        let shown = match entry {
-            Entry::File { executable, .. } => {
-                View::File { host: session.workspace.root.join(path.as_str()), executable: *executable }
-            }
-            Entry::Link { target } => View::Link { target: target.clone() },
-            Entry::Dir => View::Empty,
-        };
-        view.insert(path.clone(), shown);
-    }
+        Purpose::Fix => Whole::default(),
+    };
+    showing.add_all(&prepared.listing, &whole)?;
+    let (mut view, loose, changed) = showing.finish();
+    // Signatures that nothing has: the result will be shown and not kept.
+    stats.extend(changed.into_iter().map(|path| (path, StatKey::default())));
     for pattern in all_outputs(run) {
         if let Some(parent) = pattern.prefix.parent().filter(|parent| !parent.is_root()) {
             let parent = package.join(&parent);
-            if !whole.iter().any(|dir| parent.starts_with(dir)) {
+            if whole.dir_of(&parent).is_none() {
                 view.entry(parent).or_insert(View::Empty);
             }
         }
     }
+    if purpose == Purpose::Fix {
+        view = view.into_iter().map(|(path, view)| (path, changeable(view))).collect();
+    }
     let mut mounts: Vec<Mount> = prepared.tools.iter().flat_map(|tool| tool.mounts.iter().cloned()).collect();
     let (trees, system) = toolchain_mounts(session, prepared)?;
     mounts.extend(trees);
-    let (cache_mounts, caches) = cache_mounts(session, task, run)?;
     mounts.extend(cache_mounts);
     mounts.sort();
     mounts.dedup();
@@ -134,23 +125,49 @@ pub fn show(
         env,
         cwd: package.clone(),
         view,
+        mtimes: ages.as_ref().map(Ages::unusual).unwrap_or_default(),
         system,
         mounts,
         network: prepared.action.network,
         timeout: run.timeout,
         stage,
     };
-    let within = |dir: &RelPath| prepared.listing.keys().filter(|path| path.starts_with(dir)).cloned().collect();
-    let whole = whole.into_iter().map(|dir| (dir.clone(), within(&dir))).collect();
-    Ok(Shown { spec, stats, whole, caches })
+    Ok(Shown { spec, stats, ages, caches, loose })
 }
 
-/// A directory is bound whole if it is there and this task neither writes nor keeps anything beneath it.
-fn can_bind(session: &Session<'_>, dir: &RelPath, listing: &Listing, run: &RunTask, package: &RelPath) -> bool {
-    let there = ops::symlink_metadata(&session.workspace.root.join(dir.as_str())).is_ok_and(|meta| meta.is_dir());
-    let written = run.caches.iter().any(|cache| package.join(cache).starts_with(dir))
-        || all_outputs(run).iter().any(|pattern| package.join(&pattern.prefix).starts_with(dir));
-    there && !written && listing.keys().any(|path| path.starts_with(dir))
+fn changeable(view: View) -> View {
+    match view {
+        View::File { content, executable } => View::Copy { content, executable },
+        other => other,
+    }
+}
+
+/// Where a task may write by what it declares, relative to the workspace: directories above all that it names.
+fn written(run: &RunTask, package: &RelPath) -> Vec<RelPath> {
+    let scratch = run.scratch.items.iter().filter(|item| !item.exclude).map(|item| item.pattern.prefix.clone());
+    let outputs = all_outputs(run).into_iter().map(|pattern| package.join(&pattern.prefix));
+    outputs.chain(run.caches.iter().map(|cache| package.join(cache))).chain(scratch).collect()
+}
+
+/// The times of the inputs of a task with caches. A cancelled wait leaves them out: the command is not started then.
+fn ages_of(
+    session: &Session<'_>,
+    task: TaskId,
+    run: &RunTask,
+    prepared: &Prepared,
+    guards: &[CacheDir],
+) -> Result<Option<Ages>, restore::RestoreError> {
+    let names: BTreeSet<&RelPath> = run.caches.iter().collect();
+    if names.is_empty() || guards.len() < names.len() {
+        return Ok(None);
+    }
+    let label = session.label(task);
+    let Some(lock) = waiting::ages(session, &label)? else { return Ok(None) };
+    let clears: Vec<_> = guards.iter().map(|guard| || guard.clear()).collect();
+    let caches = names.into_iter().zip(guards).zip(&clears);
+    let caches: Vec<ages::Cache<'_>> =
+        caches.map(|((name, guard), clear)| ages::Cache { name, dir: guard.path(), clear }).collect();
+    Ok(Some(Ages::begin(&session.state_dir, label, &prepared.listing, &caches, lock)?))
 }
 
 /// Drops what one tool brings as a file and another in a directory: it is there with the directory.

@@ -7,7 +7,10 @@ use std::sync::mpsc::channel;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use crate::base::digest::Digest;
+use crate::engine::ages;
 use crate::engine::session::Session;
+use crate::fs::lock::Lock;
+use crate::fs::ops::FsError;
 use crate::process::cancel::Cancel;
 use crate::store::{ActionLock, CacheDir, StoreError};
 
@@ -60,6 +63,15 @@ pub fn cache_dir(session: &Session<'_>, name: String) -> Result<Option<CacheDir>
     }
     let store = Arc::clone(&session.store);
     unless_cancelled(&session.cancel, move || store.cache_dir(&name)).transpose()
+}
+
+/// Locks the times of a task's inputs, waiting while another use goes on; `None` if the run is cancelled meanwhile.
+pub fn ages(session: &Session<'_>, label: &str) -> Result<Option<Lock>, FsError> {
+    if let Some(lock) = ages::attempt(&session.state_dir, label)? {
+        return Ok(Some(lock));
+    }
+    let (state_dir, label) = (session.state_dir.clone(), label.to_owned());
+    unless_cancelled(&session.cancel, move || ages::wait(&state_dir, &label)).transpose()
 }
 
 #[cfg(test)]

@@ -6,21 +6,28 @@ use std::path::Path;
 
 use crate::base::digest::{Digest, Digester};
 use crate::fs::ops::{self, AtPath, FsError};
+use crate::fs::stat::StatKey;
 
 /// Mode of a materialized file.
 pub fn file_mode(executable: bool) -> u32 {
     if executable { 0o755 } else { 0o644 }
 }
 
-/// Copies a regular file to a path that must not exist, with mode 0644 or 0755.
-///
-/// `std::fs::copy` already reflinks on btrfs and xfs and uses `copy_file_range` elsewhere. Cost: constant with
-/// reflinks, else one read and one write.
-pub fn copy_file(from: &Path, to: &Path, executable: bool) -> Result<(), FsError> {
+/// Writes a file that must not exist, with these permission bits (before the umask) and this modification time.
+pub fn write_file(to: &Path, bytes: &[u8], mode: u32, mtime_ns: i64) -> Result<(), FsError> {
+    let mut target = ops::create_new(to, mode)?;
+    target.write_all(bytes).at("write", to)?;
+    ops::set_times_of(&target, mtime_ns, to)
+}
+
+/// Copies a regular file to a path that must not exist, with these permission bits (before the umask) and the modification time of
+/// the original. Cost: constant where `copy_file_range` reflinks, else one read and one write.
+pub fn copy_file_as_old(from: &Path, to: &Path, mode: u32) -> Result<(), FsError> {
     let mut source = ops::open_no_follow(from)?;
-    let mut target = ops::create_new(to, file_mode(executable))?;
+    let mtime_ns = StatKey::of(&source.metadata().at("look at", from)?).mtime_ns;
+    let mut target = ops::create_new(to, mode)?;
     std::io::copy(&mut source, &mut target).at("write", to)?;
-    Ok(())
+    ops::set_times_of(&target, mtime_ns, to)
 }
 
 /// Copies a regular file to a path that must not exist, with these permission bits, and digests the bytes that arrived.

@@ -96,9 +96,9 @@ pub fn open(path: &Path) -> Result<File, FsError> {
     File::open(path).at("open", path)
 }
 
-/// Opens for reading, refusing a symbolic link in the last component.
+/// Opens for reading, refusing a symbolic link in the last component, and not waiting for whoever writes to a pipe.
 pub fn open_no_follow(path: &Path) -> Result<File, FsError> {
-    OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path).at("open", path)
+    OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).at("open", path)
 }
 
 /// Creates a file that must not exist, with these permission bits (before the umask).
@@ -216,6 +216,24 @@ pub fn set_mode(path: &Path, mode: u32) -> Result<(), FsError> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).at("change the mode of", path)
 }
 
+/// Sets modification and access time of the path itself, in nanoseconds since 1970.
+pub fn set_times(path: &Path, mtime_ns: i64) -> Result<(), FsError> {
+    rustix::fs::utimensat(rustix::fs::CWD, path, &both_times(mtime_ns), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(io::Error::from)
+        .at("set the times of", path)
+}
+
+/// The same for an open file; `path` is for the error.
+pub fn set_times_of(file: &File, mtime_ns: i64, path: &Path) -> Result<(), FsError> {
+    rustix::fs::futimens(file, &both_times(mtime_ns)).map_err(io::Error::from).at("set the times of", path)
+}
+
+fn both_times(ns: i64) -> rustix::fs::Timestamps {
+    const SECOND: i64 = 1_000_000_000;
+    let time = rustix::fs::Timespec { tv_sec: ns.div_euclid(SECOND), tv_nsec: ns.rem_euclid(SECOND) };
+    rustix::fs::Timestamps { last_access: time, last_modification: time }
+}
+
 /// What a directory entry is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -287,6 +305,12 @@ pub fn create_reserved(path: &Path, bytes: u64) -> Result<(), FsError> {
 pub fn disk_space(path: &Path) -> Result<(u64, u64), FsError> {
     let stat = rustix::fs::statvfs(path).map_err(io::Error::from).at("look at", path)?;
     Ok((stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize))
+}
+
+/// Tells one boot of the machine from the next: what was not synced in an earlier one may be gone; `None` where nothing tells.
+pub fn boot_id() -> Option<String> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(text.trim().to_owned())
 }
 
 /// Whether `path` lies on a network or user-space file system, where SQLite's WAL is not safe.

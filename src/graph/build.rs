@@ -13,6 +13,7 @@ use crate::base::path::RelPath;
 use crate::base::span::Place;
 use crate::graph::cycle;
 use crate::manifest::model::{Need, Reach, ServiceUse, TaskKind, Which};
+use crate::manifest::split::PART_AXES;
 use crate::workspace::model::Workspace;
 
 /// Unknown names for which a near one is looked up; beyond that the message has to do.
@@ -381,6 +382,16 @@ impl<'w> Resolver<'w> {
             self.tell(near.into_iter().fold(problem, Diagnostic::help));
             return Vec::new();
         };
+        if let Some(axis) = PART_AXES.iter().find(|axis| matrix.contains_key(**axis))
+            && all.iter().any(|id| workspace.split_of(*id).is_some())
+        {
+            let whole = format!("//{}:{task}", dir.as_str());
+            let problem =
+                Diagnostic::error(format!("`{whole}[{axis}=…]` is a part of a split task, and parts come and go"))
+                    .at(&need.place, "needed here");
+            self.tell(problem.help(format!("need all of it: `{whole}`")));
+            return Vec::new();
+        }
         let fits = |id: &&TaskId| {
             let own = &workspace.tasks[**id].label.matrix;
             matrix.iter().all(|(axis, value)| own.get(axis) == Some(value))

@@ -1,4 +1,5 @@
-//! Writes a graph as DOT, Mermaid or JSON. Chooses nothing: the caller says which tasks.
+//! Writes a graph as DOT, Mermaid or JSON. Chooses nothing: the caller says which tasks. A split task of which all parts are among
+//! them is one node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -8,31 +9,54 @@ use serde_json::{Value, json};
 use crate::base::ids::TaskId;
 use crate::graph::build::{Edge, TaskGraph};
 use crate::workspace::model::Workspace;
+use crate::workspace::split::SplitTask;
 
 /// Tasks in the order given, each once, and the edges among them.
 struct Part<'a> {
     tasks: Vec<TaskId>,
     edges: Vec<(TaskId, TaskId, &'a Edge)>,
+    /// Those of `tasks` that stand for all parts of a split task.
+    wholes: BTreeSet<TaskId>,
 }
 
 impl<'a> Part<'a> {
-    fn of(graph: &'a TaskGraph, tasks: &[TaskId]) -> Self {
-        let mut inside = BTreeSet::new();
-        let tasks: Vec<TaskId> = tasks.iter().copied().filter(|id| inside.insert(*id)).collect();
-        let edges_of = |from: &TaskId| {
-            let from = *from;
-            graph.dependencies(from).map(move |(to, edge)| (from, to, edge))
-        };
-        let edges = tasks.iter().flat_map(edges_of).filter(|(_, to, _)| inside.contains(to)).collect();
-        Self { tasks, edges }
+    fn of(workspace: &Workspace, graph: &'a TaskGraph, tasks: &[TaskId]) -> Self {
+        let inside: BTreeSet<TaskId> = tasks.iter().copied().collect();
+        let is_whole = |split: &&SplitTask| split.parts.iter().all(|part| inside.contains(part));
+        let mut nodes: BTreeMap<TaskId, TaskId> = inside.iter().map(|id| (*id, *id)).collect();
+        let mut part = Self { tasks: Vec::new(), edges: Vec::new(), wholes: BTreeSet::new() };
+        for split in workspace.splits.all().iter().filter(is_whole) {
+            part.wholes.insert(split.parts[0]);
+            nodes.extend(split.parts.iter().map(|id| (*id, split.parts[0])));
+        }
+        let (mut seen, mut joined) = (BTreeSet::new(), BTreeSet::new());
+        for id in tasks {
+            let from = nodes[id];
+            if seen.insert(from) {
+                part.tasks.push(from);
+            }
+            for (to, edge) in graph.dependencies(*id) {
+                if let Some(to) = nodes.get(&to)
+                    && joined.insert((from, *to))
+                {
+                    part.edges.push((from, *to, edge));
+                }
+            }
+        }
+        part
+    }
+
+    /// The label of a node.
+    fn label(&self, workspace: &Workspace, id: TaskId) -> String {
+        if self.wholes.contains(&id) { workspace.whole_label(id) } else { workspace.tasks[id].label.to_string() }
     }
 }
 
 /// Graphviz DOT; an arrow leads from a task to what it needs, dashed where only the interface is needed.
 pub fn dot(workspace: &Workspace, graph: &TaskGraph, tasks: &[TaskId]) -> String {
-    let part = Part::of(graph, tasks);
+    let part = Part::of(workspace, graph, tasks);
     let name = |id: TaskId| {
-        let label = workspace.tasks[id].label.to_string();
+        let label = part.label(workspace, id);
         format!("\"{}\"", label.replace('\\', "\\\\").replace('"', "\\\""))
     };
     let mut text = String::from("digraph tasks {\n  rankdir=LR;\n  node [shape=box];\n");
@@ -49,11 +73,11 @@ pub fn dot(workspace: &Workspace, graph: &TaskGraph, tasks: &[TaskId]) -> String
 
 /// Mermaid flowchart; an arrow leads from a task to what it needs, dotted where only the interface is needed.
 pub fn mermaid(workspace: &Workspace, graph: &TaskGraph, tasks: &[TaskId]) -> String {
-    let part = Part::of(graph, tasks);
+    let part = Part::of(workspace, graph, tasks);
     let number: BTreeMap<TaskId, usize> = part.tasks.iter().enumerate().map(|(number, id)| (*id, number)).collect();
     let mut text = String::from("flowchart LR\n");
     for id in &part.tasks {
-        let label = workspace.tasks[*id].label.to_string();
+        let label = part.label(workspace, *id);
         text.push_str(&format!("  t{}[\"{}\"]\n", number[id], label.replace('#', "#35;").replace('"', "#quot;")));
     }
     for (from, to, edge) in &part.edges {
@@ -66,8 +90,8 @@ pub fn mermaid(workspace: &Workspace, graph: &TaskGraph, tasks: &[TaskId]) -> St
 /// JSON: `nodes` with `label`, `kind`, `package` and `tags`; `edges` with `from`, `to`, `interface` and `for`: `outputs`, `tool`,
 /// `root` or `service`.
 pub fn json(workspace: &Workspace, graph: &TaskGraph, tasks: &[TaskId]) -> String {
-    let part = Part::of(graph, tasks);
-    let label = |id: TaskId| workspace.tasks[id].label.to_string();
+    let part = Part::of(workspace, graph, tasks);
+    let label = |id: TaskId| part.label(workspace, id);
     let nodes: Vec<Value> = part
         .tasks
         .iter()

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `//apps/web:build`, `apps/web:build` | that task, with all its matrix values |
 //! | `//apps/web:build[node=20]` | those with these matrix values |
+//! | `//api:test[items=tests/test_a.py]` | the part of a split task that has the item |
 //! | `build`, `:build` | that task in every package |
 //! | `//apps/web`, `apps/web`, `.` | all tasks of the package; `.` is the one the user is in |
 //! | `//libs/...`, `//libs/...:test`, `...` | all tasks, or those called so, in every package there and beneath |
@@ -19,7 +20,9 @@ use crate::base::diagnostic::{Diagnostic, nearest};
 use crate::base::ids::{PackageId, TaskId};
 use crate::base::label::is_name;
 use crate::base::path::RelPath;
+use crate::manifest::split::{PART_AXES, label_value};
 use crate::workspace::model::Workspace;
+use crate::workspace::split::split_of;
 
 /// Kinds of tasks there are, or will be.
 const KINDS: [&str; 5] = ["run", "image", "fetch", "service", "gate"];
@@ -133,16 +136,27 @@ impl<'a> Selector<'a> {
 
     fn fits(&self, id: TaskId, wanted: &Wanted<'_>) -> bool {
         let own = &self.workspace.tasks[id].label.matrix;
-        wanted.matrix.iter().all(|(axis, value)| own.get(*axis).is_some_and(|own| own == value))
+        wanted.matrix.iter().all(|(axis, value)| {
+            own.get(*axis).is_some_and(|own| own == value) || (*axis == PART_AXES[0] && self.has_item(id, value))
+        })
+    }
+
+    /// Whether a part has an item, written as in the manifest or as in a label.
+    fn has_item(&self, id: TaskId, value: &str) -> bool {
+        let split = split_of(&self.workspace.tasks[id]);
+        split.is_some_and(|split| {
+            split.part.items().iter().any(|item| item.as_str() == value || label_value(item.as_str()) == value)
+        })
     }
 
     fn parse(&self) -> Result<(Scope, Option<Wanted<'a>>), Diagnostic> {
-        if let Some((dir, task)) = self.pattern.split_once(':') {
+        let bare = self.pattern.split('[').next().unwrap_or("");
+        let is_bare = is_name(bare) && (self.pattern == bare || self.pattern.ends_with(']'));
+        if let Some((dir, task)) = self.pattern.split_once(':').filter(|_| !is_bare) {
             let scope = if dir.is_empty() { Scope::Everywhere } else { self.scope(dir)? };
             return Ok((scope, Some(self.wanted(task)?)));
         }
-        let bare = self.pattern.split('[').next().unwrap_or("");
-        if is_name(bare) && !self.pattern.contains('/') {
+        if is_bare || (is_name(bare) && !self.pattern.contains('/')) {
             let known = self.workspace.tasks.values().any(|task| task.label.name == bare);
             if known {
                 return Ok((Scope::Everywhere, Some(self.wanted(self.pattern)?)));
@@ -226,8 +240,9 @@ impl<'a> Selector<'a> {
 
     fn no_such_task(&self, wanted: &Wanted<'_>, tasks: &[TaskId], called: &[TaskId]) -> Diagnostic {
         if !called.is_empty() {
-            let known: Vec<String> =
+            let mut known: Vec<String> =
                 called.iter().take(8).map(|id| format!("`{}`", self.workspace.tasks[*id].label)).collect();
+            known.extend((called.len() > known.len()).then(|| format!("and {} more", called.len() - known.len())));
             return Diagnostic::error(format!("no task has the matrix values of `{}`", self.pattern))
                 .help(format!("there is {}", known.join(", ")));
         }

@@ -10,9 +10,13 @@ use crate::base::path::RelPath;
 use crate::manifest::keys::unsupported;
 use crate::manifest::origin::Written;
 use crate::manifest::problems::Problems;
+use crate::manifest::split::Part;
 
 /// Names of later versions.
-const LATER_NAMES: [&str; 4] = ["items", "out", "shard.index", "shard.total"];
+const LATER_NAMES: [&str; 1] = ["out"];
+
+/// Names that only a task with `split` has.
+const SPLIT_NAMES: [&str; 3] = ["items", "shard.index", "shard.total"];
 
 /// The names that stand for one value each; `matrix.AXIS` beside them.
 const FIXED_NAMES: [&str; 3] = ["package.dir", "package.name", "workspace.name"];
@@ -24,6 +28,8 @@ pub(crate) struct Names<'a> {
     pub(crate) package_name: &'a str,
     pub(crate) workspace_name: &'a str,
     pub(crate) matrix: &'a BTreeMap<String, String>,
+    /// The part of a task with `split`.
+    pub(crate) part: Option<&'a Part>,
 }
 
 /// What the string is for.
@@ -70,7 +76,7 @@ pub(crate) fn interpolate(
                 );
                 return None;
             };
-            match value(&after[..end], names) {
+            match value(&after[..end], names, purpose) {
                 Some(text) if purpose == Use::Pattern => done.push_str(&globset::escape(&text)),
                 Some(text) => done.push_str(&text),
                 None => {
@@ -88,8 +94,11 @@ pub(crate) fn interpolate(
     good.then_some(done)
 }
 
-fn value(name: &str, names: &Names<'_>) -> Option<String> {
+fn value(name: &str, names: &Names<'_>, purpose: Use) -> Option<String> {
     match name {
+        "items" if purpose == Use::Shell => names.part.map(Part::quoted),
+        "shard.index" => names.part.map(Part::index),
+        "shard.total" => names.part.map(|part| part.total.to_string()),
         // `.` for the root package, so that `//${package.dir}/x` is right in every package.
         "package.dir" => Some(names.package_dir.to_string()),
         "package.name" => Some(names.package_name.to_owned()),
@@ -103,6 +112,15 @@ fn unknown(name: &str, written: Written<'_>, names: &Names<'_>, purpose: Use) ->
     let place = written.within(&whole);
     if LATER_NAMES.contains(&name) {
         return Diagnostic::error(unsupported(&format!("`{whole}`"))).at(&place, "").help("take it out");
+    }
+    if SPLIT_NAMES.contains(&name) {
+        let error = match names.part {
+            None => Diagnostic::error(format!("`{whole}` stands for a part of a task, and this one has no `split`"))
+                .help("add `split = { items = \"tests/**/test_*.py\" }`"),
+            Some(_) => Diagnostic::error(format!("`{whole}` must be a word of its own in the array of a command"))
+                .help("or write the command as a string for the shell; nothing but `run` and `fix` can name the items"),
+        };
+        return error.at(&place, "");
     }
     if let Some(axis) = name.strip_prefix("matrix.") {
         let error = Diagnostic::error(format!("no axis `{axis}` in the `matrix` of this task")).at(&place, "");
@@ -123,7 +141,32 @@ fn unknown(name: &str, written: Written<'_>, names: &Names<'_>, purpose: Use) ->
         None if purpose == Use::Shell => error.help(format!("for the shell's own expansion write `$${{{name}}}`")),
         None => error.help(format!("write `$${{{name}}}` for the characters themselves")),
     };
-    error.help("the names are `${package.dir}`, `${package.name}`, `${workspace.name}` and `${matrix.AXIS}`")
+    let names_are = "the names are `${package.dir}`, `${package.name}`, `${workspace.name}` and `${matrix.AXIS}`";
+    match names.part {
+        None => error.help(names_are),
+        Some(_) => {
+            error.help(format!("{names_are}, with `split` also `${{items}}`, `${{shard.index}}`, `${{shard.total}}`"))
+        }
+    }
+}
+
+/// Whether a string names something: `${items}`, but not `$${items}`.
+pub(crate) fn mentions(text: &str, name: &str) -> bool {
+    let mut rest = text;
+    while let Some(dollar) = rest.find('$') {
+        rest = &rest[dollar..];
+        if let Some(after) = rest.strip_prefix("$${") {
+            rest = after;
+        } else if let Some(after) = rest.strip_prefix("${") {
+            if after.strip_prefix(name).is_some_and(|after| after.starts_with('}')) {
+                return true;
+            }
+            rest = after;
+        } else {
+            rest = &rest[1..];
+        }
+    }
+    false
 }
 
 #[cfg(test)]
@@ -136,7 +179,8 @@ mod tests {
         let origin = Origin::new(SourceId(0), text);
         let matrix = BTreeMap::from([("node".to_owned(), "${package.dir}*".to_owned())]);
         let dir = RelPath::parse("apps/web").expect("a good path");
-        let names = Names { package_dir: &dir, package_name: "web", workspace_name: "shop", matrix: &matrix };
+        let names =
+            Names { package_dir: &dir, package_name: "web", workspace_name: "shop", matrix: &matrix, part: None };
         let mut diagnostics = Vec::new();
         let range = 0..text.len();
         let done =
@@ -154,6 +198,15 @@ mod tests {
         check("$${HOME} $$${X}", "${HOME} $${X}");
         check("é${package.name}é", "éwebé");
         assert_eq!(run("${matrix.node}", Use::Pattern).as_deref(), Ok("$[{]package.dir[}][*]"));
+    }
+
+    #[test]
+    fn what_is_escaped_is_not_mentioned() {
+        let check = |text: &str, expect: bool| assert_eq!(mentions(text, "items"), expect, "{text}");
+        check("pytest ${items}", true);
+        check("$x ${a} ${items}", true);
+        check("$$${items}", false);
+        check("pytest $${items} ${itemss} $items ${", false);
     }
 
     #[test]

@@ -11,9 +11,6 @@ use crate::manifest::schema;
 /// Sections of later versions: refused by name, so that nobody believes they do something.
 const LATER_SECTIONS: [&str; 4] = ["gate", "image", "input", "pipeline"];
 
-/// Keys of tasks of later versions.
-const LATER_TASK_KEYS: [&str; 1] = ["split"];
-
 /// A table listing all its keys in an error is of use up to this many.
 const LISTED_KEYS_MAX: usize = 12;
 
@@ -74,9 +71,6 @@ impl Walk<'_> {
         let in_task = path.len() == 2 && matches!(path[0].as_str(), "task" | "template");
         if path.is_empty() && LATER_SECTIONS.contains(&name) {
             return Diagnostic::error(unsupported(&format!("`[{name}]`"))).help("take it out");
-        }
-        if in_task && LATER_TASK_KEYS.contains(&name) {
-            return Diagnostic::error(unsupported(&format!("`{name}`"))).help("take it out");
         }
         if path.is_empty() {
             let message = match value {

@@ -18,6 +18,7 @@ use crate::manifest::problems::{self, Problems};
 use crate::manifest::raw::{EcosystemWord, FetchTable, ServiceTable, SystemWord};
 use crate::manifest::read::{Declared, ManifestFile};
 use crate::manifest::service;
+use crate::manifest::split::Part;
 use crate::manifest::task::{self, size};
 use crate::manifest::value::At;
 
@@ -133,6 +134,8 @@ pub struct PackageContext<'a> {
     pub templates: &'a Templates,
     /// Task name and template name of every `[[apply]]` that matches it, in order; the last of a name holds.
     pub applied: &'a [(Placed<String>, Placed<String>)],
+    /// The parts of tasks with `split`, by the label without the part; nothing until their items are listed.
+    pub parts: &'a BTreeMap<Label, Vec<Part>>,
 }
 
 /// Tasks of one package, in byte order of their names: its own `[task.*]` and `[fetch.*]`, and what is applied to it under a name
@@ -186,27 +189,34 @@ impl PackageLowering<'_> {
         }
     }
 
-    /// One task per combination of the matrix.
+    /// One task per combination of the matrix and part.
     fn run_tasks(&mut self, name: &str, place: Place, layers: Option<Layers<'_>>) {
         let Some(layers) = layers else { return };
         let Some(combinations) = combinations(&layers, &mut self.problems) else { return };
+        let is_split = layers.first(|table| table.split.as_ref()).is_some();
         for matrix in combinations {
-            let names = self.context.names(&matrix);
-            let mut lowering = task::Lowering { layers: &layers, names, problems: &mut self.problems };
-            let needs = lowering.needs();
-            let services = lowering.services();
-            let tags = lowering.tags();
-            let run = lowering.run_task(name, &place);
-            let label = Label { package: self.context.dir.clone(), name: name.to_owned(), matrix };
-            self.tasks.extend(run.map(|run| Task {
-                label,
-                place: place.clone(),
-                needs,
-                services,
-                tags,
-                kind: TaskKind::Run(run),
-            }));
+            let whole = Label { package: self.context.dir.clone(), name: name.to_owned(), matrix };
+            let pending = if is_split { Some(&Part::PENDING) } else { None };
+            let parts: Vec<Option<&Part>> = match self.context.parts.get(&whole) {
+                Some(parts) if is_split => parts.iter().map(Some).collect(),
+                _ => vec![pending],
+            };
+            for part in parts {
+                self.run_task(&whole, part, &place, &layers);
+            }
         }
+    }
+
+    fn run_task(&mut self, whole: &Label, part: Option<&Part>, place: &Place, layers: &Layers<'_>) {
+        let names = Names { part, ..self.context.names(&whole.matrix) };
+        let mut lowering = task::Lowering { layers, names, problems: &mut self.problems };
+        let needs = lowering.needs();
+        let services = lowering.services();
+        let tags = lowering.tags();
+        let Some(run) = lowering.run_task(&whole.name, place) else { return };
+        let mut label = whole.clone();
+        label.matrix.extend(part.and_then(Part::axis).map(|(axis, value)| (axis.to_owned(), value)));
+        self.tasks.push(Task { label, place: place.clone(), needs, services, tags, kind: TaskKind::Run(run) });
     }
 
     fn applied(&mut self, task: &str, reference: &Placed<String>) {
@@ -249,6 +259,12 @@ impl PackageLowering<'_> {
 
 impl<'a> PackageContext<'a> {
     fn names(&self, matrix: &'a BTreeMap<String, String>) -> Names<'a> {
-        Names { package_dir: self.dir, package_name: self.name, workspace_name: self.workspace_name, matrix }
+        Names {
+            package_dir: self.dir,
+            package_name: self.name,
+            workspace_name: self.workspace_name,
+            matrix,
+            part: None,
+        }
     }
 }

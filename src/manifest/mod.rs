@@ -21,6 +21,7 @@ pub mod read;
 pub mod reference;
 pub mod schema;
 mod service;
+pub mod split;
 mod syntax;
 mod task;
 pub mod value;

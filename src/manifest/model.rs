@@ -8,6 +8,7 @@ use crate::base::label::Label;
 use crate::base::path::RelPath;
 use crate::base::span::{Place, Placed};
 use crate::manifest::glob::{Pattern, PatternList};
+use crate::manifest::split::Split;
 
 /// `[workspace]`, `[store]`, `[remote]` and the pools of the root manifest.
 #[derive(Clone, Debug)]
@@ -211,6 +212,8 @@ pub struct RunTask {
     pub fix: Option<Command>,
     /// `salt`.
     pub salt: Option<String>,
+    /// `split`, and which part of it this is.
+    pub split: Option<Box<Split>>,
 }
 
 /// A command that runs while tasks use it.

@@ -139,9 +139,11 @@ fn excluded(text: &str) -> (bool, &str) {
 }
 
 fn outside(text: &str, written: Written<'_>, what: &str) -> Diagnostic {
-    Diagnostic::error(format!("{what} `{text}` is outside its package"))
-        .at(&written.place(), "")
-        .help("a task writes inside its own package: write a path relative to it, or move the task to the package it writes in")
+    let error = Diagnostic::error(format!("{what} `{text}` is outside its package")).at(&written.place(), "");
+    if what == "item" {
+        return error.help("items are files of the task's own package: write a path relative to it");
+    }
+    error.help("a task writes inside its own package: write a path relative to it, or move the task to the package it writes in")
 }
 
 fn whole_package(text: &str, written: Written<'_>, what: &str) -> Diagnostic {

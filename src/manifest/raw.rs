@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::manifest::value::{At, CommandText, InputsText, UnpackText};
+use crate::manifest::value::{At, CommandText, InputsText, ItemsText, PerActionText, UnpackText};
 
 /// A `drystone.toml`. The one with `[workspace]` is the root manifest; every other one declares the tasks of its directory.
 #[derive(JsonSchema)]
@@ -204,8 +204,8 @@ pub struct TaskTable {
     pub retries: Option<At<u32>>,
     /// What it holds while it runs.
     pub resources: Option<ResourcesTable>,
-    /// Directories of the package that are its own and are kept between its runs. They are not in the key: a tool that
-    /// compares modification times with them can be misled by a file that is put back with an older time.
+    /// Directories of the package that are its own and are kept between its runs. They are not in the key. Inputs that
+    /// changed since its last run are newer than all that is in them, others keep their times: tools that compare times are right.
     pub caches: Option<Vec<At<String>>>,
     /// Patterns of what it may write without declaring it; thrown away. Relative to the package, `//` from the root.
     pub scratch: Option<Vec<At<String>>>,
@@ -226,6 +226,9 @@ pub struct TaskTable {
     pub tags: Option<Vec<At<String>>>,
     /// Axes and their values: one task per combination, `//apps/web:build[node=20]`; `${matrix.node}` is the value.
     pub matrix: Option<At<MatrixTable>>,
+    /// Runs it in parts, each on some of its items, such as test files: `${items}` in `run` stands for them. What a part sees of the
+    /// items is its own ones only, so that a changed test file runs one part again; `//pkg:name` means all parts.
+    pub split: Option<SplitTable>,
     /// The template it builds on. Its own keys hold before the template's; tables are merged, lists are replaced.
     pub extends: Option<At<String>>,
     /// Enters its key: change it to run it afresh.
@@ -276,6 +279,19 @@ pub struct ReportsTable {
     pub junit: Option<Vec<At<String>>>,
     /// Patterns of coverage files.
     pub coverage: Option<Vec<At<String>>>,
+}
+
+/// `split` of a task.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "Split", deny_unknown_fields)]
+pub struct SplitTable {
+    /// Which files are items: a pattern or several, relative to the package; `!` takes away. What git ignores is none. Required.
+    pub items: Option<At<ItemsText>>,
+    /// About how many items one action runs. Above 1, an item belongs to the part that the digest of its path says: a new item
+    /// changes one part and no other, until their number doubles. `"auto"` aims at half a minute an action.
+    #[schemars(extend("default" = 1))]
+    pub per_action: Option<At<PerActionText>>,
 }
 
 /// `[fetch.NAME]`.

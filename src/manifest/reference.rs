@@ -22,7 +22,8 @@ name = \"shop\"
 packages = [\"apps/*\", \"libs/*\"]
 
 [template.pytest]
-run = \"python -m pytest -q --junitxml=junit.xml\"
+run = \"python -m pytest -q --junitxml=junit.xml ${items}\"
+split = { items = \"tests/**/test_*.py\", per-action = \"auto\" }   # in parts: docs/split.md
 inputs = [\"src/**/*.py\", \"tests/**\", \"pyproject.toml\"]
 tools = [\"python\"]
 reports = { junit = [\"junit.xml\"] }
@@ -40,7 +41,6 @@ env = { NODE_ENV = \"production\" }
 matrix = { node = [\"20\", \"22\"] }
 
 [task.codegen]
-extends = \"pytest\"
 run = \"python generate.py --into src/generated\"
 outputs = [\"src/generated/**\"]
 
@@ -54,15 +54,17 @@ strip = 1
 **Patterns.** `*` and `?` stay within a name, `**` crosses directories, `{a,b}` and `[ab]` choose. A pattern without wildcards names a
 file, or a directory with everything beneath. In a list, `!` takes away, and the last pattern that matches decides.
 
-**Interpolation.** Strings of a task may hold `${package.dir}`, `${package.name}`, `${workspace.name}` and `${matrix.AXIS}`. Any other
-`${…}` is an error; `$${` stands for `${`. `$NAME` and `$(…)` are left to the shell.
+**Interpolation.** Strings of a task may hold `${package.dir}`, `${package.name}`, `${workspace.name}` and `${matrix.AXIS}`; with `split`
+also `${shard.index}`, `${shard.total}` and, in commands, `${items}`. Any other `${…}` is an error; `$${` stands for `${`. `$NAME` and
+`$(…)` are left to the shell. `${items}` is every item, quoted for the shell; in an array it is a word of its own and stands for one
+word per item.
 
 **Names** of tasks, templates, pools and axes are letters, digits, `.`, `_` and `-`, at most 128 of them, and start with a letter, a
 digit or `_`. Tasks, fetches and services of a package share one namespace.
 ";
 
 /// The sections in the order of the document: header, and the node of the schema that describes it.
-const SECTIONS: [(&str, &str); 12] = [
+const SECTIONS: [(&str, &str); 13] = [
     ("[workspace]", "/properties/workspace"),
     ("[store]", "/properties/store"),
     ("[remote]", "/properties/remote"),
@@ -70,6 +72,7 @@ const SECTIONS: [(&str, &str); 12] = [
     ("[task.NAME]", "/properties/task"),
     ("[task.NAME.resources]", "/$defs/Task/properties/resources"),
     ("[task.NAME.reports]", "/$defs/Task/properties/reports"),
+    ("[task.NAME.split]", "/$defs/Task/properties/split"),
     ("[template.NAME]", "/properties/template"),
     ("[[apply]]", "/properties/apply"),
     ("[fetch.NAME]", "/properties/fetch"),

@@ -48,6 +48,7 @@ impl Lowering<'_, '_> {
         let mut on_failure = self.own_items(|table| table.on_failure.as_ref(), "`on-failure` pattern");
         on_failure.items.extend(reports.items.iter().cloned());
         let (env, pass_env, secret_env) = self.variables();
+        let split = self.split(&reports, command.as_ref()).map(Box::new);
         let (tools, tool_trees) = self.tools();
         let task = RunTask {
             inputs: self.inputs(),
@@ -78,6 +79,7 @@ impl Lowering<'_, '_> {
                 .first(|table| table.fix.as_ref())
                 .and_then(|(fix, origin)| self.command(fix, origin, "fix")),
             salt: self.layers.first(|table| table.salt.as_ref()).and_then(|(salt, origin)| self.plain(salt, origin)),
+            split,
             command: command?,
         };
         Some(task)
@@ -143,8 +145,9 @@ impl Lowering<'_, '_> {
                 Command::Shell(interpolate(written, &self.names, Use::Shell, self.problems)?)
             }
             CommandText::Words(words) => {
-                let words: Vec<Option<String>> = words.iter().map(|word| self.plain(word, origin)).collect();
-                Command::Exec(words.into_iter().collect::<Option<_>>()?)
+                let words: Vec<Option<Vec<String>>> =
+                    words.iter().enumerate().map(|(at, word)| self.words(word, at == 0, origin)).collect();
+                Command::Exec(words.into_iter().collect::<Option<Vec<_>>>()?.concat())
             }
         };
         let nothing = match &done {
@@ -160,6 +163,22 @@ impl Lowering<'_, '_> {
             return None;
         }
         Some(done)
+    }
+
+    /// What one word of an array stands for: `${items}` for one word per item, everything else for itself.
+    fn words(&mut self, word: &At<String>, is_program: bool, origin: &Origin) -> Option<Vec<String>> {
+        match self.names.part {
+            Some(part) if word.value == "${items}" && !is_program => Some(part.words().collect()),
+            Some(_) if word.value == "${items}" => {
+                self.problems.push(
+                    Diagnostic::error("`${items}` cannot be the program of a command")
+                        .at(&origin.of(word), "")
+                        .help("begin the array with the program that takes the items"),
+                );
+                None
+            }
+            _ => self.plain(word, origin).map(|word| vec![word]),
+        }
     }
 
     fn inputs(&mut self) -> Inputs {
@@ -184,9 +203,14 @@ impl Lowering<'_, '_> {
     }
 
     fn reports(&mut self) -> PatternList {
-        let mut all = self.own_items(|table| table.reports.as_ref()?.junit.as_ref(), "report");
+        let mut all = self.junit();
         all.items.extend(self.own_items(|table| table.reports.as_ref()?.coverage.as_ref(), "report").items);
         all
+    }
+
+    /// `reports.junit`.
+    pub(crate) fn junit(&mut self) -> PatternList {
+        self.own_items(|table| table.reports.as_ref()?.junit.as_ref(), "report")
     }
 
     fn caches(&mut self) -> Vec<RelPath> {

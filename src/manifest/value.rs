@@ -206,6 +206,113 @@ impl JsonSchema for UnpackText {
     }
 }
 
+/// `items` of `split`: one pattern or several.
+#[derive(Clone, Debug)]
+pub enum ItemsText {
+    /// A string; its place is that of the value.
+    One(String),
+    /// A list.
+    List(Vec<At<String>>),
+}
+
+struct ItemsVisitor;
+
+impl<'de> Visitor<'de> for ItemsVisitor {
+    type Value = ItemsText;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a pattern or an array of patterns")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<ItemsText, E> {
+        Ok(ItemsText::One(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<ItemsText, A::Error> {
+        elements(seq).map(ItemsText::List)
+    }
+}
+
+impl<'de> Deserialize<'de> for ItemsText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ItemsVisitor)
+    }
+}
+
+impl JsonSchema for ItemsText {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Items".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "oneOf": [
+            { "type": "string", "description": "One pattern." },
+            { "type": "array", "items": { "type": "string" }, "minItems": 1, "description": "Patterns; order matters." },
+        ] })
+    }
+}
+
+/// `per-action` of `split`: a number of items, or `"auto"`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PerActionText {
+    /// About so many, at least 1.
+    Items(u32),
+    /// As many as take about half a minute.
+    Auto,
+}
+
+struct PerActionVisitor;
+
+impl Visitor<'_> for PerActionVisitor {
+    type Value = PerActionText;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a whole number from 1 or `\"auto\"`")
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<PerActionText, E> {
+        match u32::try_from(number) {
+            Ok(items @ 1..) => Ok(PerActionText::Items(items)),
+            _ => Err(E::invalid_value(Unexpected::Signed(number), &self)),
+        }
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<PerActionText, E> {
+        match u32::try_from(number) {
+            Ok(items @ 1..) => Ok(PerActionText::Items(items)),
+            _ => Err(E::invalid_value(Unexpected::Unsigned(number), &self)),
+        }
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<PerActionText, E> {
+        if text == "auto" { Ok(PerActionText::Auto) } else { Err(E::invalid_value(Unexpected::Str(text), &self)) }
+    }
+}
+
+impl<'de> Deserialize<'de> for PerActionText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(PerActionVisitor)
+    }
+}
+
+impl JsonSchema for PerActionText {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "PerAction".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "oneOf": [{ "type": "integer", "minimum": 1, "maximum": 4294967295u32 }, { "const": "auto" }] })
+    }
+}
+
 fn elements<'de, A: SeqAccess<'de>>(mut seq: A) -> Result<Vec<At<String>>, A::Error> {
     let mut all = Vec::new();
     while let Some(element) = seq.next_element()? {

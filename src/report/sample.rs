@@ -59,6 +59,7 @@ pub(crate) fn finished(label: &str, outcome: Outcome) -> TaskFinished {
     TaskFinished {
         task: TaskId(0),
         label: label.into(),
+        part_of: None,
         outcome,
         source: (outcome == Outcome::Hit).then_some(ResultSource::Local),
         action: (passed || executed).then(|| Digest::of(label.as_bytes())),

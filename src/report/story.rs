@@ -2,10 +2,10 @@
 //!
 //! While the run goes on, one line for each task that did work. Hits are only counted, unless the run is small (up to
 //! [`FEW_TASKS`]) or all is asked for: what changed nothing is not worth a line of sixty. Skipped tasks are summed up by
-//! what they were skipped for. At the end come what deserves a look and did not fail, then each failure whole, its command
+//! what they were skipped for, and parts of a split task that ran, in one line once the last part is done. At the end come what deserves a look and did not fail, then each failure whole, its command
 //! to repeat it last, then the counts: the person looks at the last screen, so what needs doing stands there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::base::time::human_duration;
 use crate::engine::event::{Counts, Event, Log, MissReason, Outcome, ServiceEvent, TaskFinished};
 use crate::report::ink::{Color, Ink, RESET, paint};
 use crate::report::lines::{
-    WhyShown, critical_path, finished_line, repeat_command, service_line, summary, why_sentence,
+    WhyShown, critical_path, finished_line, outcome_word, repeat_command, service_line, summary, why_sentence,
 };
 use crate::report::render::render;
 
@@ -69,13 +69,21 @@ pub struct Story {
     tasks: usize,
     failures: Vec<TaskFinished>,
     skipped: BTreeMap<String, usize>,
+    wholes: BTreeMap<String, Whole>,
     notes: Vec<Diagnostic>,
 }
 
 impl Story {
     /// A story without events yet.
     pub fn new(options: StoryOptions) -> Self {
-        Self { options, tasks: 0, failures: Vec::new(), skipped: BTreeMap::new(), notes: Vec::new() }
+        Self {
+            options,
+            tasks: 0,
+            failures: Vec::new(),
+            skipped: BTreeMap::new(),
+            wholes: BTreeMap::new(),
+            notes: Vec::new(),
+        }
     }
 
     /// The bytes this event adds; whole lines, often none.
@@ -140,7 +148,31 @@ impl Story {
         if finished.outcome == Outcome::Failed {
             self.failures.push(finished.clone());
         }
+        bytes.extend(self.part(finished).into_bytes());
         bytes
+    }
+
+    /// The line of a split task after its last part, if parts of it ran that had no line.
+    fn part(&mut self, finished: &TaskFinished) -> String {
+        let Some(part_of) = &finished.part_of else { return String::new() };
+        let has_line = self.has_line(finished);
+        let whole = self.wholes.entry(part_of.label.clone()).or_default();
+        whole.parts += 1;
+        if finished.outcome == Outcome::Ran && !has_line {
+            whole.ran += 1;
+            whole.duration += finished.duration;
+            whole.why.get_or_insert_with(|| finished.why.clone());
+        }
+        if part_of.to_come > 0 || whole.ran == 0 || self.options.verbosity == Verbosity::Quiet {
+            return String::new();
+        }
+        let color = self.options.color;
+        let time = human_duration(whole.duration);
+        let why =
+            whole.why.as_deref().and_then(why_sentence).map(|why| format!("  {}", paint(color, Ink::Faint, &why)));
+        let counts = format!("{} of {} parts", whole.ran, whole.parts);
+        let word = outcome_word(Outcome::Ran, color);
+        format!("{word}  {}  {counts}  {time} together{}\n", part_of.label, why.unwrap_or_default())
     }
 
     fn has_line(&self, finished: &TaskFinished) -> bool {
@@ -148,7 +180,11 @@ impl Story {
             Verbosity::Quiet => false,
             Verbosity::Verbose => true,
             Verbosity::Normal => {
-                self.tasks <= FEW_TASKS || matches!(finished.outcome, Outcome::Ran | Outcome::Failed) || finished.flaky
+                let is_part = finished.part_of.is_some();
+                self.tasks <= FEW_TASKS
+                    || finished.flaky
+                    || finished.outcome == Outcome::Failed
+                    || (finished.outcome == Outcome::Ran && !is_part)
             }
         }
     }
@@ -188,7 +224,7 @@ impl Story {
         bytes.extend(summary(end.counts, end.duration, end.saved, end.interrupted, color).into_bytes());
         bytes.push(b'\n');
         if failures.len() > 1 {
-            let command = repeat_command(failures.iter().map(|failure| failure.label.as_str()));
+            let command = repeat_command(repeated(&failures).iter().map(String::as_str));
             bytes.extend(format!("repeat what failed: {command}\n").into_bytes());
         }
         bytes
@@ -245,6 +281,26 @@ impl Story {
     }
 }
 
+/// What became of a split task so far.
+#[derive(Default)]
+struct Whole {
+    parts: usize,
+    ran: usize,
+    duration: Duration,
+    why: Option<Vec<MissReason>>,
+}
+
+/// Labels that select what failed; where more than [`FEW_TASKS`] parts of one task did, all of it.
+fn repeated(failures: &[TaskFinished]) -> BTreeSet<String> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    let whole = |failure: &'_ TaskFinished| failure.part_of.as_ref().map(|whole| whole.label.clone());
+    for part_of in failures.iter().filter_map(|failure| failure.part_of.as_ref()) {
+        *counts.entry(&part_of.label).or_default() += 1;
+    }
+    let is_many = |label: &String| counts.get(label.as_str()).is_some_and(|count| *count > FEW_TASKS);
+    failures.iter().map(|failure| whole(failure).filter(is_many).unwrap_or_else(|| failure.label.clone())).collect()
+}
+
 /// How the run ended.
 struct End<'e> {
     ok: bool,
@@ -258,6 +314,7 @@ struct End<'e> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::event::PartOf;
     use crate::report::sample;
 
     fn told(events: &[Event], change: impl FnOnce(&mut StoryOptions)) -> String {
@@ -347,6 +404,27 @@ mod tests {
     #[test]
     fn a_run_of_hits_is_one_line() {
         assert_eq!(told(&sample::all_hits(60), |_| ()), "60 hit in 12 ms (saved 1 m 00 s)\n");
+    }
+
+    #[test]
+    fn parts_that_ran_are_one_line_and_failed_ones_are_told_each() {
+        let part = |at: usize, outcome: Outcome| {
+            let part_of = PartOf { label: "//a:test".into(), to_come: 14 - at };
+            let finished = sample::finished(&format!("//a:test[part={}/15]", at + 1), outcome);
+            Event::TaskFinished(Box::new(TaskFinished { part_of: Some(part_of), ..finished }))
+        };
+        let mut events = sample::all_hits(15);
+        for (at, event) in events[1..16].iter_mut().enumerate() {
+            *event = part(at, if at < 4 { Outcome::Ran } else { Outcome::Hit });
+        }
+        let together = "      ran  //a:test  4 of 15 parts  4.8 s together  src/button.ts changed, +1 more\n";
+        assert!(told(&events, |_| ()).starts_with(together), "{}", told(&events, |_| ()));
+        for (at, event) in events[1..16].iter_mut().enumerate() {
+            *event = part(at, if at < 12 { Outcome::Failed } else { Outcome::Hit });
+        }
+        let text = told(&events, |_| ());
+        assert_eq!(text.matches("   failed  //a:test[part=").count(), 12, "{text}");
+        assert!(text.ends_with("repeat what failed: drystone run //a:test\n"), "{text}");
     }
 
     #[test]

@@ -77,6 +77,8 @@ pub struct TaskStartedLine {
 pub struct TaskFinishedLine {
     /// Its label.
     task: String,
+    /// For a part of a split task, the label of the whole, which selects all parts; null for every other task.
+    part_of: Option<String>,
     /// What became of it.
     outcome: OutcomeWord,
     /// Where a hit came from; null for everything else.
@@ -328,6 +330,7 @@ impl EventLine {
 fn finished_line(finished: &TaskFinished, sources: &Sources) -> TaskFinishedLine {
     TaskFinishedLine {
         task: finished.label.clone(),
+        part_of: finished.part_of.as_ref().map(|whole| whole.label.clone()),
         outcome: match finished.outcome {
             Outcome::Hit => OutcomeWord::Hit,
             Outcome::Ran => OutcomeWord::Ran,

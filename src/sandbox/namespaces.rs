@@ -4,7 +4,6 @@
 //! this process can still write to them: whatever is created is created before anything of the host is mounted around it, and
 //! never through a symbolic link; and all is sealed read-only before the command starts, what it may write being opened again by name.
 
-use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -15,10 +14,12 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, OpenTreeFlags, UnmountFlags};
 
 use crate::fs::link;
-use crate::fs::ops;
+use crate::fs::ops::{self, FsError};
 use crate::sandbox::kernel::{self, Attributes, Reach};
 use crate::sandbox::rootfs;
-use crate::sandbox::spec::{Access, HOST_NAME, Mount, Network, SandboxSpec, System, View, WORKSPACE_DIR};
+use crate::sandbox::spec::{
+    Access, Content, HOST_NAME, Mount, Network, SandboxSpec, System, View, WORKSPACE_DIR, input_mode,
+};
 use crate::sandbox::start::{Built, Command};
 use crate::sandbox::wire::{Failure, Owner};
 
@@ -49,6 +50,9 @@ const DEVICE_LINKS: [(&str, &str); 5] = [
     ("/proc/self/fd/2", "dev/stderr"),
     ("pts/ptmx", "dev/ptmx"),
 ];
+
+/// Where the workspace is mounted once more while it is built. Later `/proc` is mounted over it: that is cheaper than letting go.
+const ASIDE: &str = "proc";
 
 /// The mounts of our own that the command may write to, but for the pseudo-terminals and `/proc`.
 const WRITABLE: [&str; 3] = ["workspace", "tmp", "dev/shm"];
@@ -261,38 +265,64 @@ fn bind_mount(mount: &Mount) -> Result<(), Failure> {
 /// Lays the declared view out below `/workspace`.
 fn build_workspace(spec: &SandboxSpec, mounts: &[&Mount]) -> Result<(), Failure> {
     let workspace = Path::new("workspace");
-    let mut made = BTreeSet::new();
-    let mut later = Vec::new();
+    // A second mount of the same tmpfs, to mount files from: the kernel looks at all that is mounted in the one it takes a file from.
+    if spec.view.values().any(|view| matches!(view, View::File { content: Content::Bytes(_), .. })) {
+        bind(workspace, Path::new(ASIDE))?;
+    }
+    let dirs = spec.directories();
+    // Parents first, and no link is there yet that one could go through.
+    for dir in dirs.iter().filter(|dir| !dir.is_root()) {
+        make_dir(&workspace.join(dir.as_str()))?;
+    }
     for (path, view) in &spec.view {
         let place = workspace.join(path.as_str());
-        let dir = if matches!(view, View::Empty | View::Dir { .. }) { Some(place.as_path()) } else { place.parent() };
-        if let Some(dir) = dir
-            && !made.contains(dir)
-        {
-            make_dirs(dir)?;
-            made.insert(dir.to_owned());
-        }
         match view {
-            View::File { host, .. } => bind_file(host, &place)?,
-            View::Copy { host, executable } => link::copy_file(host, &place, *executable)
-                .map_err(|error| Failure::new(error.to_string(), error.cause))?,
-            View::Dir { .. } | View::Link { .. } => later.push((place, view)),
-            View::Empty => {}
+            View::File { content: Content::Host(host), .. } => bind_file(host, &place)?,
+            View::File { content: Content::Bytes(bytes), executable } => {
+                write_file(&place, bytes, input_mode(*executable), spec.mtime_ns(path))?;
+                // Mounted over itself it is read-only once sealed, and neither removed nor renamed, in a directory that can be written.
+                bind(&Path::new(ASIDE).join(path.as_str()), &place)?;
+            }
+            View::Copy { content: Content::Host(host), executable } => {
+                link::copy_file_as_old(host, &place, link::file_mode(*executable)).map_err(failed)?;
+            }
+            View::Copy { content: Content::Bytes(bytes), executable } => {
+                write_file(&place, bytes, link::file_mode(*executable), spec.mtime_ns(path))?;
+            }
+            View::Dir { .. } => make_dirs(&place)?,
+            View::Link { .. } | View::Empty => {}
         }
     }
-    make_dirs(&workspace.join(spec.cwd.as_str()))?;
     for mount in mounts {
         make_place(mount, &relative(mount)?)?;
     }
     // From here on nothing is created beneath these.
-    for (place, view) in later {
-        match view {
-            View::Dir { host } => bind_dir(host, &place)?,
-            View::Link { target } => make_link(target, &place)?,
-            View::File { .. } | View::Copy { .. } | View::Empty => {}
+    for (path, view) in &spec.view {
+        if let View::Link { target } = view {
+            let place = workspace.join(path.as_str());
+            make_link(target, &place)?;
+            ops::set_times(&place, spec.mtime_ns(path)).map_err(failed)?;
+        }
+    }
+    // Nothing is created any more that would touch these.
+    for dir in &dirs {
+        ops::set_times(&workspace.join(dir.as_str()), spec.mtime_ns(dir)).map_err(failed)?;
+    }
+    for (path, view) in &spec.view {
+        if let View::Dir { host } = view {
+            bind_dir(host, &workspace.join(path.as_str()))?;
         }
     }
     Ok(())
+}
+
+fn failed(error: FsError) -> Failure {
+    Failure::new(error.to_string(), error.cause)
+}
+
+fn write_file(place: &Path, bytes: &[u8], mode: u32, mtime_ns: i64) -> Result<(), Failure> {
+    link::write_file(place, bytes, mode, mtime_ns)
+        .map_err(|error| Failure::new(format!("creating {}", shown(place)), error.cause))
 }
 
 /// Makes every mount read-only, then those writable again that are ours to give.
@@ -359,6 +389,10 @@ fn bind_recursive(host: &Path, inside: &Path) -> Result<(), Failure> {
 /// Shows one file. Read-only only once sealed: one call for all of them is cheaper than one for each.
 pub(super) fn bind_file(host: &Path, inside: &Path) -> Result<(), Failure> {
     make_file(inside)?;
+    bind(host, inside)
+}
+
+fn bind(host: &Path, inside: &Path) -> Result<(), Failure> {
     rustix::mount::mount_bind(host, inside)
         .map_err(|error| Failure::new(format!("mounting {} at {}", host.display(), shown(inside)), error))
 }

@@ -1,12 +1,14 @@
 //! Builds the view of the `none` and `landlock` levels: a private copy on disk. Enforces nothing itself, so absolute paths of the
 //! host work as ever unless `confine` forbids them.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::fs::ops::{self, FsError, Kind};
+use crate::fs::stat::StatKey;
 use crate::fs::{link, walk};
-use crate::sandbox::spec::{HOME_DIR, SCRATCH_DIR, SandboxSpec, System, TOOLS_DIR, View, WORKSPACE_DIR};
+use crate::sandbox::spec::{
+    Content, HOME_DIR, SCRATCH_DIR, SandboxSpec, System, TOOLS_DIR, View, WORKSPACE_DIR, input_mode,
+};
 use crate::sandbox::start::{Built, Command};
 use crate::sandbox::wire::Failure;
 
@@ -33,18 +35,20 @@ pub fn build(spec: &SandboxSpec) -> Result<Built, Failure> {
     let copied = (|| -> Result<(), CopyError> {
         ops::create_dir(&places.workspace)?;
         ops::create_dir(&places.scratch)?;
+        for dir in spec.directories() {
+            ops::create_dir_all(&places.workspace.join(dir.as_str()))?;
+        }
         for (path, view) in &spec.view {
-            place_view(&places.workspace.join(path.as_str()), view)?;
+            place_view(&places.workspace.join(path.as_str()), view, spec.mtime_ns(path))?;
         }
-        Ok(ops::create_dir_all(&places.workspace.join(spec.cwd.as_str()))?)
+        Ok(())
     })();
-    copied.map_err(|error| match error {
-        CopyError::Fs(error) => {
-            Failure::new(format!("copying the view: {} {}", error.verb, error.path.display()), error.cause)
-        }
-        CopyError::Walk(error) => Failure::said("copying the view", error.to_string()),
-    })?;
+    copied.map_err(failed)?;
     link_mounts(spec, &places)?;
+    for dir in spec.directories() {
+        let place = places.workspace.join(dir.as_str());
+        ops::set_times(&place, spec.mtime_ns(&dir)).map_err(|error| failed(error.into()))?;
+    }
     for (inside, place) in &places.moved {
         let host = spec.mounts.iter().find(|mount| mount.inside == *inside).map(|mount| &mount.host);
         copy_dir(host.expect("it was taken from there"), place)
@@ -67,33 +71,55 @@ enum CopyError {
     Walk(#[from] walk::WalkError),
 }
 
-fn place_view(place: &Path, view: &View) -> Result<(), CopyError> {
-    if let Some(parent) = place.parent() {
-        ops::create_dir_all(parent)?;
+fn failed(error: CopyError) -> Failure {
+    match error {
+        CopyError::Fs(error) => {
+            Failure::new(format!("copying the view: {} {}", error.verb, error.path.display()), error.cause)
+        }
+        CopyError::Walk(error) => Failure::said("copying the view", error.to_string()),
     }
+}
+
+fn place_view(place: &Path, view: &View, mtime_ns: i64) -> Result<(), CopyError> {
     match view {
-        View::File { host, executable } | View::Copy { host, executable } => link::copy_file(host, place, *executable)?,
+        View::File { content, executable } => place_file(place, content, input_mode(*executable), mtime_ns)?,
+        View::Copy { content, executable } => place_file(place, content, link::file_mode(*executable), mtime_ns)?,
         View::Dir { host } => copy_dir(host, place)?,
-        View::Link { target } => ops::symlink(target, place)?,
-        View::Empty => ops::create_dir_all(place)?,
+        View::Link { target } => {
+            ops::symlink(target, place)?;
+            ops::set_times(place, mtime_ns)?;
+        }
+        View::Empty => {}
     }
     Ok(())
+}
+
+fn place_file(place: &Path, content: &Content, mode: u32, mtime_ns: i64) -> Result<(), FsError> {
+    match content {
+        Content::Bytes(bytes) => link::write_file(place, bytes, mode, mtime_ns),
+        Content::Host(host) => link::copy_file_as_old(host, place, mode),
+    }
 }
 
 /// Copies a directory with everything beneath; links as they are, special files not at all.
 fn copy_dir(from: &Path, to: &Path) -> Result<(), CopyError> {
     ops::create_dir_all(to)?;
-    for found in walk::walk_all(from)? {
+    let found = walk::walk_all(from)?;
+    for found in &found {
         let (source, place) = (from.join(found.path.as_str()), to.join(found.path.as_str()));
         match found.kind {
             Kind::Dir => ops::create_dir_all(&place)?,
             Kind::File => {
-                let executable = ops::metadata(&source)?.permissions().mode() & 0o100 != 0;
-                link::copy_file(&source, &place, executable)?;
+                let executable = StatKey::at(&source)?.is_executable();
+                link::copy_file_as_old(&source, &place, input_mode(executable))?;
             }
             Kind::Link => ops::symlink(&ops::read_link(&source)?.to_string_lossy(), &place)?,
             Kind::Special => {}
         }
+    }
+    let below = found.iter().filter(|found| matches!(found.kind, Kind::Dir | Kind::Link));
+    for path in below.map(|found| found.path.as_str()).chain([""]) {
+        ops::set_times(&to.join(path), StatKey::at(&from.join(path))?.mtime_ns)?;
     }
     Ok(())
 }
@@ -201,6 +227,7 @@ mod tests {
             env: BTreeMap::new(),
             cwd: RelPath::root(),
             view: BTreeMap::new(),
+            mtimes: BTreeMap::new(),
             system: System::Host,
             mounts: [("/tmp/node", "/tmp/node"), ("/store/deno", "/tools/deno")]
                 .map(|(host, inside)| Mount { host: host.into(), inside: inside.into(), access: Access::ReadOnly })

@@ -62,6 +62,7 @@ fn tried(level: Level, launcher: &Path) -> Result<(), Refusal> {
         env: BTreeMap::new(),
         cwd: RelPath::root(),
         view: BTreeMap::new(),
+        mtimes: BTreeMap::new(),
         system: System::Host,
         mounts: Vec::new(),
         network: Network::Loopback,

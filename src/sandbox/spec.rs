@@ -1,6 +1,6 @@
 //! What a sandboxed command sees and what comes back. Plain data; the levels interpret it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -46,24 +46,44 @@ pub const SERVICES_DIR: &str = "/services";
 /// Host name inside.
 pub const HOST_NAME: &str = "drystone";
 
+/// When everything in the view was last changed, unless the spec says otherwise, in nanoseconds since 1970: the second day that a
+/// zip archive can hold, so that no time zone makes it earlier than the first.
+pub const MTIME_NS: i64 = 315_619_200 * 1_000_000_000;
+
+/// Mode of a file that the command may not change.
+pub const fn input_mode(executable: bool) -> u32 {
+    if executable { 0o555 } else { 0o444 }
+}
+
+/// What is in a file of the view.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Content {
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// What is in a regular file of the host, which nothing changes. It is bound where files can be bound: then the command sees
+    /// its mode and times as well.
+    Host(PathBuf),
+}
+
 /// One thing placed in the view.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum View {
-    /// A file of the host, read-only.
+    /// A file that the command cannot change.
     File {
-        /// Path on the host; a regular file.
-        host: PathBuf,
+        /// What is in it.
+        content: Content,
         /// Whether it must be executable (copies need to know; binds inherit it).
         executable: bool,
     },
-    /// A copy of a file of the host that the command may change.
+    /// A file that the command may change; what it came from stays as it is.
     Copy {
-        /// Path on the host; a regular file.
-        host: PathBuf,
+        /// What is in it.
+        content: Content,
         /// Whether it must be executable.
         executable: bool,
     },
-    /// A directory of the host with everything beneath, read-only. Only where all of it belongs to the view.
+    /// A directory of the host with everything beneath, read-only. Only where all of it belongs to the view, and has the modes and
+    /// times that are to be seen.
     Dir {
         /// Path on the host.
         host: PathBuf,
@@ -137,6 +157,8 @@ pub struct SandboxSpec {
     pub cwd: RelPath,
     /// What lies in the workspace, by path relative to its root, in byte order; parents are created, writable.
     pub view: BTreeMap<RelPath, View>,
+    /// Modification times that are not [`MTIME_NS`], of files given as bytes, of links and of directories that are not bound.
+    pub mtimes: BTreeMap<RelPath, i64>,
     /// The visible system.
     pub system: System,
     /// Tool roots (absolute) and caches (inside `/workspace/…`).
@@ -147,6 +169,30 @@ pub struct SandboxSpec {
     pub timeout: Option<Duration>,
     /// A directory on disk the sandbox may use for this command alone; absolute, exists, empty; the caller removes it.
     pub stage: PathBuf,
+}
+
+impl SandboxSpec {
+    /// When what is at a path was last changed.
+    pub fn mtime_ns(&self, path: &RelPath) -> i64 {
+        self.mtimes.get(path).copied().unwrap_or(MTIME_NS)
+    }
+
+    /// Every directory that stands above something in the workspace, with the root and those that are there for themselves.
+    pub fn directories(&self) -> BTreeSet<RelPath> {
+        let own = self.view.iter().filter(|(_, view)| matches!(view, View::Empty)).map(|(path, _)| path.clone());
+        let mounted = self.mounts.iter().filter_map(|mount| mount.inside.strip_prefix(WORKSPACE_DIR).ok()?.to_str());
+        let mounted = mounted.filter_map(|inside| RelPath::parse(inside).ok()?.parent());
+        let above = self.view.keys().filter_map(RelPath::parent);
+        let mut all = BTreeSet::from([RelPath::root()]);
+        for path in own.chain(above).chain(mounted).chain([self.cwd.clone()]) {
+            let mut next = Some(path);
+            while let Some(path) = next.filter(|path| !all.contains(path)) {
+                next = path.parent();
+                all.insert(path);
+            }
+        }
+        all
+    }
 }
 
 /// Which stream bytes came from.
@@ -180,10 +226,10 @@ pub struct Finished {
     pub exit: Exit,
     /// What it used.
     pub usage: Usage,
-    /// The workspace as the command left it: its own writes, and placeholders where inputs were.
+    /// The workspace as the command left it: its own writes, and something where inputs were.
     ///
     /// Read it by path, following no link; entries at the paths of the view are not its writes (but see `View::Empty`):
-    /// at `namespaces` they are empty placeholders, at `none` the copies. Caches mounted inside are empty directories or links.
+    /// at `namespaces` they are what the inputs were mounted over, at `none` the copies. Caches mounted inside are empty directories or links.
     /// All processes are gone, so nothing changes under the reader. Freed when dropped.
     pub workspace: Leftover,
 }

@@ -15,7 +15,7 @@ use rustix::net::{
 use crate::base::encode::{DecodeError, Decoder, Encoder};
 use crate::base::path::RelPath;
 use crate::process::usage::Usage;
-use crate::sandbox::spec::{Access, Level, Mount, Network, SandboxSpec, System, View};
+use crate::sandbox::spec::{Access, Content, Level, Mount, Network, SandboxSpec, System, View};
 
 /// Most descriptors in one message: job, standard output, standard error, control, checks, and the two of a pod.
 pub const DESCRIPTORS_MAX: usize = 7;
@@ -255,6 +255,12 @@ pub fn encode_spec(spec: &SandboxSpec) -> Vec<u8> {
     fn path(encoder: &mut Encoder, path: &Path) {
         encoder.bytes(path.as_os_str().as_bytes());
     }
+    fn content_of(encoder: &mut Encoder, content: &Content) {
+        match content {
+            Content::Bytes(bytes) => encoder.u8(0).bytes(bytes),
+            Content::Host(host) => encoder.u8(1).bytes(host.as_os_str().as_bytes()),
+        };
+    }
     let mut encoder = Encoder::new();
     encoder.u64(spec.argv.len() as u64);
     for argument in &spec.argv {
@@ -269,12 +275,16 @@ pub fn encode_spec(spec: &SandboxSpec) -> Vec<u8> {
     for (inside, view) in &spec.view {
         encoder.bytes(inside.as_str().as_bytes());
         match view {
-            View::File { host, executable } => path(encoder.u8(if *executable { 1 } else { 0 }), host),
-            View::Copy { host, executable } => path(encoder.u8(if *executable { 6 } else { 5 }), host),
+            View::File { content, executable } => content_of(encoder.u8(u8::from(*executable)), content),
+            View::Copy { content, executable } => content_of(encoder.u8(if *executable { 6 } else { 5 }), content),
             View::Dir { host } => path(encoder.u8(2), host),
             View::Link { target } => path(encoder.u8(3), Path::new(target)),
-            View::Empty => path(encoder.u8(4), Path::new("")),
+            View::Empty => drop(encoder.u8(4)),
         }
+    }
+    encoder.u64(spec.mtimes.len() as u64);
+    for (inside, mtime_ns) in &spec.mtimes {
+        encoder.bytes(inside.as_str().as_bytes()).u64(mtime_ns.cast_unsigned());
     }
     match &spec.system {
         System::Nothing { links } => {
@@ -306,6 +316,13 @@ pub fn decode_spec(bytes: &[u8]) -> Result<SandboxSpec, DecodeError> {
     fn inside(decoder: &mut Decoder<'_>) -> Result<RelPath, DecodeError> {
         RelPath::parse(decoder.text("path")?).map_err(|_| DecodeError::Invalid { what: "path" })
     }
+    fn content(decoder: &mut Decoder<'_>) -> Result<Content, DecodeError> {
+        match decoder.u8()? {
+            0 => Ok(Content::Bytes(decoder.bytes()?.to_vec())),
+            1 => Ok(Content::Host(path(decoder)?)),
+            _ => Err(DecodeError::Invalid { what: "content" }),
+        }
+    }
     let mut decoder = Decoder::new(bytes);
     let argv = (0..decoder.u64()?).map(|_| Ok(decoder.text("argument")?.to_owned())).collect::<Result<_, _>>()?;
     let env = (0..decoder.u64()?)
@@ -316,20 +333,19 @@ pub fn decode_spec(bytes: &[u8]) -> Result<SandboxSpec, DecodeError> {
         .map(|_| {
             let inside = inside(&mut decoder)?;
             let kind = decoder.u8()?;
-            let host = path(&mut decoder)?;
             let view = match kind {
-                0 | 1 => View::File { host, executable: kind == 1 },
-                2 => View::Dir { host },
-                3 => {
-                    let target = host.into_os_string().into_string();
-                    View::Link { target: target.map_err(|_| DecodeError::Invalid { what: "link" })? }
-                }
+                0 | 1 => View::File { content: content(&mut decoder)?, executable: kind == 1 },
+                2 => View::Dir { host: path(&mut decoder)? },
+                3 => View::Link { target: decoder.text("link")?.to_owned() },
                 4 => View::Empty,
-                5 | 6 => View::Copy { host, executable: kind == 6 },
+                5 | 6 => View::Copy { content: content(&mut decoder)?, executable: kind == 6 },
                 _ => return Err(DecodeError::Invalid { what: "view" }),
             };
             Ok((inside, view))
         })
+        .collect::<Result<_, _>>()?;
+    let mtimes = (0..decoder.u64()?)
+        .map(|_| Ok((inside(&mut decoder)?, decoder.u64()?.cast_signed())))
         .collect::<Result<_, _>>()?;
     let system = match decoder.u8()? {
         0 => {
@@ -350,7 +366,7 @@ pub fn decode_spec(bytes: &[u8]) -> Result<SandboxSpec, DecodeError> {
     let network = network_of(decoder.u8()?)?;
     let stage = path(&mut decoder)?;
     decoder.finish()?;
-    Ok(SandboxSpec { argv, env, cwd, view, system, mounts, network, timeout: None, stage })
+    Ok(SandboxSpec { argv, env, cwd, view, mtimes, system, mounts, network, timeout: None, stage })
 }
 
 /// Sends one message with its descriptors. The receiver being gone is an error, not a signal.
@@ -411,13 +427,15 @@ mod tests {
             env: BTreeMap::from([("A".into(), "1".into()), ("LANG".into(), "ü".into())]),
             cwd: rel("apps/web"),
             view: BTreeMap::from([
-                (rel("a"), View::File { host: "/h/a".into(), executable: false }),
-                (rel("b"), View::File { host: "/h/b".into(), executable: true }),
+                (rel("a"), View::File { content: Content::Host("/h/a".into()), executable: false }),
+                (rel("b"), View::File { content: Content::Bytes(vec![0, 1, 0xff]), executable: true }),
                 (rel("c"), View::Dir { host: "/h/c".into() }),
                 (rel("d"), View::Link { target: "../x".into() }),
                 (rel("e"), View::Empty),
-                (rel("f"), View::Copy { host: "/h/f".into(), executable: true }),
+                (rel("f"), View::Copy { content: Content::Host("/h/f".into()), executable: true }),
+                (rel("g"), View::Copy { content: Content::Bytes(Vec::new()), executable: false }),
             ]),
+            mtimes: BTreeMap::from([(rel("b"), 7), (rel("d"), -1)]),
             system: System::Host,
             mounts: vec![Mount { host: "/t".into(), inside: "/t".into(), access: Access::ReadWrite }],
             network: Network::Host,

@@ -16,6 +16,7 @@ use crate::fs::atomic::temporary_beside;
 use crate::fs::ops::{self, AtPath};
 use crate::store::blobs::OnDamage;
 use crate::store::content::{Key, Kind};
+use crate::store::durations;
 use crate::store::error::StoreError;
 use crate::store::open::Store;
 use crate::store::results::{ActionResult, Recorded};
@@ -153,7 +154,8 @@ impl Store {
 
     /// Reads an archive that [`Store::export`] wrote. Every digest is checked before anything is stored.
     ///
-    /// A result comes in whole or not at all; what the store has already stays.
+    /// A result comes in whole or not at all; what the store has already stays. The durations in it are kept apart, in place of those of
+    /// earlier archives.
     ///
     /// # Errors
     /// [`StoreError::Archive`] for anything unexpected in the archive, and then nothing is imported.
@@ -178,6 +180,7 @@ impl Store {
             }
         }
         drop(pass);
+        durations::keep(self.dir(), results.iter().map(|(result, _)| result))?;
         for (result, fingerprint) in results {
             if !self.is_whole(&result)? {
                 report.incomplete += 1;

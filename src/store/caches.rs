@@ -1,7 +1,9 @@
 //! Directories that tasks keep between their runs: one user at a time, counted, and evicted least recently used first.
 //!
 //! `caches/<name>` is the directory, `locks/caches/<name>` its lock file, which also tells when it was used last and how large
-//! it was found. [`crate::store::tree_dirs`] keeps trees there in the same way, with any number of users. A cache is no result: nothing in a key depends on what is in it, so it may go at any time it is not in use.
+//! it was found. [`crate::store::tree_dirs`] keeps trees there in the same way, with any number of users. A cache is no result: nothing
+//! in a key depends on what is in it, so it may go at any time it is not in use. What is kept to be shown (`store::kept`) shares their
+//! room and their fate, but is held by the session and not by a lock.
 
 use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
@@ -11,6 +13,7 @@ use crate::fs::lock::{self, Lock, Sharing};
 use crate::fs::ops::{self, AtPath, FsError, Kind};
 use crate::store::error::StoreError;
 use crate::store::layout::Layout;
+use crate::store::locks::oldest_lease;
 use crate::store::open::Store;
 
 /// Share of the store's cap that caches may take, in percent. Results take what is left.
@@ -22,6 +25,7 @@ const MEASURE_INTERVAL_MS: i64 = 10 * 60 * 1000;
 #[derive(Debug)]
 pub struct CacheDir {
     path: PathBuf,
+    is_new: bool,
     lock_path: PathBuf,
     lock: Lock,
     clock: fn() -> i64,
@@ -33,10 +37,21 @@ impl CacheDir {
         &self.path
     }
 
+    /// Removes everything that was in it, so that it stays removed even if the power fails.
+    pub fn clear(&self) -> Result<(), StoreError> {
+        if self.is_new {
+            return Ok(());
+        }
+        ops::remove_all(&self.path)?;
+        ops::create_dir(&self.path)?;
+        self.path.parent().map_or(Ok(()), |caches| Ok(ops::sync_dir(caches)?))
+    }
+
     fn begin(layout: &Layout, name: &str, lock: Lock, clock: fn() -> i64) -> Result<Self, FsError> {
         let path = layout.cache(name);
+        let is_new = !ops::exists(&path);
         ops::create_dir_all(&path)?;
-        let cache = Self { path, lock_path: layout.cache_lock(name), lock, clock };
+        let cache = Self { path, is_new, lock_path: layout.cache_lock(name), lock, clock };
         cache.note_use()?;
         Ok(cache)
     }
@@ -62,21 +77,26 @@ pub(super) fn note_use(lock: &Lock, lock_path: &Path, now_ms: i64) -> Result<(),
 
 /// What a lock file tells of its cache; zeros where nothing was written yet.
 #[derive(Clone, Copy, Default, Debug)]
-struct Mark {
-    used_ms: i64,
-    measured_ms: i64,
-    bytes: i64,
+pub(super) struct Mark {
+    /// When it was used last.
+    pub used_ms: i64,
+    /// When its size was taken; 0 for never.
+    pub measured_ms: i64,
+    /// Its size then.
+    pub bytes: i64,
 }
 
 impl Mark {
-    fn read(lock_path: &Path) -> Result<Self, FsError> {
+    /// Reads it from a lock file.
+    pub fn read(lock_path: &Path) -> Result<Self, FsError> {
         let text = ops::if_there(ops::read_text(lock_path))?.unwrap_or_default();
         let mut numbers = text.split_whitespace().map(|word| word.parse().unwrap_or(0));
         let mut next = || numbers.next().unwrap_or(0);
         Ok(Self { used_ms: next(), measured_ms: next(), bytes: next() })
     }
 
-    fn write(self, lock: &Lock, lock_path: &Path) -> Result<(), FsError> {
+    /// Writes it to a lock file, as its holder.
+    pub fn write(self, lock: &Lock, lock_path: &Path) -> Result<(), FsError> {
         let Self { used_ms, measured_ms, bytes } = self;
         let mut file = lock.file();
         file.rewind().at("write", lock_path)?;
@@ -94,9 +114,35 @@ impl Mark {
 /// A cache as collection sees it.
 #[derive(Debug)]
 pub(super) struct Cache {
+    kind: Kept,
     name: String,
     used_ms: i64,
     bytes: u64,
+}
+
+/// For what something is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kept {
+    /// For the next run of one task.
+    Cache,
+    /// To be shown to commands.
+    Shown,
+}
+
+impl Cache {
+    fn path(&self, layout: &Layout) -> PathBuf {
+        match self.kind {
+            Kept::Cache => layout.cache(&self.name),
+            Kept::Shown => layout.kept(&self.name),
+        }
+    }
+
+    fn lock_path(&self, layout: &Layout) -> PathBuf {
+        match self.kind {
+            Kept::Cache => layout.cache_lock(&self.name),
+            Kept::Shown => layout.kept_lock(&self.name),
+        }
+    }
 }
 
 /// Whose sizes are taken anew.
@@ -148,25 +194,31 @@ impl Store {
         Ok(lock.map(|lock| CacheDir::begin(&self.layout, &name, lock, self.clock)).transpose()?)
     }
 
-    /// Every cache, least recently used first. Cost: one small read each, and a walk of those that are measured.
+    /// Every cache and all that is kept to be shown, least recently used first. Cost: one small read each, and a walk of those that are measured.
     pub(super) fn caches(&self, measure: Measure) -> Result<Vec<Cache>, FsError> {
         let mut caches = Vec::new();
-        for entry in ops::if_there(ops::read_dir(&self.layout.caches()))?.unwrap_or_default() {
-            let Some(name) = entry.name.to_str().filter(|_| entry.kind == Kind::Dir) else { continue };
-            let lock_path = self.layout.cache_lock(name);
-            let mut mark = Mark::read(&lock_path)?;
-            if measure == Measure::Every || mark.is_stale(self.now_ms()) {
-                mark.bytes = i64::try_from(bytes_below(&self.layout.cache(name))).unwrap_or(i64::MAX);
-                mark.measured_ms = self.now_ms();
-                // Whoever uses it right now writes the file; then it is measured once more next time.
-                if self.writable().is_some()
-                    && let Some(lock) = lock::attempt_named(&lock_path, Sharing::Exclusive)?
-                {
-                    mark.write(&lock, &lock_path)?;
+        for (kind, dir) in [(Kept::Cache, self.layout.caches()), (Kept::Shown, self.layout.all_kept())] {
+            for entry in ops::if_there(ops::read_dir(&dir))?.unwrap_or_default() {
+                let Some(name) = entry.name.to_str().filter(|_| entry.kind == Kind::Dir) else { continue };
+                let mut cache = Cache { kind, name: name.to_owned(), used_ms: 0, bytes: 0 };
+                let lock_path = cache.lock_path(&self.layout);
+                let mut mark = Mark::read(&lock_path)?;
+                // What is shown never changes.
+                let grows = kind == Kept::Cache || mark.measured_ms == 0;
+                if grows && (measure == Measure::Every || mark.is_stale(self.now_ms())) {
+                    mark.bytes = i64::try_from(bytes_below(&cache.path(&self.layout))).unwrap_or(i64::MAX);
+                    mark.measured_ms = self.now_ms();
+                    // Whoever uses it right now writes the file; then it is measured once more next time.
+                    if self.writable().is_some()
+                        && let Some(lock) = lock::attempt_named(&lock_path, Sharing::Exclusive)?
+                    {
+                        mark.write(&lock, &lock_path)?;
+                    }
                 }
+                cache.used_ms = mark.used_ms;
+                cache.bytes = u64::try_from(mark.bytes).unwrap_or(0);
+                caches.push(cache);
             }
-            let bytes = u64::try_from(mark.bytes).unwrap_or(0);
-            caches.push(Cache { name: name.to_owned(), used_ms: mark.used_ms, bytes });
         }
         caches.sort_by(|one, other| one.used_ms.cmp(&other.used_ms).then_with(|| one.name.cmp(&other.name)));
         Ok(caches)
@@ -180,9 +232,12 @@ impl Store {
         used_ms_min: i64,
     ) -> Result<CachePlan, FsError> {
         let mut plan = CachePlan { bytes_kept: total(&caches), ..CachePlan::default() };
+        let horizon_ms = oldest_lease(&self.layout)?;
         for cache in caches {
             let goes = plan.bytes_kept > bytes_max || cache.used_ms < used_ms_min;
-            if goes && lock::attempt_named(&self.layout.cache_lock(&cache.name), Sharing::Exclusive)?.is_some() {
+            let is_held = cache.kind == Kept::Shown && cache.used_ms >= horizon_ms;
+            let free = || lock::attempt_named(&cache.lock_path(&self.layout), Sharing::Exclusive);
+            if goes && !is_held && free()?.is_some() {
                 plan.bytes_kept -= cache.bytes;
                 plan.bytes_freed += cache.bytes;
                 plan.doomed.push(cache);
@@ -195,11 +250,14 @@ impl Store {
     pub(super) fn remove_caches(&self, doomed: &[Cache]) -> Result<(), StoreError> {
         let session = self.session()?;
         for cache in doomed {
-            let lock_path = self.layout.cache_lock(&cache.name);
+            let lock_path = cache.lock_path(&self.layout);
             let Some(lock) = lock::attempt_named(&lock_path, Sharing::Exclusive)? else { continue };
+            if cache.kind == Kept::Shown && Mark::read(&lock_path)?.used_ms != cache.used_ms {
+                continue;
+            }
             // Renamed first: half a cache must not be found under its name.
             let trash = self.layout.scratch("trash").join(session.lease.scratch_name());
-            ops::if_there(ops::rename(&self.layout.cache(&cache.name), &trash))?;
+            ops::if_there(ops::rename(&cache.path(&self.layout), &trash))?;
             ops::remove_file(&lock_path)?;
             drop(lock);
             ops::remove_all(&trash)?;

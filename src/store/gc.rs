@@ -123,6 +123,7 @@ impl Store {
         let mut caches = self.caches(Measure::Stale)?;
         let mut report = None;
         if caches::total(&caches) > caches::share(self.bytes_max) {
+            self.renew_lease()?;
             let plan = self.plan_caches(caches, caches::share(low_water), i64::MIN)?;
             self.remove_caches(&plan.doomed)?;
             report = Some(GcReport {

@@ -8,8 +8,9 @@
 //! trees/aa/<62 hex>         encoded trees too large for the database
 //! tmp/<lease>-<n>           files being written
 //! stage/<lease>-<n>/        scratch directories of running actions
-//! locks/                    gate, turn, gc, open; actions/<64 hex>; caches/<32 hex>; leases/<lease>
+//! locks/                    gate, turn, gc, open; actions/<64 hex>; caches/<32 hex>; kept/<32 hex>; leases/<lease>
 //! caches/<32 hex>/          directories that tasks keep between their runs
+//! kept/<32 hex>/            files and directories to be shown to commands
 //! workspaces/<32 hex>/      what is kept per workspace, by digest of its root path; `root` names the path
 //! trash/<lease>-<n>/        on its way out
 //! reserve                   space given up when the disk is full, so that collection can still work
@@ -29,7 +30,7 @@ const FORMAT: i64 = 1;
 const FORMAT_PREFIX: &str = "drystone store ";
 const CACHEDIR_TAG: &str =
     "Signature: 8a477f597d28d172789f06886806bc55\n# Made by drystone: a cache, safe to delete.\n";
-const DIRS: [&str; 11] = [
+const DIRS: [&str; 13] = [
     "blobs",
     "trees",
     "tmp",
@@ -37,8 +38,10 @@ const DIRS: [&str; 11] = [
     "locks",
     "locks/actions",
     "locks/caches",
+    "locks/kept",
     "locks/leases",
     "caches",
+    "kept",
     "workspaces",
     "trash",
 ];
@@ -122,6 +125,21 @@ impl Layout {
     /// The lock file of a cache.
     pub fn cache_lock(&self, name: &str) -> PathBuf {
         self.dir.join("locks/caches").join(name)
+    }
+
+    /// The directory of what is kept to be shown.
+    pub fn all_kept(&self) -> PathBuf {
+        self.dir.join("kept")
+    }
+
+    /// One thing kept to be shown.
+    pub fn kept(&self, name: &str) -> PathBuf {
+        self.all_kept().join(name)
+    }
+
+    /// The lock file of one.
+    pub fn kept_lock(&self, name: &str) -> PathBuf {
+        self.dir.join("locks/kept").join(name)
     }
 
     /// The directory of what is kept per workspace.

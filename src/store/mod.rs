@@ -7,9 +7,10 @@
 //! | `db`, `migrate`, `recover` | connections, versions, damage |
 //! | `pending`, `writer` | the queue of rows and the one thread that commits them |
 //! | `content`, `blobs`, `trees` | bytes by digest |
-//! | `caches` | directories that tasks keep between their runs |
+//! | `caches`, `kept` | directories that tasks keep between their runs; copies to be shown to commands |
 //! | `tree_dirs` | trees as directories, shared by everyone who reads them |
 //! | `results`, `history` | the action cache; durations, outcomes, fingerprints |
+//! | `durations` | what an imported archive says about durations, alike for all who imported it |
 //! | `gc`, `mark`, `verify`, `stat`, `archive` | keeping it small and sound, carrying it elsewhere |
 //!
 //! Laws: bytes are digested whenever they are read, and what does not match is absent; a row is committed after the bytes it
@@ -21,9 +22,11 @@ mod blobs;
 mod caches;
 mod content;
 mod db;
+mod durations;
 mod error;
 mod gc;
 mod history;
+mod kept;
 mod layout;
 mod locks;
 mod mark;
@@ -44,11 +47,13 @@ mod tests;
 
 pub use archive::{ExportReport, ImportReport};
 pub use caches::CacheDir;
+pub use durations::imported_durations;
 pub use error::StoreError;
 pub use gc::{GcMode, GcOptions, GcReport};
 pub use history::{History, TaskRun};
+pub use kept::{Fill, Keep};
 pub use locks::ActionLock;
-pub use open::{OpenOptions, Store};
+pub use open::{OpenOptions, Store, workspace_state};
 pub use results::{ActionResult, LedgerEntry, Recorded};
 pub use stage::Stage;
 pub use stat::StoreStat;

@@ -47,6 +47,11 @@ pub(super) struct Session {
     pub lease: Lease,
 }
 
+/// The directory that the store in `dir` keeps for the workspace at `root`, there or not. Needs no open store.
+pub fn workspace_state(dir: &Path, root: &Path) -> PathBuf {
+    Layout::new(dir.to_owned()).workspace(root)
+}
+
 impl Store {
     /// Opens a store, making or mending it where needed; [`Store::notices`] tells what was mended.
     ///

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::base::ids::{IdMap, PackageId, TaskId};
 use crate::base::path::RelPath;
-use crate::manifest::model::{Command, Inputs, Reach, Task, Which};
+use crate::manifest::model::{Command, Inputs, Reach, RunTask, Task, Which};
 use crate::workspace::discover::MANIFEST;
 use crate::workspace::inputs;
 use crate::workspace::model::Workspace;
@@ -62,6 +62,11 @@ pub fn directly(
         if let Some(path) = parts.flat_map(|part| within(&changed, &part)).min() {
             touch(task, path);
         }
+    }
+    for split in workspace.splits.all().iter().filter(|split| split.may_regroup(workspace, &changed)) {
+        // One of the items changed, or it could not have regrouped; it is as good a reason as any.
+        let item = changed.iter().find(|path| path.starts_with(&split.label.package));
+        split.parts.iter().for_each(|part| item.into_iter().for_each(|path| touch(*part, path)));
     }
     for path in changed {
         for (task, committed) in outputs.producers(path) {
@@ -182,10 +187,19 @@ fn within<'a>(changed: &[&'a RelPath], dir: &RelPath) -> Vec<&'a RelPath> {
 
 /// Directories and files where inputs of a task can lie.
 fn places(task: &Task) -> Vec<&RelPath> {
-    match task.kind.command().map(|run| &run.inputs) {
-        None => Vec::new(),
-        Some(Inputs::Package) => vec![&task.label.package],
-        Some(Inputs::Patterns(list)) => {
+    let Some(run) = task.kind.command() else { return Vec::new() };
+    let mut all = input_places(task, run);
+    if run.split.is_some() {
+        // Items are inputs wherever in the package they lie.
+        all.push(&task.label.package);
+    }
+    all
+}
+
+fn input_places<'t>(task: &'t Task, run: &'t RunTask) -> Vec<&'t RelPath> {
+    match &run.inputs {
+        Inputs::Package => vec![&task.label.package],
+        Inputs::Patterns(list) => {
             list.items.iter().filter(|item| !item.exclude).map(|item| &item.pattern.prefix).collect()
         }
     }

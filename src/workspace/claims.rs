@@ -10,11 +10,11 @@ use crate::base::diagnostic::Diagnostic;
 use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::workspace::model::Workspace;
-use crate::workspace::outputs::{Claim, claims_of};
+use crate::workspace::outputs::{Claim, all_claims};
 
 /// Tells every overlap and every trespass.
 pub fn check(workspace: &Workspace, diagnostics: &mut Vec<Diagnostic>) {
-    let mut claims: Vec<Claim> = workspace.tasks.iter().flat_map(|(id, task)| claims_of(id, task)).collect();
+    let mut claims = all_claims(workspace);
     for claim in &claims {
         diagnostics.extend(trespass(workspace, claim));
     }
@@ -31,7 +31,9 @@ pub fn check(workspace: &Workspace, diagnostics: &mut Vec<Diagnostic>) {
         }
         for other in &above {
             let pair = (claim.task.min(other.task), claim.task.max(other.task));
-            if other.task != claim.task && overlap(other, claim) && told.insert(pair) {
+            // Parts of one task share their outputs: whether they fight over a file is seen when they are put together.
+            let same = workspace.whole(other.task) == workspace.whole(claim.task);
+            if !same && overlap(other, claim) && told.insert(pair) {
                 diagnostics.push(overlapping(workspace, other, claim));
             }
         }

@@ -13,6 +13,7 @@ use crate::manifest::model::{
     WorkspaceConfig,
 };
 use crate::workspace::model::{Package, Workspace};
+use crate::workspace::split::Splits;
 
 /// A path that is known to be good.
 pub(crate) fn path(text: &str) -> RelPath {
@@ -204,7 +205,8 @@ impl Fixture {
             store_bytes_max: None,
             place: Place::new(SourceId(0), 0..0),
         };
-        Workspace { root: self.root, config, packages, tasks, sources, diagnostics: Vec::new(), walked: None }
+        let splits = Splits::of(&tasks);
+        Workspace { root: self.root, config, packages, tasks, splits, sources, diagnostics: Vec::new(), walked: None }
     }
 }
 
@@ -234,6 +236,7 @@ pub(crate) fn run_task() -> RunTask {
         reports: PatternList::default(),
         fix: None,
         salt: None,
+        split: None,
     }
 }
 

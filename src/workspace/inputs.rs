@@ -110,6 +110,11 @@ pub fn covers(workspace: &Workspace, task: TaskId, path: &RelPath, outputs: &Out
         Inputs::Package => workspace.owner(path) == Some(workspace.package_of(task)) && path.file_name() != MANIFEST,
         Inputs::Patterns(list) => list.matches(path),
     };
+    if let Some(split) = workspace.split_of(task)
+        && let Some(covered) = split.covers_item(workspace, task, path)
+    {
+        return covered;
+    }
     meant && !outputs.hides(path, task)
 }
 
@@ -125,7 +130,7 @@ type Picked = BTreeMap<RelPath, Kind>;
 
 impl Selection<'_> {
     fn label(&self) -> String {
-        self.workspace.tasks[self.task].label.to_string()
+        self.workspace.whole_label(self.task)
     }
 
     fn on_disk(&self, path: &RelPath) -> PathBuf {
@@ -268,7 +273,7 @@ impl Selection<'_> {
         let text = &item.pattern.text;
         let task = &self.workspace.tasks[self.task];
         let warning =
-            Diagnostic::warning(format!("input `{text}` of `{}` matches nothing", task.label)).at(&item.place, "");
+            Diagnostic::warning(format!("input `{text}` of `{}` matches nothing", self.label())).at(&item.place, "");
         let Some((producer, _)) = self.outputs.producers(&item.pattern.prefix).into_iter().next() else {
             if text == "package" {
                 return Some(

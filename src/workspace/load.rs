@@ -2,7 +2,7 @@
 //!
 //! Problems are collected, not stopped at: one run shows everything that is wrong in all manifests. Knows no task graph.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -18,10 +18,12 @@ use crate::fs::ops;
 use crate::manifest::lower::{self, PackageContext};
 use crate::manifest::model::{Task, WorkspaceConfig};
 use crate::manifest::read::{self, ManifestFile};
+use crate::manifest::split::Part;
 use crate::workspace::claims;
 use crate::workspace::discover::{self, Discovered, MANIFEST};
 use crate::workspace::model::{Package, Workspace};
 use crate::workspace::package_graph::edges;
+use crate::workspace::split::{self, GroupSizes, Splits};
 use crate::workspace::upstream;
 
 /// Why a workspace could not be loaded.
@@ -38,8 +40,16 @@ pub struct LoadError {
 /// # Errors
 /// Everything that is wrong in any manifest, together. Warnings alone are left in [`Workspace::diagnostics`].
 pub fn load(root: &Path) -> Result<Workspace, LoadError> {
+    load_grouped(root, &|_, _| None)
+}
+
+/// The same, with what is known of the sizes of groups for `per-action = "auto"`.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_grouped(root: &Path, sizes: &GroupSizes<'_>) -> Result<Workspace, LoadError> {
     let mut loader = Loader { root, sources: Sources::default(), diagnostics: Vec::new() };
-    let workspace = loader.load();
+    let workspace = loader.load(sizes);
     let Loader { sources, mut diagnostics, .. } = loader;
     let wrong = diagnostics.iter().any(Diagnostic::is_error);
     match workspace {
@@ -67,7 +77,7 @@ struct Read {
 }
 
 impl Loader<'_> {
-    fn load(&mut self) -> Option<Workspace> {
+    fn load(&mut self, sizes: &GroupSizes<'_>) -> Option<Workspace> {
         let root_dir = RelPath::root();
         let text = read_manifest(self.root, &root_dir).map_err(|problem| self.diagnostics.push(problem)).ok()?;
         let source = self.sources.add(MANIFEST, text.as_str());
@@ -78,7 +88,7 @@ impl Loader<'_> {
         let mut files = self.read_all(&found);
         self.refuse_nested_workspaces(&mut files);
         files.insert(root_dir, Read { source, file: Some(root_file) });
-        Some(self.assemble(config, &found, &files))
+        Some(self.assemble(config, &found, &files, sizes))
     }
 
     /// Reads the manifests of all packages but the root.
@@ -129,7 +139,13 @@ impl Loader<'_> {
         }
     }
 
-    fn assemble(&mut self, config: WorkspaceConfig, found: &Discovered, files: &BTreeMap<RelPath, Read>) -> Workspace {
+    fn assemble(
+        &mut self,
+        config: WorkspaceConfig,
+        found: &Discovered,
+        files: &BTreeMap<RelPath, Read>,
+        sizes: &GroupSizes<'_>,
+    ) -> Workspace {
         let mut packages: IdMap<PackageId, Package> = IdMap::new();
         for dir in found.packages.keys() {
             let read = files.get(dir);
@@ -145,12 +161,26 @@ impl Loader<'_> {
                 place,
             });
         }
-        let tasks = self.lower_all(&config, found, files, &packages);
+        let mut lowering = Lowering { config: &config, found, files, parts: &BTreeMap::new() };
+        let tasks: Vec<Task> =
+            packages.values().flat_map(|package| lowering.tasks(package, &mut self.diagnostics)).collect();
         let (root, sources) = (self.root.to_owned(), Sources::default());
-        let walked = found.walked.clone();
-        let mut workspace =
-            Workspace { root, config, packages, tasks: IdMap::new(), sources, diagnostics: Vec::new(), walked };
+        let mut workspace = Workspace {
+            root,
+            config: config.clone(),
+            packages,
+            tasks: IdMap::new(),
+            splits: Splits::default(),
+            sources,
+            diagnostics: Vec::new(),
+            walked: found.walked.clone(),
+        };
         self.add_tasks(&mut workspace, tasks);
+        if !self.diagnostics.iter().any(Diagnostic::is_error) {
+            let parts = split::parts(&workspace, sizes, &mut self.diagnostics);
+            lowering.parts = &parts;
+            self.put_parts(&mut workspace, &lowering);
+        }
         let declared = self.declared_depends(&workspace, files);
         edges::connect(&mut workspace, declared, &mut self.diagnostics);
         upstream::expand(&mut workspace);
@@ -158,38 +188,26 @@ impl Loader<'_> {
         workspace
     }
 
-    /// The tasks of every package, in package order.
-    fn lower_all(
-        &mut self,
-        config: &WorkspaceConfig,
-        found: &Discovered,
-        files: &BTreeMap<RelPath, Read>,
-        packages: &IdMap<PackageId, Package>,
-    ) -> Vec<Task> {
-        let root_file = files[&RelPath::root()].file.as_ref().expect("loading stops without a root manifest");
-        let templates = lower::templates(root_file);
-        let mut tasks = Vec::new();
-        for package in packages.values() {
-            let read = files.get(&package.dir);
-            if read.is_some_and(|read| read.file.is_none()) {
-                continue; // Its problems are told already; applied tasks alone would only add confusing ones.
-            }
-            let applied: Vec<(Placed<String>, Placed<String>)> = found.packages[&package.dir]
-                .applies
-                .iter()
-                .flat_map(|position| root_file.applies()[*position].tasks.iter().cloned())
-                .collect();
-            let context = PackageContext {
-                dir: &package.dir,
-                name: &package.name,
-                workspace_name: &config.name,
-                templates: &templates,
-                applied: &applied,
-            };
-            let file = read.and_then(|read| read.file.as_ref());
-            tasks.extend(lower::lower_package(file, &context, &mut self.diagnostics));
+    /// Puts its parts in place of every task with `split`: their packages are lowered again, now that the items are known.
+    fn put_parts(&mut self, workspace: &mut Workspace, lowering: &Lowering<'_>) {
+        let split: BTreeSet<&RelPath> = lowering.parts.keys().map(|label| &label.package).collect();
+        if split.is_empty() {
+            return;
         }
-        tasks
+        let others = workspace.tasks.values().filter(|task| !split.contains(&task.label.package));
+        let mut tasks: Vec<Task> = others.cloned().collect();
+        let mut problems = Vec::new();
+        for package in workspace.packages.values().filter(|package| split.contains(&package.dir)) {
+            tasks.extend(lowering.tasks(package, &mut problems));
+        }
+        // What else is to be said was said when they were lowered first.
+        self.diagnostics.extend(problems.into_iter().filter(Diagnostic::is_error));
+        workspace.tasks = IdMap::new();
+        for id in workspace.packages.ids() {
+            workspace.packages[id].tasks.clear();
+        }
+        self.add_tasks(workspace, tasks);
+        workspace.splits = Splits::of(&workspace.tasks);
     }
 
     /// Gives the tasks their ids, in label order, and refuses labels that come twice.
@@ -230,6 +248,39 @@ impl Loader<'_> {
             }
         }
         edges
+    }
+}
+
+/// What the tasks of packages are lowered with.
+struct Lowering<'a> {
+    config: &'a WorkspaceConfig,
+    found: &'a Discovered,
+    files: &'a BTreeMap<RelPath, Read>,
+    parts: &'a BTreeMap<Label, Vec<Part>>,
+}
+
+impl Lowering<'_> {
+    /// The tasks of a package.
+    fn tasks(&self, package: &Package, diagnostics: &mut Vec<Diagnostic>) -> Vec<Task> {
+        let root_file = self.files[&RelPath::root()].file.as_ref().expect("loading stops without a root manifest");
+        let read = self.files.get(&package.dir);
+        if read.is_some_and(|read| read.file.is_none()) {
+            return Vec::new(); // Its problems are told already; applied tasks alone would only add confusing ones.
+        }
+        let applied: Vec<(Placed<String>, Placed<String>)> = self.found.packages[&package.dir]
+            .applies
+            .iter()
+            .flat_map(|position| root_file.applies()[*position].tasks.iter().cloned())
+            .collect();
+        let context = PackageContext {
+            dir: &package.dir,
+            name: &package.name,
+            workspace_name: &self.config.name,
+            templates: &lower::templates(root_file),
+            applied: &applied,
+            parts: self.parts,
+        };
+        lower::lower_package(read.and_then(|read| read.file.as_ref()), &context, diagnostics)
     }
 }
 

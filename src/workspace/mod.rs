@@ -14,9 +14,10 @@ pub mod model;
 pub mod outputs;
 pub mod package_graph;
 pub mod repository;
+pub mod split;
 pub mod stat_index;
 mod upstream;
 
 pub use discover::find_root;
-pub use load::{LoadError, load};
+pub use load::{LoadError, load, load_grouped};
 pub use model::{Package, Workspace};

@@ -11,6 +11,7 @@ use crate::base::path::RelPath;
 use crate::base::span::{Place, Sources};
 use crate::fs::walk::Survey;
 use crate::manifest::model::{Task, WorkspaceConfig};
+use crate::workspace::split::Splits;
 
 /// Everything the manifests of one workspace say.
 ///
@@ -26,6 +27,8 @@ pub struct Workspace {
     pub packages: IdMap<PackageId, Package>,
     /// The tasks.
     pub tasks: IdMap<TaskId, Task>,
+    /// Which of them are parts of one.
+    pub splits: Splits,
     /// Texts that places point into.
     pub sources: Sources,
     /// Warnings met while loading.

@@ -2,7 +2,7 @@
 //!
 //! A package's outputs stop at the packages nested in it: a wildcard of the outer one claims nothing there.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::base::ids::{PackageId, TaskId};
 use crate::base::path::RelPath;
@@ -12,7 +12,7 @@ use crate::manifest::model::{Task, TaskKind};
 use crate::workspace::model::Workspace;
 
 /// Whether an output is also a source.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Committed {
     /// It is also in git: a source file for every task but the one that makes it.
     Yes,
@@ -79,8 +79,11 @@ pub fn claims_of(id: TaskId, task: &Task) -> Vec<Claim> {
 /// Two tasks may report into one file, so these are not held against each other.
 fn reports_of(id: TaskId, task: &Task) -> Vec<Claim> {
     let TaskKind::Run(run) = &task.kind else { return Vec::new() };
+    // What cannot be merged into one file lies beside it.
+    let apart = run.split.iter().flat_map(|split| &split.apart.items);
     let included = run.reports.items.iter().filter(|item| !item.exclude);
     included
+        .chain(apart)
         .map(|item| Claim {
             task: id,
             pattern: item.pattern.below(&task.label.package),
@@ -88,6 +91,31 @@ fn reports_of(id: TaskId, task: &Task) -> Vec<Claim> {
             place: item.place.clone(),
         })
         .collect()
+}
+
+/// What `claims` gives for every task, in the order of the ids. What several parts of one task claim alike comes once, as that
+/// of the first of them.
+fn of_every_task(workspace: &Workspace, claims: impl Fn(TaskId, &Task) -> Vec<Claim>) -> Vec<Claim> {
+    let mut all = Vec::new();
+    let mut known: HashSet<(TaskId, RelPath, String, Committed)> = HashSet::new();
+    for (id, task) in workspace.tasks.iter() {
+        let own = claims(id, task);
+        if workspace.split_of(id).is_none() {
+            all.extend(own);
+            continue;
+        }
+        let whole = workspace.whole(id);
+        all.extend(own.into_iter().filter(|claim| {
+            let pattern = &claim.pattern;
+            known.insert((whole, pattern.prefix.clone(), pattern.text.clone(), claim.committed))
+        }));
+    }
+    all
+}
+
+/// The outputs that the tasks of a workspace declare; parts of one task claim alike once.
+pub fn all_claims(workspace: &Workspace) -> Vec<Claim> {
+    of_every_task(workspace, claims_of)
 }
 
 /// All declared outputs, reports included, found by path.
@@ -103,12 +131,11 @@ impl<'w> OutputIndex<'w> {
     pub fn new(workspace: &'w Workspace) -> Self {
         let mut by_prefix: HashMap<String, Vec<(Claim, PackageId)>> = HashMap::new();
         let mut prefixes = BTreeSet::new();
-        for (id, task) in workspace.tasks.iter() {
-            let package = workspace.package_of(id);
-            for claim in claims_of(id, task).into_iter().chain(reports_of(id, task)) {
-                prefixes.insert(claim.pattern.prefix.clone());
-                by_prefix.entry(claim.pattern.prefix.as_str().to_owned()).or_default().push((claim, package));
-            }
+        let claims = of_every_task(workspace, |id, task| [claims_of(id, task), reports_of(id, task)].concat());
+        for claim in claims {
+            let package = workspace.package_of(claim.task);
+            prefixes.insert(claim.pattern.prefix.clone());
+            by_prefix.entry(claim.pattern.prefix.as_str().to_owned()).or_default().push((claim, package));
         }
         Self { workspace, by_prefix, prefixes }
     }

@@ -94,3 +94,28 @@ fn a_secret_that_begins_with_another_leaves_no_end_in_the_log() {
     let logs = workspace.run(&["logs", "t"]).expect(0);
     assert!(logs.stdout.contains("[secret].") && !logs.stdout.contains("def"), "{}", logs.stdout);
 }
+
+#[test]
+fn copies_that_dependants_are_shown_of_outputs_with_secrets_do_not_stay() {
+    let mut workspace = TestWorkspace::new(
+        r#"
+[task.make]
+run = "mkdir d; for i in $(seq 100); do echo $i > d/$i; done; echo $TOKEN > d/100; head -c 300000 /dev/zero > big; echo $TOKEN >> big"
+inputs = []
+outputs = ["d/**", "big"]
+secret-env = ["TOKEN"]
+
+[task.use]
+run = "cat d/* big | wc -c > size"
+inputs = []
+outputs = ["size"]
+needs = [":make"]
+"#,
+    );
+    workspace.set("TOKEN", "s3cr3t-value");
+    for (first, second) in [("ran", set(&["//:make", "//:use"])), ("hit", set(&["//:use"]))] {
+        let events = workspace.events(&["use"]);
+        assert_eq!(events.with(first), second);
+        assert_eq!(files_with(&workspace.store(), b"s3cr3t-value"), Vec::<String>::new());
+    }
+}

@@ -389,17 +389,42 @@ fn start_and_find_signal(workspace: &TestWorkspace, args: &[&str]) -> (std::proc
 const WAITING: &str = "touch .signal/started; while ! test -e .signal/stop; do :; done";
 
 #[test]
-fn a_file_added_to_an_output_of_a_dependency_meanwhile_keeps_the_result_out_of_the_store() {
+fn what_someone_does_to_outputs_of_a_dependency_meanwhile_is_not_seen() {
     let workspace = TestWorkspace::new(&format!(
-        "[task.dep]\nrun = \"mkdir d; echo 1 > d/1\"\ninputs = []\noutputs = [\"d/**\"]\n[task.t]\nrun = \"{WAITING}; ls d > out.txt\"\ninputs = []\noutputs = [\"out.txt\"]\nneeds = [\":dep\"]\ncaches = [\".signal\"]\n"
+        "[task.dep]\nrun = \"mkdir d; echo 1 > d/1\"\ninputs = []\noutputs = [\"d/**\"]\n[task.t]\nrun = \"{WAITING}; ls d > out.txt; cat d/1 >> out.txt\"\ninputs = []\noutputs = [\"out.txt\"]\nneeds = [\":dep\"]\ncaches = [\".signal\"]\n"
     ));
     let (child, signal) = start_and_find_signal(&workspace, &["run", "t"]);
     workspace.write("d/2", "2");
+    workspace.write("d/1", "9");
     fs::write(signal.join("stop"), "").expect("a file");
     assert!(child.wait_with_output().expect("it ends").status.success());
-    let events = workspace.events(&["t"]);
-    assert!(events.with("ran").contains("//:t"), "the tainted result was kept");
-    assert_eq!(workspace.read("out.txt"), "1\n");
+    assert_eq!(workspace.read("out.txt"), "1\n1\n");
+    assert_eq!(workspace.events(&["t"]).with("hit"), set(&["//:dep", "//:t"]));
+    assert_eq!((workspace.read("d/1"), workspace.has("d/2")), ("1\n".into(), false));
+}
+
+#[test]
+fn an_input_that_changed_before_it_could_be_shown_is_shown_and_the_result_not_kept() {
+    let workspace = TestWorkspace::new(&format!(
+        "[task.dep]\nrun = \"{WAITING}\"\ninputs = []\ncache = false\ncaches = [\".signal\"]\n[task.t]\nrun = \"cat in/* | tee out.txt | wc -c\"\ninputs = [\"in/*\"]\noutputs = [\"out.txt\"]\nneeds = [\":dep\"]\n"
+    ));
+    let large = |letter: &str| letter.repeat(200_000);
+    for (name, was, is) in [("small", "1".to_owned(), "2".to_owned()), ("large", large("1"), large("2"))] {
+        for other in ["small", "large"] {
+            workspace.write(&format!("in/{other}"), "same");
+        }
+        workspace.write(&format!("in/{name}"), &was);
+        let (child, signal) = start_and_find_signal(&workspace, &["run", "--force", "t"]);
+        workspace.write(&format!("in/{name}"), &is);
+        fs::write(signal.join("stop"), "").expect("a file");
+        assert!(child.wait_with_output().expect("it ends").status.success());
+        assert!(workspace.read("out.txt").contains(&is), "{name} is shown as it is");
+        workspace.write(&format!("in/{name}"), &was);
+        assert!(workspace.events(&["t"]).with("ran").contains("//:t"), "{name}: the tainted result was kept");
+        assert!(workspace.read("out.txt").contains(&was));
+        fs::remove_file(signal.join("started")).expect("it is there");
+        fs::remove_file(signal.join("stop")).expect("it is there");
+    }
 }
 
 #[test]

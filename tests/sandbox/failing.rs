@@ -7,7 +7,7 @@ use std::path::Path;
 
 use drystone::sandbox::open::open_with;
 use drystone::sandbox::probe::probe_with;
-use drystone::sandbox::spec::{Level, System, View};
+use drystone::sandbox::spec::{Content, Level, System, View};
 
 use crate::world::{World, argv, file_view, launcher, levels, namespaces, sh, with};
 
@@ -29,7 +29,7 @@ fn why_a_program_cannot_be_started_is_told_apart_from_its_exit() {
         let script = |name: &str, text: &str, mode: u32| {
             let path = world.file(name, text);
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("a mode");
-            View::File { host: path, executable: mode & 0o100 != 0 }
+            View::File { content: Content::Host(path), executable: mode & 0o100 != 0 }
         };
         let views = [
             ("bin/broken", script("broken", "#!/no/such/interpreter -x\n", 0o755)),
@@ -94,7 +94,13 @@ fn why_a_program_cannot_be_started_is_told_apart_from_its_exit() {
     assert_eq!(world.error(spec), "cannot start `/usr/bin/true`: no such file in the sandbox");
     let mut spec = with(
         argv(&["./program"]),
-        &[("program", View::File { host: fs::canonicalize("/usr/bin/true").expect("true exists"), executable: true })],
+        &[(
+            "program",
+            View::File {
+                content: Content::Host(fs::canonicalize("/usr/bin/true").expect("true exists")),
+                executable: true,
+            },
+        )],
     );
     spec.system = System::Nothing { links: BTreeMap::new() };
     let said = world.error(spec);

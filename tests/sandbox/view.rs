@@ -1,12 +1,13 @@
 //! What a command sees, what it can change, and what is left of it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use drystone::sandbox::spec::{Access, Exit, Level, Mount, Network, View};
+use drystone::sandbox::spec::{Access, Content, Exit, Level, Mount, Network, View};
 
-use crate::world::{World, argv, file_view, levels, loudly, namespaces, rel, sh, with};
+use crate::world::{World, argv, bytes_view, file_view, levels, loudly, namespaces, rel, sh, with};
 
 #[test]
 fn exactly_what_was_declared_is_in_the_workspace() {
@@ -41,25 +42,59 @@ fn inputs_cannot_be_written_replaced_or_removed() {
     let Some(world) = namespaces() else { return };
     let host = world.file("ws/a.txt", "alpha\n");
     let dir = world.file("ws/lib/b.txt", "beta\n");
-    let script = "
-        try() { if sh -c \"$1\" 2>/dev/null; then echo \"possible: $1\"; fi; }
+    let script = r#"
+        try() { if sh -c "$1" 2>/dev/null; then echo "possible: $1"; fi; }
         try 'echo x > a.txt'; try 'echo x >> a.txt'; try 'rm -f a.txt && test ! -e a.txt'; try 'mv a.txt c.txt'
         try 'chmod 777 a.txt'; try 'touch a.txt'; try 'ln a.txt hard'
+        try 'echo x > s/c'; try 'echo x >> s/c'; try 'rm -f s/c && test ! -e s/c'; try 'mv s/c c.txt'; try 'mv a.txt s/c'
+        try 'chmod 777 s/c'; try 'touch s/c'; try 'ln s/c hard'; try 'umount s/c'; try 'mount -o remount,rw s/c'
+        try 'unshare -Urm sh -c "umount s/c || mount -o remount,rw,bind s/c"'; try 'unshare -Urm umount /proc'
+        try 'mkdir o && unshare -Urm mount --bind /workspace o'; echo x > s/beside
         try 'echo x > lib/b.txt'; try 'echo x > lib/new'; try 'rm lib/b.txt'; try 'rmdir lib'
         try 'echo x > /etc/passwd'; try 'echo x > /usr/new'; try 'mkdir /new'; try 'echo x > /dev/new'
         try 'mount -o remount,rw /usr'; try 'umount a.txt'; try 'umount /usr/local'
-        try 'chown 0 made'; echo ok > made; cat made";
+        try 'chown 0 made'; echo ok > made; cat made s/c s/beside"#;
     let spec = with(
         sh(script),
         &[
             ("a.txt", file_view(host.clone())),
+            ("s/c", bytes_view("gamma\n")),
             ("lib", View::Dir { host: dir.parent().expect("in a directory").to_owned() }),
         ],
     );
     let ran = world.run(spec);
-    assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("ok\n", ""));
+    assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("ok\ngamma\nx\n", ""));
     assert_eq!(fs::read_to_string(host).expect("it is there"), "alpha\n");
     assert_eq!(fs::read_to_string(dir).expect("it is there"), "beta\n");
+}
+
+#[test]
+fn of_inputs_nothing_shows_but_content_kind_and_executable_bit() {
+    for level in levels() {
+        let world = World::new(level);
+        let program = View::File { content: Content::Bytes(b"#!/bin/sh\n".to_vec()), executable: true };
+        let mut spec = with(
+            // Read before they are looked at: where they cannot be changed, reading leaves no time of its own either.
+            sh(
+                "cat lib/a lib/b > /dev/null; stat -c '%n %A %h %s %Y' lib/*; stat -c '%n %A %Y' . lib out; stat -c %X lib/a; lib/b",
+            ),
+            &[
+                ("lib/a", bytes_view("alpha\n")),
+                ("lib/b", program),
+                ("lib/link", View::Link { target: "a".into() }),
+                ("lib/old", bytes_view("old\n")),
+                ("out", View::Empty),
+            ],
+        );
+        spec.mtimes = BTreeMap::from([(rel("lib/old"), 7_000_000_000), (rel("out"), 8_000_000_000)]);
+        let ran = world.run(spec);
+        let expect = "lib/a -r--r--r-- 1 6 315619200\nlib/b -r-xr-xr-x 1 10 315619200\n\
+                      lib/link lrwxrwxrwx 1 1 315619200\nlib/old -r--r--r-- 1 4 7\n\
+                      . drwxr-xr-x 315619200\nlib drwxr-xr-x 315619200\nout drwxr-xr-x 8\n";
+        let (listed, read) = ran.stdout.split_at(expect.len().min(ran.stdout.len()));
+        assert_eq!((listed, ran.stderr.as_str()), (expect, ""), "{level:?}");
+        assert!(level != Level::Namespaces || read == "315619200\n", "{read}");
+    }
 }
 
 #[test]

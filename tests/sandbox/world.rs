@@ -10,7 +10,7 @@ use drystone::base::path::RelPath;
 use drystone::process::cancel::Cancel;
 use drystone::sandbox::open::{Sandbox, open_with};
 use drystone::sandbox::probe::{Refusal, probe_with};
-use drystone::sandbox::spec::{Finished, Level, Network, SandboxError, SandboxSpec, Stream, System, View};
+use drystone::sandbox::spec::{Content, Finished, Level, Network, SandboxError, SandboxSpec, Stream, System, View};
 
 /// Set when this binary runs again as an ordinary user: the launcher it can reach.
 pub const LAUNCHER_VARIABLE: &str = "DRYSTONE_TEST_LAUNCHER";
@@ -113,6 +113,7 @@ pub fn argv(argv: &[&str]) -> SandboxSpec {
         env: env.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
         cwd: RelPath::root(),
         view: BTreeMap::new(),
+        mtimes: BTreeMap::new(),
         system: System::Host,
         mounts: Vec::new(),
         network: Network::Loopback,
@@ -130,6 +131,11 @@ pub fn with(mut spec: SandboxSpec, views: &[(&str, View)]) -> SandboxSpec {
     spec
 }
 
+/// Small inputs as the engine gives them.
+pub fn bytes_view(text: &str) -> View {
+    View::File { content: Content::Bytes(text.as_bytes().to_vec()), executable: false }
+}
+
 pub fn file_view(host: PathBuf) -> View {
-    View::File { host, executable: false }
+    View::File { content: Content::Host(host), executable: false }
 }

@@ -140,11 +140,10 @@ fn what_a_later_version_brings_is_refused_by_name() {
         ],
     );
     check(
-        concat!("[task.a]\n", "run = 'x ${items}'\n", "split = {}\n", "inputs = 'traced'\n",),
+        concat!("[task.a]\n", "run = 'x ${items}'\n", "inputs = 'traced'\n",),
         &[
-            "`split` is not supported by this version of drystone @ split > take it out",
             "`inputs = \"traced\"` is not supported by this version of drystone @ 'traced' > list patterns, or leave `inputs` out to take the whole package",
-            "`${items}` is not supported by this version of drystone @ ${items} > take it out",
+            "`${items}` stands for a part of a task, and this one has no `split` @ ${items} > add `split = { items = \"tests/**/test_*.py\" }`",
         ],
     );
     check(

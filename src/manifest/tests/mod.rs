@@ -33,8 +33,14 @@ fn lower_file(file: &ManifestFile, diagnostics: &mut Vec<Diagnostic>) -> (Option
         file.applies().iter().flat_map(|apply| apply.tasks.clone()).collect();
     let dir = RelPath::parse("apps/web").expect("a good path");
     let templates = templates(file);
-    let context =
-        PackageContext { dir: &dir, name: "web", workspace_name: "shop", templates: &templates, applied: &applied };
+    let context = PackageContext {
+        dir: &dir,
+        name: "web",
+        workspace_name: "shop",
+        templates: &templates,
+        applied: &applied,
+        parts: &std::collections::BTreeMap::new(),
+    };
     let tasks = lower_package(Some(file), &context, diagnostics);
     (workspace, tasks)
 }

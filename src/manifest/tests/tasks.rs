@@ -216,8 +216,14 @@ fn applied_templates_make_tasks_unless_the_package_has_its_own() {
     let applied: Vec<_> = root.applies().iter().flat_map(|apply| apply.tasks.clone()).collect();
     let dir = RelPath::parse("libs/a").expect("a good path");
     let templates = templates(&root);
-    let context =
-        PackageContext { dir: &dir, name: "a", workspace_name: "shop", templates: &templates, applied: &applied };
+    let context = PackageContext {
+        dir: &dir,
+        name: "a",
+        workspace_name: "shop",
+        templates: &templates,
+        applied: &applied,
+        parts: &BTreeMap::new(),
+    };
     let tasks = lower_package(Some(&own), &context, &mut diagnostics);
     assert_eq!(diagnostics, []);
     assert_eq!(labels(&tasks), ["//libs/a:fmt", "//libs/a:lint", "//libs/a:test"]);
@@ -239,8 +245,14 @@ fn a_mistake_in_a_template_is_said_once_however_many_packages_use_it() {
     let applied = [(placed("a"), placed("t")), (placed("b"), placed("t"))];
     for name in ["libs/a", "libs/b"] {
         let dir = RelPath::parse(name).expect("a good path");
-        let context =
-            PackageContext { dir: &dir, name, workspace_name: "shop", templates: &templates, applied: &applied };
+        let context = PackageContext {
+            dir: &dir,
+            name,
+            workspace_name: "shop",
+            templates: &templates,
+            applied: &applied,
+            parts: &BTreeMap::new(),
+        };
         lower_package(None, &context, &mut diagnostics);
     }
     assert_eq!(diagnostics.len(), 1);

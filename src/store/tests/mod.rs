@@ -6,6 +6,7 @@ mod concurrent;
 mod content;
 mod damage;
 mod gc;
+mod kept;
 mod memory;
 mod model;
 mod trial;
