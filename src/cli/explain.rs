@@ -169,7 +169,7 @@ fn last_run(session: &Session<'_>, forecast: &preview::Forecast) -> Result<Optio
 /// The fields of a fingerprint by name: texts as they are, digests in hexadecimal, absent ones as null.
 fn fingerprint_json(record: &RecordSink) -> serde_json::Value {
     let text = |field: Field, bytes: &[u8]| match (field, Digest::from_slice(bytes)) {
-        (Field::Inputs | Field::Tools | Field::Services | Field::Root, Some(digest)) => {
+        (Field::Inputs | Field::Tools | Field::Services | Field::Root | Field::Traced, Some(digest)) => {
             serde_json::Value::from(digest.to_hex())
         }
         _ => match std::str::from_utf8(bytes) {

@@ -15,7 +15,7 @@ use crate::engine::groups::{Choices, Sizes};
 use crate::engine::plan::{self, PlanError};
 use crate::engine::preview::{self, Forecast, PreviewError};
 use crate::engine::scheduler::OnFailure;
-use crate::engine::session::{Ambient, Committed, Options, Reuse, Session};
+use crate::engine::session::{Ambient, Committed, Observe, Options, Reuse, Session};
 use crate::engine::union::UnionError;
 use crate::fs::ops;
 use crate::graph::build::{self, TaskGraph};
@@ -221,6 +221,7 @@ pub fn looking() -> Options {
         reuse: Reuse::Results,
         isolation: None,
         committed: Committed::Check,
+        observe: Observe::AfterFailure,
     }
 }
 

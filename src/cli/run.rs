@@ -21,7 +21,7 @@ use crate::engine::plan::Plan;
 use crate::engine::pod::Registry;
 use crate::engine::scheduler::OnFailure;
 use crate::engine::service::AfterUse;
-use crate::engine::session::{Committed, Options, Reuse, Session};
+use crate::engine::session::{Committed, Observe, Options, Reuse, Session};
 use crate::engine::{drive, fix, groups, plan as engine_plan};
 use crate::manifest::glob::Pattern;
 use crate::manifest::model::IsolationRequest;
@@ -71,6 +71,9 @@ pub struct RunArgs {
     /// How tasks are kept from what they did not declare, where they do not say themselves.
     #[arg(long, value_name = "LEVEL")]
     pub isolation: Option<IsolationLevel>,
+    /// Observes every command that runs, and tells which files of the workspace it looked for and does not see.
+    #[arg(long)]
+    pub observe: bool,
     /// Tells every reason why a task runs, not only the first.
     #[arg(long)]
     pub explain: bool,
@@ -282,6 +285,7 @@ fn options(args: &RunArgs) -> Options {
         reuse: if args.force { Reuse::Nothing } else { Reuse::Results },
         isolation: args.isolation.map(IsolationRequest::from),
         committed: if args.fix { Committed::Fix } else { Committed::Check },
+        observe: if args.observe { Observe::Always } else { Observe::AfterFailure },
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::base::diagnostic::Diagnostic;
+use crate::base::digest::Digest;
 use crate::base::ids::TaskId;
 use crate::base::tree::Listing;
 use crate::engine::event::{Failure, Log, MissReason, ResultSource};
@@ -14,7 +15,8 @@ use crate::engine::prepare::{Dependency, Prepared, Produced, Sources, prepare};
 use crate::engine::restore::{self, Placed, RestoreError};
 use crate::engine::service::Held;
 use crate::engine::session::{Committed, Reuse, Session};
-use crate::engine::{fetch, log, waiting};
+use crate::engine::{fetch, log, traced, waiting};
+use crate::fingerprint::action::Action;
 use crate::manifest::model::TaskKind;
 use crate::manifest::split::Group;
 use crate::sandbox::spec::Level;
@@ -42,7 +44,7 @@ pub struct Success {
     /// Whether the tree changed.
     pub materialized: bool,
     /// Its key.
-    pub action: crate::base::digest::Digest,
+    pub action: Digest,
 }
 
 /// A task that did not succeed.
@@ -56,7 +58,7 @@ pub struct Mishap {
     /// Attempts made.
     pub attempts: u32,
     /// Its key, once known.
-    pub action: Option<crate::base::digest::Digest>,
+    pub action: Option<Digest>,
     /// Who has to act.
     pub fault: Fault,
     /// Reports and `on-failure` files of a part of a split task, for its whole to put in place.
@@ -129,9 +131,9 @@ pub fn look(
         return Looked::Service(Box::new((prepared, dependencies)));
     }
     let reusable = reuse == Reuse::Results && is_cached(session, task);
-    let found = if reusable { session.store.lookup(&prepared.key) } else { Ok(None) };
+    let found = if reusable { find(session, task, &prepared) } else { Ok(None) };
     match found {
-        Ok(Some(result)) => match take(session, task, &prepared, &result, started) {
+        Ok(Some(found)) => match take(session, task, &prepared, &found, started) {
             Ok(Some(hit)) => return Looked::Hit(Box::new(hit)),
             // The result lost a part since it was looked up: as if it had never been there.
             Ok(None) => {}
@@ -165,14 +167,35 @@ pub fn is_cached(session: &Session<'_>, task: TaskId) -> bool {
     }
 }
 
+/// An earlier result with the action it is of.
+pub struct Found {
+    /// The result.
+    pub result: ActionResult,
+    /// Its action.
+    pub action: Action,
+    /// Its key.
+    pub key: Digest,
+}
+
+/// Looks for an earlier result: under the key, or for a traced task under those that come of what it was seen to touch.
+pub fn find(session: &Session<'_>, task: TaskId, prepared: &Prepared) -> Result<Option<Found>, StoreError> {
+    if let Some(run) = traced::of(session, task) {
+        let found = traced::lookup(session, task, run, prepared)?;
+        return Ok(found.map(|(result, keyed)| Found { result, action: keyed.action, key: keyed.key }));
+    }
+    let found = session.store.lookup(&prepared.key)?;
+    Ok(found.map(|result| Found { result, action: prepared.action.clone(), key: prepared.key }))
+}
+
 /// Puts a stored result in place. `None` if a part of it is gone.
 fn take(
     session: &Session<'_>,
     task: TaskId,
     prepared: &Prepared,
-    result: &ActionResult,
+    found: &Found,
     started: Instant,
 ) -> Result<Option<Success>, Box<Mishap>> {
+    let Found { result, key, .. } = found;
     let broken = |error: &StoreError| Box::new(store_mishap(session, task, error, started));
     let Some(listing) = session.store.listing(&result.outputs).map_err(|error| broken(&error))? else {
         return Ok(None);
@@ -184,7 +207,7 @@ fn take(
         Ok(placed) => placed,
         Err(Settled::Vanished) => return Ok(None),
         Err(Settled::Mishap(mut mishap)) => {
-            mishap.action = Some(prepared.key);
+            mishap.action = Some(*key);
             return Err(mishap);
         }
     };
@@ -198,7 +221,7 @@ fn take(
         attempts: 0,
         notes: [prepared.notes.clone(), placed.notes].concat(),
         materialized: placed.written,
-        action: prepared.key,
+        action: *key,
     }))
 }
 
@@ -295,8 +318,8 @@ pub fn run(
     };
     if cached
         && missed.reuse == Reuse::Results
-        && let Ok(Some(result)) = session.store.lookup(&prepared.key)
-        && let Ok(Some(hit)) = take(session, task, prepared, &result, started)
+        && let Ok(Some(found)) = find(session, task, prepared)
+        && let Ok(Some(hit)) = take(session, task, prepared, &found, started)
     {
         return Ended::Passed(Box::new(hit));
     }
@@ -327,7 +350,7 @@ fn conclude(
             Ended::Failed(Box::new(mishap))
         }
         Executed::Failed { log, mut failure, duration, attempts, left } => {
-            note(session, task, prepared, duration, true, 0);
+            note(session, task, prepared.key, duration, true, 0);
             if let Err(error) = session.failures().keep(&session.label(task), &log) {
                 tracing::debug!(%error, "what a failed command printed was not kept");
             }
@@ -343,20 +366,21 @@ fn conclude(
             {
                 tracing::debug!(%error, "a result was not stored");
             }
-            note(session, task, prepared, passed.duration, false, passed.usage.max_rss_kib);
+            let key = passed.keyed.as_ref().map_or(prepared.key, |keyed| keyed.key);
+            note(session, task, key, passed.duration, false, passed.usage.max_rss_kib);
             session.failures().forget(&session.label(task));
             let listing = Arc::new(passed.listing);
             let placed = match settle(session, task, &listing, started, &passed.log) {
                 Ok(placed) => placed,
                 Err(Settled::Mishap(mut mishap)) => {
-                    mishap.action = Some(prepared.key);
+                    mishap.action = Some(key);
                     mishap.attempts = passed.attempts;
                     return Ended::Failed(mishap);
                 }
                 Err(Settled::Vanished) => {
                     let problem = Diagnostic::error("the store lost what was just put into it")
                         .help("check the disk; `drystone store verify` tells more");
-                    return Ended::Failed(Box::new(mishap(problem, started, Some(prepared.key))));
+                    return Ended::Failed(Box::new(mishap(problem, started, Some(key))));
                 }
             };
             Ended::Passed(Box::new(Success {
@@ -369,17 +393,17 @@ fn conclude(
                 attempts: passed.attempts,
                 notes: [prepared.notes.clone(), passed.notes, placed.notes].concat(),
                 materialized: placed.written,
-                action: prepared.key,
+                action: key,
             }))
         }
     }
 }
 
-fn note(session: &Session<'_>, task: TaskId, prepared: &Prepared, duration: Duration, failed: bool, max_rss_kib: u64) {
+fn note(session: &Session<'_>, task: TaskId, action: Digest, duration: Duration, failed: bool, max_rss_kib: u64) {
     session.store.note_run(TaskRun {
         label: session.label(task),
         workspace: session.worktree(),
-        action: Some(prepared.key),
+        action: Some(action),
         outcome: if failed { "failed" } else { "ran" },
         failed,
         duration_ms: duration.as_millis() as u64,
@@ -388,7 +412,7 @@ fn note(session: &Session<'_>, task: TaskId, prepared: &Prepared, duration: Dura
     });
 }
 
-fn mishap(problem: Diagnostic, started: Instant, action: Option<crate::base::digest::Digest>) -> Mishap {
+fn mishap(problem: Diagnostic, started: Instant, action: Option<Digest>) -> Mishap {
     let failure = Failure { cause: problem.message.clone(), exit: None, diagnostics: vec![problem] };
     Mishap {
         failure,

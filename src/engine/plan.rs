@@ -11,7 +11,9 @@ use crate::engine::meeting;
 use crate::engine::prepare::Sources;
 use crate::engine::scheduler::{Ix, Node, Weight};
 use crate::engine::session::{Reuse, Session};
-use crate::manifest::model::{Command, RunTask, TaskKind};
+use crate::engine::traced;
+use crate::manifest::model::{Command, Inputs, RunTask, TaskKind};
+use crate::sandbox::spec::Level;
 use crate::store::StoreError;
 use crate::workspace::inputs::InputFiles;
 use crate::workspace::split::{Listed, Lister};
@@ -117,8 +119,18 @@ fn check_machine(session: &Session<'_>, tasks: &[TaskId], problems: &mut Vec<Dia
         let Some(run) = session.workspace.tasks[*task].kind.command() else { continue };
         check_tools(session, *task, run, problems);
         problems.extend(meeting::obstacles(session, *task, run));
-        if let Err(problem) = session.level(run) {
-            problems.push(problem.at(&session.workspace.tasks[*task].place, "asked for here"));
+        match session.level(run) {
+            Ok(level) if matches!(run.inputs, Inputs::Traced) && level != Level::Namespaces => problems.push(
+                Diagnostic::error(format!(
+                    "`{}` cannot be traced at the `{}` level",
+                    session.label(*task),
+                    level.word()
+                ))
+                .at(&session.workspace.tasks[*task].place, "`inputs = \"traced\"` here")
+                .help("run it at the `namespaces` level, or list its inputs"),
+            ),
+            Ok(_) => {}
+            Err(problem) => problems.push(problem.at(&session.workspace.tasks[*task].place, "asked for here")),
         }
         if let Some(pool) = &run.resources.pool
             && !session.workspace.config.pools.contains_key(&pool.value)
@@ -169,6 +181,10 @@ fn check_tools(session: &Session<'_>, task: TaskId, run: &RunTask, problems: &mu
 
 /// Lists the source files of every task and digests all of them in one parallel batch.
 fn read_sources(session: &Session<'_>, tasks: &[TaskId], problems: &mut Vec<Diagnostic>) -> Vec<Sources> {
+    if tasks.iter().any(|task| traced::of(session, *task).is_some()) {
+        // On this thread, for the same reason as the system.
+        session.sources();
+    }
     let mut lister = Lister::new(session.workspace, &session.files, &session.outputs);
     let mut listed: Vec<Listed> = Vec::with_capacity(tasks.len());
     // The task that is named where something shared cannot be read.

@@ -11,13 +11,13 @@ use crate::base::span::Place;
 use crate::base::tree::{Entry, Listing, TreeSet, fold};
 use crate::engine::session::Session;
 use crate::engine::toolchain::{OutputTree, ROOT_PATH, Toolchain};
-use crate::fingerprint::action::{Action, Work};
+use crate::fingerprint::action::{Action, Tracing, Work};
 use crate::fingerprint::system;
 use crate::fingerprint::tools::Tool;
 use crate::fs::stat::StatKey;
 use crate::graph::build::Purpose;
 use crate::manifest::glob::{Pattern, PatternList};
-use crate::manifest::model::{Command, FetchTask, RunTask, SystemPolicy, Task, TaskKind, Unpack};
+use crate::manifest::model::{Command, FetchTask, Inputs, RunTask, SystemPolicy, Task, TaskKind, Undeclared, Unpack};
 use crate::sandbox::spec::{HOME_DIR, Level, Network, SCRATCH_DIR};
 
 /// The outputs of a finished task, as its dependants see them.
@@ -178,7 +178,9 @@ fn prepare_run(
     let (tools, argv) = command_line(session, task, run, &toolchain, sees)?;
     let (env, secrets) = environment(session, run, &search_path(&tools, &toolchain, sees));
     let trees_as_tools = toolchain.trees.iter().map(|tree| (tree.label.clone(), tree.digest));
-    let trees = fold(&listing);
+    let is_traced = matches!(run.inputs, Inputs::Traced);
+    // What a traced task sees of its dependencies is in the key as far as it was touched.
+    let trees = if is_traced { fold(&Listing::new()) } else { fold(&listing) };
     let action = Action {
         work: Work::Run { argv },
         env,
@@ -196,6 +198,8 @@ fn prepare_run(
         workspace_salt: session.workspace.config.salt.clone(),
         task_salt: run.salt.clone(),
         services: service_keys(session, dependencies),
+        undeclared: run.undeclared,
+        tracing: if is_traced { Tracing::Unknown } else { Tracing::No },
     };
     let (key, stream) = action.key();
     let notes = sources.all_warnings();
@@ -403,6 +407,8 @@ fn prepare_fetch(session: &Session<'_>, task: TaskId, fetch: &FetchTask) -> Prep
         workspace_salt: None,
         task_salt: None,
         services: BTreeMap::new(),
+        undeclared: Undeclared::Warn,
+        tracing: Tracing::No,
     };
     let (key, stream) = action.key();
     Prepared {

@@ -325,6 +325,11 @@ impl Held {
         self.pod.as_ref().map_or_else(Company::default, |pod| pod.ground.join(spec))
     }
 
+    /// Whether there are no services.
+    pub fn is_empty(&self) -> bool {
+        self.pod.is_none()
+    }
+
     /// The label and the end of the first service that has ended.
     pub fn first_end(&self) -> Option<(&str, End)> {
         self.instances().find_map(|instance| Some((instance.label.as_str(), instance.end()?)))

@@ -60,6 +60,15 @@ pub enum Committed {
     Fix,
 }
 
+/// When commands are observed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Observe {
+    /// Once more after a failure, where that is cheap.
+    AfterFailure,
+    /// Whenever they run (`--observe`).
+    Always,
+}
+
 /// Choices of one invocation.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -73,6 +82,8 @@ pub struct Options {
     pub isolation: Option<IsolationRequest>,
     /// What happens to committed outputs.
     pub committed: Committed,
+    /// When commands are observed.
+    pub observe: Observe,
 }
 
 /// Everything one invocation shares between its threads.
@@ -110,6 +121,7 @@ pub struct Session<'w> {
     repository: OnceLock<String>,
     leaked: Mutex<BTreeSet<Digest>>,
     sandboxes: Mutex<BTreeMap<Level, Arc<dyn Sandbox>>>,
+    pub(super) traced_sources: OnceLock<Arc<crate::engine::visible::Sources>>,
     pub(super) tracked: OnceLock<crate::engine::tracked::Tracked>,
     /// What isolation this machine gives.
     pub levels: Levels,
@@ -172,6 +184,7 @@ impl<'w> Session<'w> {
             repository: OnceLock::new(),
             leaked: Mutex::default(),
             sandboxes: Mutex::default(),
+            traced_sources: OnceLock::new(),
             tracked: OnceLock::new(),
             workspace,
             graph,

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use crate::base::digest::Digest;
 use crate::base::path::RelPath;
 use crate::fingerprint::sink::{DigestSink, Field, FingerprintSink, RecordSink};
-use crate::manifest::model::Expected;
+use crate::manifest::model::{Expected, Undeclared};
 use crate::sandbox::spec::{Level, Network};
 
 /// What an action does.
@@ -33,6 +33,17 @@ pub enum Work {
         /// `file`, `executable` or `unpack`, and how many components are stripped.
         placing: String,
     },
+}
+
+/// What is known of the inputs of a task.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tracing {
+    /// They are declared: the input tree says all.
+    No,
+    /// They will be found out. A key with this is the first step of a lookup and no result's.
+    Unknown,
+    /// They were found out: digest of what was touched, with what was there.
+    Observed(Digest),
 }
 
 /// A task fully resolved: the unit of caching.
@@ -70,6 +81,10 @@ pub struct Action {
     pub task_salt: Option<String>,
     /// Keys of the services it uses, by label.
     pub services: BTreeMap<String, Digest>,
+    /// What follows when it touches what it does not declare: one that passes although that is forbidden says more.
+    pub undeclared: Undeclared,
+    /// Whether its inputs are those it was seen to touch; then the input tree is empty.
+    pub tracing: Tracing,
 }
 
 impl Action {
@@ -93,6 +108,8 @@ impl Action {
             workspace_salt,
             task_salt,
             services,
+            undeclared,
+            tracing,
         } = self;
         match work {
             Work::Run { argv } => {
@@ -144,6 +161,14 @@ impl Action {
         if let Some(root) = root {
             sink.one(Field::Root, Some(root.as_bytes()));
         }
+        match tracing {
+            Tracing::No => {}
+            Tracing::Unknown => sink.one(Field::Traced, None),
+            Tracing::Observed(digest) => sink.one(Field::Traced, Some(digest.as_bytes())),
+        }
+        if *undeclared == Undeclared::Error {
+            sink.one(Field::Undeclared, Some(b"error"));
+        }
     }
 
     /// Digest and stream in one walk.
@@ -187,6 +212,8 @@ mod tests {
             workspace_salt: None,
             task_salt: Some("1".into()),
             services: BTreeMap::new(),
+            undeclared: Undeclared::Warn,
+            tracing: Tracing::No,
         }
     }
 
@@ -237,6 +264,9 @@ mod tests {
                 }),
             ),
             ("workspace salt", vary(&|a| a.workspace_salt = Some(String::new()))),
+            ("traced and not known yet", vary(&|a| a.tracing = Tracing::Unknown)),
+            ("traced", vary(&|a| a.tracing = Tracing::Observed(Digest::of(b"seen")))),
+            ("undeclared", vary(&|a| a.undeclared = Undeclared::Error)),
             (
                 "work",
                 vary(&|a| {

@@ -81,7 +81,7 @@ fn field_difference(field: Field, was: &Content, is: &Content, found: &mut Vec<D
 /// Opaque values are only said to have changed; texts are shown.
 fn arrow(field: Field, was: &[u8], is: &[u8]) -> String {
     match field {
-        Field::Tools | Field::System | Field::Services | Field::Root => "changed".into(),
+        Field::Tools | Field::System | Field::Services | Field::Root | Field::Traced => "changed".into(),
         _ => format!("{:?} → {:?}", text(was), text(is)),
     }
 }

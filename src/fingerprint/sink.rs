@@ -49,10 +49,14 @@ pub enum Field {
     Services = 17,
     /// Digest of the tree that is the root file system; not in the stream where there is none.
     Root = 18,
+    /// Digest of what a traced task was seen to touch; not in the stream of any other.
+    Traced = 19,
+    /// `error`; not in the stream where undeclared access is only told.
+    Undeclared = 21,
 }
 
 impl Field {
-    const ALL: [Field; 18] = [
+    const ALL: [Field; 20] = [
         Field::Kind,
         Field::Command,
         Field::Env,
@@ -71,6 +75,8 @@ impl Field {
         Field::Fetch,
         Field::Services,
         Field::Root,
+        Field::Traced,
+        Field::Undeclared,
     ];
 
     /// The word in miss reasons and JSON.
@@ -94,6 +100,8 @@ impl Field {
             Field::Fetch => "fetch",
             Field::Services => "service",
             Field::Root => "root",
+            Field::Traced => "traced",
+            Field::Undeclared => "undeclared",
         }
     }
 

@@ -212,6 +212,8 @@ pub struct RunTask {
     pub fix: Option<Command>,
     /// `salt`.
     pub salt: Option<String>,
+    /// `undeclared`.
+    pub undeclared: Undeclared,
     /// `split`, and which part of it this is.
     pub split: Option<Box<Split>>,
 }
@@ -247,6 +249,15 @@ pub enum Ready {
     Run(Command),
 }
 
+/// `undeclared`: what follows when a task touches what it does not declare.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Undeclared {
+    /// It is told, where it may be why the task failed.
+    Warn,
+    /// The task is always observed, and fails.
+    Error,
+}
+
 /// A command line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {
@@ -263,6 +274,8 @@ pub enum Inputs {
     Package,
     /// A list of patterns; order matters, `!` takes away.
     Patterns(PatternList),
+    /// `"traced"`: what it is seen to touch of the whole workspace.
+    Traced,
 }
 
 /// `isolation` of a task or of a run.

@@ -160,7 +160,9 @@ pub struct TaskTable {
     pub run: Option<At<CommandText>>,
     /// The source files it reads: patterns relative to the package, `//` from the root, `!` takes away, the last match decides;
     /// `^src/**` means the files `src/**` of every package this one depends on directly, `^^src/**` of all of them,
-    /// `^dev:src/**` of those it depends on for development only; or `"package"`, every file of the package that git does not ignore, less its own outputs.
+    /// `^dev:src/**` of those it depends on for development only; or `"package"`, every file of the package that git does not ignore, less its own outputs;
+    /// or `"traced"`: it sees every file of the workspace that git does not ignore, and the outputs of what it needs; what it touches of them
+    /// while it runs is in its key.
     #[schemars(extend("default" = "package"))]
     pub inputs: Option<At<InputsText>>,
     /// The files and directories it makes: patterns relative to the package, inside it.
@@ -206,6 +208,7 @@ pub struct TaskTable {
     pub resources: Option<ResourcesTable>,
     /// Directories of the package that are its own and are kept between its runs. They are not in the key. Inputs that
     /// changed since its last run are newer than all that is in them, others keep their times: tools that compare times are right.
+    /// Beside `inputs = "traced"` they start empty each time.
     pub caches: Option<Vec<At<String>>>,
     /// Patterns of what it may write without declaring it; thrown away. Relative to the package, `//` from the root.
     pub scratch: Option<Vec<At<String>>>,
@@ -233,6 +236,20 @@ pub struct TaskTable {
     pub extends: Option<At<String>>,
     /// Enters its key: change it to run it afresh.
     pub salt: Option<At<String>>,
+    /// What follows when it looks for a file of the workspace that it does not declare, or writes one.
+    #[schemars(extend("default" = "warn"))]
+    pub undeclared: Option<At<UndeclaredWord>>,
+}
+
+/// What follows when a task touches what it does not declare.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub enum UndeclaredWord {
+    /// It is told. A task that failed within seconds is run once more under observation to find out what it missed.
+    Warn,
+    /// The task always runs under observation, and fails.
+    Error,
 }
 
 /// `matrix` of a task: axes and their values.

@@ -268,11 +268,11 @@ impl Reader<'_> {
     fn check_inputs(&mut self, inputs: &Option<At<InputsText>>) {
         let Some(At { value: InputsText::Word(word), range }) = inputs else { return };
         let problem = match word.as_str() {
-            "package" => return,
-            "traced" => Diagnostic::error(keys::unsupported("`inputs = \"traced\"`"))
-                .help("list patterns, or leave `inputs` out to take the whole package"),
+            "package" | "traced" => return,
             word => Diagnostic::error(format!("`inputs` cannot be the word `{word}`"))
-                .help(format!("write a list, `[\"{word}\"]`, or `\"package\"` for every file of the package")),
+                .help(format!(
+                    "write a list, `[\"{word}\"]`, `\"package\"` for every file of the package, or `\"traced\"` for what it is seen to read"
+                )),
         };
         self.diagnostics.push(problem.at(&self.origin.place(range), ""));
     }

@@ -6,7 +6,7 @@ use crate::base::diagnostic::Diagnostic;
 use crate::base::span::{Place, Placed};
 use crate::manifest::interpolate::Names;
 use crate::manifest::layers::{Layers, Templates};
-use crate::manifest::model::{Need, Ready, ServiceTask, ServiceUse};
+use crate::manifest::model::{Inputs, Need, Ready, ServiceTask, ServiceUse};
 use crate::manifest::origin::Origin;
 use crate::manifest::problems::Problems;
 use crate::manifest::raw::{ReadyTable, ServiceTable, TaskTable};
@@ -56,6 +56,13 @@ pub(crate) fn lower(
         return None;
     }
     let mut run = lowering.run_task(name, &place)?;
+    if let (Inputs::Traced, Some(inputs)) = (&run.inputs, &declared.table.inputs) {
+        let problem = Diagnostic::error("what a service reads is not known before its users run");
+        lowering.problems.push(
+            problem.at(&origin.of(inputs), "so it cannot be traced").help("list patterns, or leave `inputs` out"),
+        );
+        return None;
+    }
     let ready_within = run.timeout.take().unwrap_or(READY_WITHIN_DEFAULT);
     Some(Lowered { needs, services, tags, service: ServiceTask { run, ready: ready?, ready_within } })
 }

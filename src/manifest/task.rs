@@ -12,12 +12,14 @@ use crate::base::time::{parse_bytes, parse_duration};
 use crate::manifest::glob::{Pattern, PatternItem, PatternList};
 use crate::manifest::interpolate::{Names, Use, interpolate};
 use crate::manifest::layers::Layers;
-use crate::manifest::model::{Command, Inputs, IsolationRequest, Need, Resources, RunTask, ServiceUse, Which};
+use crate::manifest::model::{
+    Command, Inputs, IsolationRequest, Need, Resources, RunTask, ServiceUse, Undeclared, Which,
+};
 use crate::manifest::needs;
 use crate::manifest::origin::{Origin, Written};
 use crate::manifest::patterns;
 use crate::manifest::problems::Problems;
-use crate::manifest::raw::{IsolationWord, TaskTable};
+use crate::manifest::raw::{IsolationWord, TaskTable, UndeclaredWord};
 use crate::manifest::value::{At, CommandText, InputsText};
 
 /// Which list of a table.
@@ -79,6 +81,10 @@ impl Lowering<'_, '_> {
                 .first(|table| table.fix.as_ref())
                 .and_then(|(fix, origin)| self.command(fix, origin, "fix")),
             salt: self.layers.first(|table| table.salt.as_ref()).and_then(|(salt, origin)| self.plain(salt, origin)),
+            undeclared: match self.layers.first(|table| table.undeclared.as_ref()).map(|(word, _)| word.value) {
+                None | Some(UndeclaredWord::Warn) => Undeclared::Warn,
+                Some(UndeclaredWord::Error) => Undeclared::Error,
+            },
             split,
             command: command?,
         };
@@ -191,6 +197,7 @@ impl Lowering<'_, '_> {
                 }
                 Inputs::Patterns(patterns)
             }
+            Some((At { value: InputsText::Word(word), .. }, _)) if word == "traced" => Inputs::Traced,
             // Any other word was refused when the manifest was read.
             _ => Inputs::Package,
         }

@@ -14,7 +14,7 @@ use rustix::process::Pid;
 
 use crate::base::encode::{DecodeError, Decoder, Encoder};
 use crate::process::usage::Usage;
-use crate::sandbox::start::{self, Command, Started};
+use crate::sandbox::start::{self, Command, Started, Watch};
 use crate::sandbox::wire::{self, Report, Status};
 
 /// A socket with message boundaries, both ends.
@@ -167,7 +167,7 @@ impl Checking {
         let started =
             output.try_clone().map_err(|error| wire::Failure::new("starting a check", error)).and_then(|both| {
                 let command = Command { argv, env: self.env.clone(), cwd: self.cwd.clone() };
-                start::start(command, output, both)
+                start::start(command, output, both, Watch::No).map(|(started, _)| started)
             });
         let report = match started {
             Ok(Started::Running(pid)) => {
@@ -185,7 +185,7 @@ impl Checking {
     pub(super) fn ended(&mut self, pid: Pid, status: Status) {
         if let Some(at) = self.running.iter().position(|(running, _)| *running == pid) {
             let (_, answer) = self.running.swap_remove(at);
-            tell(&answer, &Report::Ended { status, usage: Usage::default() }, &[]);
+            tell(&answer, &Report::Ended { status, usage: Usage::default(), observed: false }, &[]);
         }
     }
 }
@@ -204,7 +204,11 @@ fn hand_over_sockets(answer: &OwnedFd) {
     match sockets {
         Ok(sockets) => {
             let descriptors: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
-            tell(answer, &Report::Ended { status: Status::Code(0), usage: Usage::default() }, &descriptors);
+            tell(
+                answer,
+                &Report::Ended { status: Status::Code(0), usage: Usage::default(), observed: false },
+                &descriptors,
+            );
         }
         Err(error) => tell(answer, &Report::Failed(wire::Failure::new("opening a socket", error)), &[]),
     }

@@ -72,7 +72,7 @@ impl Launcher {
                 (Purpose::Answer, ..) => {
                     let (status, usage) = (Status::Code(0), Usage::default());
                     // As below: if the engine has gone meanwhile, the next receive says so.
-                    drop(wire::send(&given.control, &Report::Ended { status, usage }.encode(), &[]));
+                    drop(wire::send(&given.control, &Report::Ended { status, usage, observed: false }.encode(), &[]));
                     continue;
                 }
                 (Purpose::Pod, ..) => kernel::clone_into(pod::NAMESPACES),

@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::MemfdFlags;
 use rustix::net::Shutdown;
 
 use crate::process::cancel::Cancel;
 use crate::sandbox::checks::{Checked, socket_pair};
 use crate::sandbox::init::GRACE;
 use crate::sandbox::launcher::ARGUMENT;
+use crate::sandbox::observation::Observation;
 use crate::sandbox::plain;
 use crate::sandbox::pod::Pod;
 use crate::sandbox::refusal::{Facts, explain};
@@ -199,7 +199,7 @@ impl Launched {
         let (stdout, stdout_theirs) = output_pipe().map_err(prepare)?;
         let (stderr, stderr_theirs) = output_pipe().map_err(prepare)?;
         let (control, control_theirs) = socket_pair().map_err(prepare)?;
-        let job = anonymous_file(&wire::encode_spec(spec)).map_err(prepare)?;
+        let job = wire::anonymous_file("job", &wire::encode_spec(spec)).map_err(prepare)?;
         let along = wire::Company { checks: company.checked.is_some(), pod: company.pod.is_some() };
         let request = Request { level: self.level, network: spec.network, purpose, company: along };
         let mut theirs = vec![control_theirs.as_fd(), job.as_fd(), stdout_theirs.as_fd(), stderr_theirs.as_fd()];
@@ -255,14 +255,14 @@ impl Sandbox for Launched {
     ) -> Result<Finished, SandboxError> {
         if cancel.is_cancelled() {
             let workspace = Leftover::on_disk(spec.stage.clone());
-            return Ok(Finished { exit: Exit::Cancelled, usage: Usage::default(), workspace });
+            return Ok(Finished { exit: Exit::Cancelled, usage: Usage::default(), workspace, observation: None });
         }
         let (running, connection) = self.request(spec, Purpose::Run, company)?;
         let deadline = spec.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let (report, descriptor, stopped) =
+        let (report, mut descriptors, stopped) =
             running.follow(deadline, cancel, sink).map_err(|end| self.gone(&connection, end))?;
-        let (status, usage) = match report {
-            Report::Ended { status, usage } => (status, usage),
+        let (status, usage, observed) = match report {
+            Report::Ended { status, usage, observed } => (status, usage, observed),
             Report::CannotStart { cause } => {
                 let program = spec.argv.first().cloned().unwrap_or_default();
                 return Err(SandboxError::CannotStart { program, cause });
@@ -273,12 +273,22 @@ impl Sandbox for Launched {
             Status::Code(code) => Exit::Code(code),
             Status::Signal(signal) => Exit::Signal(signal),
         });
-        let workspace = match descriptor {
+        let observation = observed.then(|| descriptors.pop().map_or_else(not_reported, |file| read_observation(&file)));
+        let workspace = match descriptors.pop() {
             Some(descriptor) => Leftover::behind(descriptor),
             None => Leftover::on_disk(spec.stage.join(plain::COPY_DIR)),
         };
-        Ok(Finished { exit, usage, workspace })
+        Ok(Finished { exit, usage, workspace, observation })
     }
+}
+
+fn read_observation(file: &OwnedFd) -> Observation {
+    let bytes = wire::read_anonymous_file(file).unwrap_or_default();
+    Observation::decode(&bytes).unwrap_or_else(|_| not_reported())
+}
+
+fn not_reported() -> Observation {
+    Observation::nothing("what was observed did not arrive")
 }
 
 /// A pipe whose reading end does not block; the command's end does, as programs expect.
@@ -286,16 +296,6 @@ fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&reader, true)?;
     Ok((reader, writer))
-}
-
-/// A file in memory that holds these bytes, to be read from its start.
-fn anonymous_file(bytes: &[u8]) -> io::Result<OwnedFd> {
-    let file = rustix::fs::memfd_create("job", MemfdFlags::CLOEXEC)?;
-    let mut written = 0;
-    while written < bytes.len() {
-        written += rustix::io::retry_on_intr(|| rustix::io::pwrite(&file, &bytes[written..], written as u64))?;
-    }
-    Ok(file)
 }
 
 /// Why no report came.
@@ -321,13 +321,13 @@ const REPORT_DELAY_MAX: Duration = Duration::from_secs(30);
 const CHUNK_BYTES: usize = 64 * 1024;
 
 impl Running {
-    /// Carries output until the report comes. Gives the report, the workspace's descriptor, and why it was stopped.
+    /// Carries output until the report comes. Gives the report, the descriptors that came with it, and why it was stopped.
     fn follow(
         mut self,
         deadline: Option<Instant>,
         cancel: &Cancel,
         sink: &mut dyn FnMut(Stream, &[u8]),
-    ) -> Result<(Report, Option<OwnedFd>, Option<Exit>), Gone> {
+    ) -> Result<(Report, Vec<OwnedFd>, Option<Exit>), Gone> {
         let mut buffer = vec![0; CHUNK_BYTES];
         let mut stopped: Option<Exit> = None;
         let mut deadline = deadline;
@@ -359,10 +359,9 @@ impl Running {
             // Once the report is there everybody is gone, and what they have written waits in the pipes.
             self.carry(&mut buffer, if reported { Pass::All } else { Pass::One }, sink);
             if reported {
-                let (bytes, mut descriptors) =
-                    wire::receive(&self.control).map_err(Gone::System)?.ok_or(Gone::Silent)?;
+                let (bytes, descriptors) = wire::receive(&self.control).map_err(Gone::System)?.ok_or(Gone::Silent)?;
                 let report = Report::decode(&bytes).map_err(|error| Gone::System(io::Error::other(error)))?;
-                return Ok((report, descriptors.pop(), stopped));
+                return Ok((report, descriptors, stopped));
             }
         }
     }

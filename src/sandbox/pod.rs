@@ -45,7 +45,7 @@ impl Pod {
 /// Readies a new pod, hands it to the engine, and ends this process, its first: the engine's hold keeps it.
 pub(super) fn found(control: &OwnedFd, owner: Owner) -> ! {
     let (report, ends) = match ready(owner) {
-        Ok(ends) => (Report::Ended { status: Status::Code(0), usage: Usage::default() }, Some(ends)),
+        Ok(ends) => (Report::Ended { status: Status::Code(0), usage: Usage::default(), observed: false }, Some(ends)),
         Err(failure) => (Report::Failed(failure), None),
     };
     let descriptors: Vec<BorrowedFd<'_>> = ends.iter().flat_map(|ends| [ends.user.as_fd(), ends.net.as_fd()]).collect();

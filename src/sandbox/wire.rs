@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::MemfdFlags;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
 };
@@ -185,6 +186,8 @@ pub enum Report {
         status: Status,
         /// What all of it used.
         usage: Usage,
+        /// Whether it was to be observed: what was seen comes along as an anonymous file, after the workspace.
+        observed: bool,
     },
     /// The program could not be executed.
     CannotStart {
@@ -200,12 +203,13 @@ impl Report {
     pub fn encode(&self) -> Vec<u8> {
         let mut encoder = Encoder::new();
         match self {
-            Report::Ended { status, usage } => {
+            Report::Ended { status, usage, observed } => {
                 let (kind, number) = match *status {
                     Status::Code(code) => (0, code),
                     Status::Signal(signal) => (1, signal),
                 };
                 encoder.u8(0).u8(kind).u64(u64::from(number.cast_unsigned())).u64(usage.cpu_ms).u64(usage.max_rss_kib);
+                encoder.u8(u8::from(*observed));
             }
             Report::CannotStart { cause } => {
                 encoder.u8(1).bytes(cut(cause).as_bytes());
@@ -231,7 +235,7 @@ impl Report {
                 let number = number(&mut decoder)?;
                 let status = if signalled { Status::Signal(number) } else { Status::Code(number) };
                 let usage = Usage { cpu_ms: decoder.u64()?, max_rss_kib: decoder.u64()? };
-                Report::Ended { status, usage }
+                Report::Ended { status, usage, observed: decoder.u8()? == 1 }
             }
             1 => Report::CannotStart { cause: decoder.text("cause")?.to_owned() },
             2 => {
@@ -305,6 +309,7 @@ pub fn encode_spec(spec: &SandboxSpec) -> Vec<u8> {
     }
     encoder.u8(network_number(spec.network));
     path(&mut encoder, &spec.stage);
+    encoder.u8(u8::from(spec.observe));
     encoder.into_vec()
 }
 
@@ -365,8 +370,33 @@ pub fn decode_spec(bytes: &[u8]) -> Result<SandboxSpec, DecodeError> {
         .collect::<Result<_, _>>()?;
     let network = network_of(decoder.u8()?)?;
     let stage = path(&mut decoder)?;
+    let observe = decoder.u8()? == 1;
     decoder.finish()?;
-    Ok(SandboxSpec { argv, env, cwd, view, mtimes, system, mounts, network, timeout: None, stage })
+    Ok(SandboxSpec { argv, env, cwd, view, mtimes, system, mounts, network, timeout: None, stage, observe })
+}
+
+/// A file in memory that holds these bytes, to be read from its start.
+pub fn anonymous_file(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
+    let file = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?;
+    let mut written = 0;
+    while written < bytes.len() {
+        written += rustix::io::retry_on_intr(|| rustix::io::pwrite(&file, &bytes[written..], written as u64))?;
+    }
+    Ok(file)
+}
+
+/// What such a file holds.
+pub fn read_anonymous_file(file: impl AsFd) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(rustix::fs::fstat(&file)?.st_size).unwrap_or(0)];
+    let mut length = 0;
+    while length < bytes.len() {
+        match rustix::io::retry_on_intr(|| rustix::io::pread(&file, &mut bytes[length..], length as u64))? {
+            0 => break,
+            count => length += count,
+        }
+    }
+    bytes.truncate(length);
+    Ok(bytes)
 }
 
 /// Sends one message with its descriptors. The receiver being gone is an error, not a signal.
@@ -441,6 +471,7 @@ mod tests {
             network: Network::Host,
             timeout: None,
             stage: std::ffi::OsString::from_vec(vec![b'/', 0xff]).into(),
+            observe: true,
         }
     }
 
@@ -472,8 +503,8 @@ mod tests {
         }
         let usage = Usage { cpu_ms: 7, max_rss_kib: 8 };
         let reports = [
-            Report::Ended { status: Status::Code(-1), usage },
-            Report::Ended { status: Status::Signal(9), usage },
+            Report::Ended { status: Status::Code(-1), usage, observed: true },
+            Report::Ended { status: Status::Signal(9), usage, observed: false },
             Report::CannotStart { cause: "no".into() },
             Report::Failed(Failure { step: "mounting".into(), cause: "no".into(), errno: 1 }),
         ];

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::base::ids::{IdMap, PackageId, TaskId};
 use crate::base::path::RelPath;
-use crate::manifest::model::{Command, Inputs, Reach, RunTask, Task, Which};
+use crate::manifest::model::{Command, Inputs, Reach, RunTask, Task, TaskKind, Which};
 use crate::workspace::discover::MANIFEST;
 use crate::workspace::inputs;
 use crate::workspace::model::Workspace;
@@ -20,6 +20,12 @@ const DEPENDENCY_FILES: [&str; 7] =
 
 /// Says what belongs to the source files.
 const IGNORE_FILE: &str = ".gitignore";
+
+/// Whether a traced task is known to look at a path, or nothing is known of what it looks at.
+pub type TracedPaths<'a> = dyn Fn(TaskId, &RelPath) -> bool + 'a;
+
+/// Where traced tasks look: anywhere.
+static ROOT: RelPath = RelPath::root();
 
 /// Files and directories of the workspace that belong to the tools of a task, as far as they are there.
 pub type ToolPaths<'a> = dyn Fn(TaskId) -> Vec<RelPath> + 'a;
@@ -36,6 +42,7 @@ pub fn directly(
     changed: &[RelPath],
     outputs: &OutputIndex<'_>,
     tools: &ToolPaths<'_>,
+    traced: &TracedPaths<'_>,
 ) -> BTreeMap<TaskId, RelPath> {
     let mut changed: Vec<&RelPath> = changed.iter().collect();
     changed.sort();
@@ -52,7 +59,11 @@ pub fn directly(
             touch(task, path);
         }
         let near = candidates(workspace, task, &changed);
-        if let Some(path) = near.into_iter().filter(|path| inputs::covers(workspace, task, path, outputs)).min() {
+        let is_traced =
+            matches!(&workspace.tasks[task].kind, TaskKind::Run(run) if matches!(run.inputs, Inputs::Traced));
+        let seen =
+            |path: &&RelPath| inputs::covers(workspace, task, path, outputs) && (!is_traced || traced(task, path));
+        if let Some(path) = near.into_iter().filter(seen).min() {
             touch(task, path);
         }
         if changed.is_empty() {
@@ -198,6 +209,7 @@ fn places(task: &Task) -> Vec<&RelPath> {
 
 fn input_places<'t>(task: &'t Task, run: &'t RunTask) -> Vec<&'t RelPath> {
     match &run.inputs {
+        Inputs::Traced => vec![&ROOT],
         Inputs::Package => vec![&task.label.package],
         Inputs::Patterns(list) => {
             list.items.iter().filter(|item| !item.exclude).map(|item| &item.pattern.prefix).collect()
@@ -231,7 +243,7 @@ mod tests {
         let index = OutputIndex::new(&workspace);
         let check = |changed: &[&str], expect: &[&str]| {
             let changed: Vec<RelPath> = changed.iter().map(|file| path(file)).collect();
-            let touched = directly(&workspace, &changed, &index, &|_| Vec::new());
+            let touched = directly(&workspace, &changed, &index, &|_| Vec::new(), &|_, _| true);
             let shown: Vec<String> =
                 touched.iter().map(|(task, by)| format!("{} by {by}", workspace.tasks[*task].label)).collect();
             assert_eq!(shown, expect, "{changed:?}");
@@ -251,7 +263,7 @@ mod tests {
 
     fn check(workspace: &Workspace, changed: &[&str], expect: &[&str]) {
         let changed: Vec<RelPath> = changed.iter().map(|file| path(file)).collect();
-        let touched = directly(workspace, &changed, &OutputIndex::new(workspace), &|_| Vec::new());
+        let touched = directly(workspace, &changed, &OutputIndex::new(workspace), &|_| Vec::new(), &|_, _| true);
         let shown: Vec<String> = touched.keys().map(|task| workspace.tasks[*task].label.to_string()).collect();
         assert_eq!(shown, expect, "{changed:?}");
     }
@@ -289,7 +301,7 @@ mod tests {
         let workspace = Fixture::new().package("a").task("t").inputs(&["x"]).tools(&["gen"]).build();
         let index = OutputIndex::new(&workspace);
         let tools = |_| vec![path("tools/gen"), path("node_modules/kit")];
-        let touched = |file: &str| directly(&workspace, &[path(file)], &index, &tools).len();
+        let touched = |file: &str| directly(&workspace, &[path(file)], &index, &tools, &|_, _| true).len();
         assert_eq!((touched("tools/gen"), touched("node_modules/kit/lib/a.js"), touched("tools/other")), (1, 1, 0));
     }
 

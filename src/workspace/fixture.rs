@@ -236,6 +236,7 @@ pub(crate) fn run_task() -> RunTask {
         reports: PatternList::default(),
         fix: None,
         salt: None,
+        undeclared: crate::manifest::model::Undeclared::Warn,
         split: None,
     }
 }

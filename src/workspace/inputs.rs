@@ -5,6 +5,7 @@
 //! - patterns: what git does not ignore and the last matching pattern includes. A pattern without wildcard that names a
 //!   file also finds it when git ignores it; one that names a directory takes what is not ignored beneath, and like
 //!   `dir/**` its empty directories too.
+//! - `"traced"`: none here; what it was seen to touch is the engine's matter.
 //! - never: outputs of any task, unless `committed`, and then only for other tasks than the one that makes them.
 //!   So the inputs are the same whether or not anything was built before.
 
@@ -97,6 +98,8 @@ pub fn input_files(
     let (picked, unmatched) = match &run.inputs {
         Inputs::Package => (selection.package()?, Vec::new()),
         Inputs::Patterns(list) => selection.patterns(&list.items)?,
+        // Nobody knows them before it has run.
+        Inputs::Traced => (Picked::new(), Vec::new()),
     };
     selection.finish(picked, unmatched)
 }
@@ -109,6 +112,7 @@ pub fn covers(workspace: &Workspace, task: TaskId, path: &RelPath, outputs: &Out
     let meant = match &run.inputs {
         Inputs::Package => workspace.owner(path) == Some(workspace.package_of(task)) && path.file_name() != MANIFEST,
         Inputs::Patterns(list) => list.matches(path),
+        Inputs::Traced => true,
     };
     if let Some(split) = workspace.split_of(task)
         && let Some(covered) = split.covers_item(workspace, task, path)

@@ -367,7 +367,7 @@ impl<'a> Lister<'a> {
 /// The patterns of the inputs as text: equal texts match the same files.
 fn texts(run: &RunTask) -> Vec<String> {
     match &run.inputs {
-        Inputs::Package => Vec::new(),
+        Inputs::Package | Inputs::Traced => Vec::new(),
         Inputs::Patterns(list) => list
             .items
             .iter()

@@ -19,4 +19,6 @@ mod stores;
 mod support;
 mod toolchains;
 mod tools;
+mod traced;
+mod undeclared;
 mod views;

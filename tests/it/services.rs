@@ -457,6 +457,42 @@ fn watching_keeps_services_up_until_their_keys_change() {
 }
 
 #[test]
+fn traced_tasks_and_parts_use_services_like_any_other() {
+    let workspace = TestWorkspace::new(
+        r#"
+[service.up]
+run = "echo on > /services/file; echo up; exec tail -f /dev/null"
+ready = { log = "up" }
+inputs = ["level.txt"]
+
+[task.seen]
+run = "cat /services/file notes.txt > seen.txt"
+inputs = "traced"
+outputs = ["seen.txt"]
+services = [":up"]
+
+[task.part]
+run = "cat /services/file ${items}"
+split = { items = "tests/*.txt", per-action = 1 }
+services = [":up"]
+inputs = []
+"#,
+    );
+    for path in ["notes.txt", "level.txt", "tests/a.txt", "tests/b.txt"] {
+        workspace.write(path, path);
+    }
+    let first = workspace.events(&[]);
+    assert_eq!((first.with("ran").len(), first.services("started").len()), (3, 1), "{:?}", notes(first.of("//:seen")));
+    assert_eq!(workspace.read("seen.txt"), "on\nnotes.txt");
+    assert_eq!(workspace.events(&[]).with("hit").len(), 3);
+    workspace.write("level.txt", "2");
+    let again = workspace.events(&[]);
+    assert_eq!((again.with("ran").len(), again.why("//:seen")), (3, vec!["service //:up changed".to_owned()]));
+    workspace.write("level.txt", "level.txt");
+    assert_eq!(workspace.events(&[]).with("hit").len(), 3);
+}
+
+#[test]
 fn a_change_of_a_service_reaches_its_users() {
     let workspace = counting(&format!("{}\n{}", asking("one", USES), asking("two", "")));
     workspace.git(&["init", "-q"]);
@@ -561,6 +597,10 @@ fn bad_services_are_told_with_the_way_out() {
     check(
         "[service.a]\nrun = \"x\"\nready = { http = \"https://127.0.0.1/\" }",
         &["certificates are not checked here"],
+    );
+    check(
+        "[service.a]\nrun = \"x\"\nready = { port = 1 }\ninputs = \"traced\"",
+        &["what a service reads is not known before its users run"],
     );
     check("[service.a]\nrun = \"x\"\nready = { porf = 1 }", &["has no key `porf`", "did you mean `port`?"]);
     check("[service.a]\nrun = \"x\"\nready = { port = 1 }\noutputs = [\"x\"]", &["a service has no `outputs`"]);
