@@ -16,6 +16,7 @@ use crate::engine::owned::Ground;
 use crate::engine::prepare::{Dependency, Prepared, all_outputs};
 use crate::engine::restore::{self, RestoreError};
 use crate::engine::secrets::Secrets;
+use crate::engine::service::Held;
 use crate::engine::session::{Observe, Session};
 use crate::engine::takeover;
 use crate::engine::traced::{self, Keyed};
@@ -95,17 +96,24 @@ pub fn execute(
     run: &RunTask,
     prepared: &Prepared,
     dependencies: &[Dependency],
+    services: &Held,
 ) -> Executed {
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let executed = attempt(session, task, run, prepared, dependencies, attempts);
+        let executed = attempt(session, task, run, prepared, dependencies, services, attempts);
         match executed {
             Ok(Executed::Failed { ref failure, .. })
-                if attempts <= run.retries && failure.exit.is_some() && !session.cancel.is_cancelled() => {}
+                if attempts <= run.retries
+                    && failure.exit.is_some()
+                    && !session.cancel.is_cancelled()
+                    && services.first_end().is_none() => {}
             Ok(mut executed) => {
+                services.judge(session, &session.label(task), &mut executed);
                 if let Executed::Failed { failure, duration, .. } = &mut executed
                     && let Some(exit) = failure.exit
+                    // A second look would be a second request to services that others use as well.
+                    && services.is_empty()
                 {
                     let looked = (exit, *duration);
                     let missed = undeclared::look_again(session, task, run, prepared, dependencies, looked);
@@ -173,6 +181,7 @@ fn attempt(
     run: &RunTask,
     prepared: &Prepared,
     dependencies: &[Dependency],
+    services: &Held,
     attempts: u32,
 ) -> Result<Executed, Broken> {
     let sandbox = session.sandbox(prepared.action.isolation)?;
@@ -180,11 +189,13 @@ fn attempt(
     let begun = StatKey::at(stage.path())?;
     let mut shown = view::show(session, task, run, prepared, dependencies, stage.path().to_owned(), Purpose::Run)?;
     shown.spec.observe = undeclared::is_observed(session, run);
+    let company = services.join(&mut shown.spec);
     let spec = &shown.spec;
     let secrets = session.secrets_reaching(task);
     let mut capture = LogCapture::new(secrets.clone());
     let started = Instant::now();
-    let finished = match sandbox.run(spec, &session.cancel, &mut |stream, bytes| capture.take(stream, bytes)) {
+    let mut take = |stream, bytes: &[u8]| capture.take(stream, bytes);
+    let finished = match sandbox.run_in(spec, company, &session.cancel, &mut take) {
         Ok(finished) => finished,
         Err(SandboxError::CannotStart { program, cause }) => {
             let cause = format!("cannot start `{program}`: {cause}");

@@ -10,8 +10,10 @@ use crate::base::tree::{Entry, Listing};
 use crate::engine::event::{Failure, Log, MissReason, ResultSource};
 use crate::engine::execute::{self, Executed, now_ms};
 use crate::engine::explain;
+use crate::engine::pod::Unready;
 use crate::engine::prepare::{Dependency, Prepared, Produced, Sources, prepare};
 use crate::engine::restore::{self, Placed, RestoreError};
+use crate::engine::service::Held;
 use crate::engine::session::{Committed, Reuse, Session};
 use crate::engine::{fetch, log, traced, waiting};
 use crate::fingerprint::action::Action;
@@ -80,6 +82,8 @@ pub enum Looked {
     Hit(Box<Success>),
     /// Nothing; it has to run.
     Miss(Box<Missed>),
+    /// It is a service: its key is known, and nothing more is to be done until somebody needs it.
+    Service(Box<(Prepared, Vec<Dependency>)>),
     /// It cannot run.
     Failed(Box<Mishap>),
 }
@@ -123,6 +127,9 @@ pub fn look(
         Ok(prepared) => prepared,
         Err(problem) => return Looked::Failed(Box::new(mishap(problem, started, None))),
     };
+    if session.workspace.tasks[task].kind.is_service() {
+        return Looked::Service(Box::new((prepared, dependencies)));
+    }
     let reusable = reuse == Reuse::Results && is_cached(session, task);
     let found = if reusable { find(session, task, &prepared) } else { Ok(None) };
     match found {
@@ -156,6 +163,7 @@ pub fn is_cached(session: &Session<'_>, task: TaskId) -> bool {
     match &session.workspace.tasks[task].kind {
         TaskKind::Run(run) => run.cache,
         TaskKind::Fetch(_) => true,
+        TaskKind::Service(_) => false,
     }
 }
 
@@ -281,7 +289,15 @@ fn way_out(session: &Session<'_>, label: &str) -> String {
 }
 
 /// Runs a task that missed. Only one process runs an action at a time; the others take its result.
-pub fn run(session: &Session<'_>, task: TaskId, sources: &Sources, missed: &Missed) -> Ended {
+///
+/// `join` has its services up; it is called only if there is no result.
+pub fn run(
+    session: &Session<'_>,
+    task: TaskId,
+    sources: &Sources,
+    missed: &Missed,
+    join: &dyn Fn() -> Result<Held, Unready>,
+) -> Ended {
     let started = Instant::now();
     let again;
     let prepared = match &missed.prepared {
@@ -334,8 +350,12 @@ fn run_once(session: &Session<'_>, task: TaskId, prepared: &Prepared, missed: &M
         return Ok(Ended::Passed(Box::new(hit)));
     }
     let executed = match &session.workspace.tasks[task].kind {
-        TaskKind::Run(run) => execute::execute(session, task, run, prepared, &missed.dependencies),
+        TaskKind::Run(run) => match join() {
+            Ok(services) => execute::execute(session, task, run, prepared, &missed.dependencies, &services),
+            Err(unready) => unready.into(),
+        },
         TaskKind::Fetch(fetch) => fetch::execute(session, fetch),
+        TaskKind::Service(_) => unreachable!("BUG: {} is a service, and no service misses", session.label(task)),
     };
     conclude(session, task, prepared, executed, started, lock)
 }

@@ -7,6 +7,7 @@ use crate::base::diagnostic::Diagnostic;
 use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::base::tree::Entry;
+use crate::engine::meeting;
 use crate::engine::prepare::Sources;
 use crate::engine::scheduler::{Ix, Node, Weight};
 use crate::engine::session::{Reuse, Session};
@@ -35,6 +36,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether a service stands at a position.
+    pub fn is_service(&self, session: &Session<'_>, ix: Ix) -> bool {
+        session.workspace.tasks[self.tasks[ix]].kind.is_service()
+    }
+
     /// Whether the task at a position may take an earlier result: `--force` is meant for the tasks that were asked for.
     pub fn reuse(&self, session: &Session<'_>, ix: Ix) -> Reuse {
         if self.selected.contains(&self.tasks[ix]) { session.options.reuse } else { Reuse::Results }
@@ -71,6 +77,7 @@ pub fn plan(session: &Session<'_>, selected: &[TaskId]) -> Result<Plan, PlanErro
     let labels: Vec<String> = tasks.iter().map(|task| session.label(*task)).collect();
     let texts: Vec<&str> = labels.iter().map(String::as_str).collect();
     let history = session.store.history(&session.worktree(), &texts)?;
+    let declared = |task: &TaskId| &session.workspace.tasks[*task].kind;
     let mut nodes = Vec::with_capacity(tasks.len());
     let mut expected_ms = Vec::with_capacity(tasks.len());
     for (task, label) in tasks.iter().zip(&labels) {
@@ -83,7 +90,7 @@ pub fn plan(session: &Session<'_>, selected: &[TaskId]) -> Result<Plan, PlanErro
         dependencies.dedup();
         nodes.push(Node {
             dependencies,
-            duration_ms: duration.unwrap_or(UNKNOWN_MS),
+            duration_ms: if declared(task).is_service() { 0 } else { duration.unwrap_or(UNKNOWN_MS) },
             failed_last: known.is_some_and(|history| history.last_failed),
             weight: weight(session, *task, known.map_or(0, |history| history.max_rss_kib)),
         });
@@ -93,7 +100,8 @@ pub fn plan(session: &Session<'_>, selected: &[TaskId]) -> Result<Plan, PlanErro
 
 fn weight(session: &Session<'_>, task: TaskId, learned_rss_kib: u64) -> Weight {
     match &session.workspace.tasks[task].kind {
-        TaskKind::Fetch(_) => Weight::light(),
+        // A service holds nothing: it runs in no job slot.
+        TaskKind::Fetch(_) | TaskKind::Service(_) => Weight::light(),
         TaskKind::Run(run) => Weight {
             cpu: run.resources.cpu,
             memory: run.resources.memory_bytes.unwrap_or(learned_rss_kib * 1024),
@@ -108,8 +116,9 @@ fn check_machine(session: &Session<'_>, tasks: &[TaskId], problems: &mut Vec<Dia
     // First of all, and on this thread: everything below may ask for it from many.
     session.system();
     for task in tasks {
-        let TaskKind::Run(run) = &session.workspace.tasks[*task].kind else { continue };
+        let Some(run) = session.workspace.tasks[*task].kind.command() else { continue };
         check_tools(session, *task, run, problems);
+        problems.extend(meeting::obstacles(session, *task, run));
         match session.level(run) {
             Ok(level) if matches!(run.inputs, Inputs::Traced) && level != Level::Namespaces => problems.push(
                 Diagnostic::error(format!(

@@ -140,8 +140,20 @@ pub fn prepare(
     let declared = &session.workspace.tasks[task];
     match &declared.kind {
         TaskKind::Run(run) => prepare_run(session, task, run, sources, dependencies),
+        TaskKind::Service(service) => prepare_run(session, task, &service.run, sources, dependencies),
         TaskKind::Fetch(fetch) => Ok(prepare_fetch(session, task, fetch)),
     }
+}
+
+/// What a service is to those that use it: nothing on disk, and its key for theirs.
+pub fn as_produced(service: &Prepared) -> Produced {
+    Produced { listing: Arc::default(), digest: service.key, unstable: false }
+}
+
+/// The keys of the services among what a task needs, by label.
+fn service_keys(session: &Session<'_>, dependencies: &[Dependency]) -> BTreeMap<String, Digest> {
+    let services = dependencies.iter().filter(|needed| needed.purpose == Purpose::Service);
+    services.map(|service| (session.label(service.task), service.produced.digest)).collect()
 }
 
 fn prepare_run(
@@ -185,6 +197,7 @@ fn prepare_run(
         caches: run.caches.iter().map(|cache| cache.as_str().to_owned()).collect(),
         workspace_salt: session.workspace.config.salt.clone(),
         task_salt: run.salt.clone(),
+        services: service_keys(session, dependencies),
         undeclared: run.undeclared,
         tracing: if is_traced { Tracing::Unknown } else { Tracing::No },
     };
@@ -206,7 +219,7 @@ pub fn seen<'a>(
 ) -> impl Iterator<Item = (&'a RelPath, &'a Entry)> + 'a {
     let interface = |task: &TaskId| match &session.workspace.tasks[*task].kind {
         TaskKind::Run(run) => Some(&run.interface),
-        TaskKind::Fetch(_) => None,
+        TaskKind::Fetch(_) | TaskKind::Service(_) => None,
     };
     let mut interfaces: Option<Vec<&PatternList>> = None;
     if dependency.interface_only {
@@ -393,6 +406,7 @@ fn prepare_fetch(session: &Session<'_>, task: TaskId, fetch: &FetchTask) -> Prep
         caches: Vec::new(),
         workspace_salt: None,
         task_salt: None,
+        services: BTreeMap::new(),
         undeclared: Undeclared::Warn,
         tracing: Tracing::No,
     };

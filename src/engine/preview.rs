@@ -10,7 +10,7 @@ use crate::engine::event::MissReason;
 use crate::engine::explain;
 use crate::engine::job::{find, is_cached};
 use crate::engine::plan::Plan;
-use crate::engine::prepare::{Dependency, Produced, prepare};
+use crate::engine::prepare::{Dependency, Produced, as_produced, prepare};
 use crate::engine::session::{Reuse, Session};
 use crate::engine::union::{self, Age, Keep, Piece};
 use crate::fingerprint::sink::RecordSink;
@@ -31,6 +31,11 @@ pub enum Forecast {
         action: Digest,
         /// Why.
         why: Vec<MissReason>,
+    },
+    /// It is a service: it runs while tasks need it.
+    Service {
+        /// Its key.
+        action: Digest,
     },
     /// It would run unless what it needs comes out as it was.
     Depends {
@@ -99,6 +104,11 @@ fn forecast(session: &Session<'_>, plan: &Plan) -> Result<(Vec<Forecast>, Option
         let prepared = prepare(session, *task, &plan.sources[ix], &dependencies)
             .map_err(|problem| PreviewError::Input(Box::new(problem)))?;
         record = Some(prepared.action.record());
+        if plan.is_service(session, ix) {
+            produced[ix] = Some(Arc::new(as_produced(&prepared)));
+            forecasts.push(Forecast::Service { action: prepared.key });
+            continue;
+        }
         let reusable = plan.reuse(session, ix) == Reuse::Results && is_cached(session, *task);
         let found = if reusable { find(session, *task, &prepared)? } else { None };
         let key = found.as_ref().map_or(prepared.key, |found| found.key);

@@ -377,7 +377,7 @@ impl<'w> Session<'w> {
         let located: Mutex<BTreeMap<(String, RelPath), bool>> = Mutex::default();
         move |task| {
             let package = self.package(task);
-            let TaskKind::Run(run) = &self.workspace.tasks[task].kind else { return Vec::new() };
+            let Some(run) = self.workspace.tasks[task].kind.command() else { return Vec::new() };
             let program = match &run.command {
                 Command::Exec(words) => words.first(),
                 Command::Shell(_) => None,
@@ -402,9 +402,9 @@ impl<'w> Session<'w> {
 
     /// Values of the secret variables of a task and of everything it needs: outputs carry them on.
     pub fn secrets_reaching(&self, task: TaskId) -> Secrets {
-        let of = |task: TaskId| match &self.workspace.tasks[task].kind {
-            TaskKind::Run(run) => run.secret_env.as_slice(),
-            TaskKind::Fetch(_) => &[],
+        let of = |task: TaskId| {
+            let run = self.workspace.tasks[task].kind.command();
+            run.map_or(&[][..], |run| run.secret_env.as_slice())
         };
         if self.workspace.tasks.ids().all(|task| of(task).is_empty()) {
             return Secrets::default();

@@ -50,7 +50,7 @@ impl Keyed {
 pub fn of<'a>(session: &'a Session<'_>, task: TaskId) -> Option<&'a RunTask> {
     match &session.workspace.tasks[task].kind {
         TaskKind::Run(run) if matches!(run.inputs, Inputs::Traced) => Some(run),
-        TaskKind::Run(_) | TaskKind::Fetch(_) => None,
+        TaskKind::Run(_) | TaskKind::Fetch(_) | TaskKind::Service(_) => None,
     }
 }
 

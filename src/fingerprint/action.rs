@@ -6,6 +6,7 @@
 //! | start directory, input tree (sources and dependency outputs) | checkout path, host name, user |
 //! | tool identities, root tree or system identity, platform | jobs, timestamps, retries, timeout |
 //! | isolation, network, output declarations, caches, salts | values of secrets, scratch, on-failure |
+//! | labels and keys of services | how a service tells that it is ready |
 
 use std::collections::BTreeMap;
 
@@ -78,6 +79,8 @@ pub struct Action {
     pub workspace_salt: Option<String>,
     /// Salt of the task.
     pub task_salt: Option<String>,
+    /// Keys of the services it uses, by label.
+    pub services: BTreeMap<String, Digest>,
     /// What follows when it touches what it does not declare: one that passes although that is forbidden says more.
     pub undeclared: Undeclared,
     /// Whether its inputs are those it was seen to touch; then the input tree is empty.
@@ -104,6 +107,7 @@ impl Action {
             caches,
             workspace_salt,
             task_salt,
+            services,
             undeclared,
             tracing,
         } = self;
@@ -134,7 +138,8 @@ impl Action {
         sink.one(Field::Platform, Some(platform.as_bytes()));
         sink.one(Field::Isolation, Some(isolation.word().as_bytes()));
         let network: &[u8] = match network {
-            Network::Loopback => b"loopback",
+            // What else is in a pod is a field of its own.
+            Network::Loopback | Network::Pod => b"loopback",
             Network::Host => b"host",
         };
         sink.one(Field::Network, Some(network));
@@ -146,6 +151,12 @@ impl Action {
             .filter_map(|(name, salt)| salt.as_ref().map(|salt| (name.as_bytes(), salt.as_bytes())))
             .collect();
         sink.map(Field::Salt, &salts);
+        // Not in the stream where there are none: so the keys of such tasks are what they were before there were services.
+        if !services.is_empty() {
+            let services: Vec<(&[u8], &[u8])> =
+                services.iter().map(|(label, key)| (label.as_bytes(), key.as_bytes().as_slice())).collect();
+            sink.map(Field::Services, &services);
+        }
         // Left out rather than absent: keys of tasks without it are what they were before there was such a field.
         if let Some(root) = root {
             sink.one(Field::Root, Some(root.as_bytes()));
@@ -200,6 +211,7 @@ mod tests {
             caches: vec![".cache".into()],
             workspace_salt: None,
             task_salt: Some("1".into()),
+            services: BTreeMap::new(),
             undeclared: Undeclared::Warn,
             tracing: Tracing::No,
         }
@@ -233,6 +245,24 @@ mod tests {
             ("outputs", vary(&|a| a.outputs.push("b.o".into()))),
             ("caches", vary(&|a| a.caches.clear())),
             ("task salt", vary(&|a| a.task_salt = None)),
+            (
+                "service",
+                vary(&|a| {
+                    a.services.insert("//:db".into(), Digest::of(b"db"));
+                }),
+            ),
+            (
+                "service key",
+                vary(&|a| {
+                    a.services.insert("//:db".into(), Digest::of(b"db2"));
+                }),
+            ),
+            (
+                "service label",
+                vary(&|a| {
+                    a.services.insert("//:db2".into(), Digest::of(b"db"));
+                }),
+            ),
             ("workspace salt", vary(&|a| a.workspace_salt = Some(String::new()))),
             ("traced and not known yet", vary(&|a| a.tracing = Tracing::Unknown)),
             ("traced", vary(&|a| a.tracing = Tracing::Observed(Digest::of(b"seen")))),

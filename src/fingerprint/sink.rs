@@ -45,6 +45,8 @@ pub enum Field {
     Urls = 15,
     /// A fetch: the expected digest and how the file is placed.
     Fetch = 16,
+    /// Labels and keys of services; left out where there are none.
+    Services = 17,
     /// Digest of the tree that is the root file system; not in the stream where there is none.
     Root = 18,
     /// Digest of what a traced task was seen to touch; not in the stream of any other.
@@ -54,7 +56,7 @@ pub enum Field {
 }
 
 impl Field {
-    const ALL: [Field; 19] = [
+    const ALL: [Field; 20] = [
         Field::Kind,
         Field::Command,
         Field::Env,
@@ -71,6 +73,7 @@ impl Field {
         Field::Salt,
         Field::Urls,
         Field::Fetch,
+        Field::Services,
         Field::Root,
         Field::Traced,
         Field::Undeclared,
@@ -95,6 +98,7 @@ impl Field {
             Field::Salt => "salt",
             Field::Urls => "urls",
             Field::Fetch => "fetch",
+            Field::Services => "service",
             Field::Root => "root",
             Field::Traced => "traced",
             Field::Undeclared => "undeclared",

@@ -12,7 +12,9 @@ use crate::base::time::{parse_bytes, parse_duration};
 use crate::manifest::glob::{Pattern, PatternItem, PatternList};
 use crate::manifest::interpolate::{Names, Use, interpolate};
 use crate::manifest::layers::Layers;
-use crate::manifest::model::{Command, Inputs, IsolationRequest, Need, Resources, RunTask, Undeclared, Which};
+use crate::manifest::model::{
+    Command, Inputs, IsolationRequest, Need, Resources, RunTask, ServiceUse, Undeclared, Which,
+};
 use crate::manifest::needs;
 use crate::manifest::origin::{Origin, Written};
 use crate::manifest::patterns;
@@ -103,6 +105,23 @@ impl Lowering<'_, '_> {
         all
     }
 
+    /// `services`.
+    pub(crate) fn services(&mut self) -> Vec<ServiceUse> {
+        let mut all: Vec<ServiceUse> = Vec::new();
+        for (text, written) in self.strings(|table| table.services.as_ref()) {
+            match needs::parse_service(&text, self.names.package_dir) {
+                Ok((package, service)) if !all.iter().any(|one| one.package == package && one.service == service) => {
+                    all.push(ServiceUse { place: written.place(), package, service });
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    self.problems.push(Diagnostic::error(error.message).at(&written.place(), "").help(error.help));
+                }
+            }
+        }
+        all
+    }
+
     /// `tags`.
     pub(crate) fn tags(&mut self) -> Vec<String> {
         let tags = self.strings(|table| table.tags.as_ref());
@@ -124,7 +143,7 @@ impl Lowering<'_, '_> {
         }
     }
 
-    fn command(&mut self, command: &At<CommandText>, origin: &Origin, key: &str) -> Option<Command> {
+    pub(crate) fn command(&mut self, command: &At<CommandText>, origin: &Origin, key: &str) -> Option<Command> {
         let place = origin.of(command);
         let done = match &command.value {
             CommandText::Shell(text) => {
@@ -358,7 +377,8 @@ impl Lowering<'_, '_> {
         resources
     }
 
-    fn plain(&mut self, value: &At<String>, origin: &Origin) -> Option<String> {
+    /// A text without patterns, interpolated.
+    pub(crate) fn plain(&mut self, value: &At<String>, origin: &Origin) -> Option<String> {
         interpolate(Written::new(value, origin), &self.names, Use::Plain, self.problems)
     }
 }

@@ -7,6 +7,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Signal;
 
 use crate::process::usage;
+use crate::sandbox::checks::Checking;
 use crate::sandbox::kernel;
 use crate::sandbox::observation::Observation;
 use crate::sandbox::spec::{Level, SandboxSpec};
@@ -29,6 +30,8 @@ pub struct Job {
     pub stdout: OwnedFd,
     /// Where it complains.
     pub stderr: OwnedFd,
+    /// What is asked about the command while it runs.
+    pub checks: Option<OwnedFd>,
     /// The engine: takes one report; its end, or its gone writing side, means stop.
     pub control: OwnedFd,
     /// Hangs up when the launcher is gone, which means stop too.
@@ -39,7 +42,7 @@ pub struct Job {
 
 /// Runs the job and ends the process. Never returns into the launcher's code.
 pub fn main(job: Job) -> ! {
-    let Job { request, spec, stdout, stderr, control, lifeline, owner } = job;
+    let Job { request, spec, stdout, stderr, control, checks, lifeline, owner } = job;
     let run = || {
         let spec = read_spec(spec)?;
         let tree = Tree::adopt(request.level).map_err(|error| Failure::new("watching over the command", error))?;
@@ -59,6 +62,7 @@ pub fn main(job: Job) -> ! {
             let report = Report::Ended { status, usage: usage::Usage::default(), observed: false };
             return Ok((report, built.workspace, None));
         }
+        let mut checking = Checking::new(checks, &built.command);
         // What it starts runs as the same user: nothing of it shows below `/proc/1`, and nobody may trace it.
         rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
             .map_err(|error| Failure::new("closing itself to the command", error))?;
@@ -72,7 +76,7 @@ pub fn main(job: Job) -> ! {
         };
         let report = match started {
             Started::Running(main) => {
-                let status = watch(&tree, main, control.as_fd(), lifeline.as_fd(), observer.as_mut());
+                let status = watch(&tree, main, &mut checking, control.as_fd(), lifeline.as_fd(), observer.as_mut());
                 if hangs_up(lifeline.as_fd()) {
                     // The command was cut short by nobody's decision: silence makes it an error, not a result.
                     kernel::exit_now(1)
@@ -127,14 +131,19 @@ fn read_spec(descriptor: OwnedFd) -> Result<SandboxSpec, Failure> {
 fn watch(
     tree: &Tree,
     main: rustix::process::Pid,
+    checking: &mut Checking,
     control: BorrowedFd<'_>,
     lifeline: BorrowedFd<'_>,
     mut observer: Option<&mut Observer>,
 ) -> Status {
     let mut status = None;
     let mut stop_by: Option<Instant> = None;
+    let mut asked = false;
     loop {
         let left = tree.bury(main, &mut status);
+        for (pid, status) in tree.take_noted() {
+            checking.ended(pid, status);
+        }
         match stop_by {
             // What the command leaves running ends with it: its result is complete when it says so.
             None if status.is_some() || left == Left::Nothing => break,
@@ -142,10 +151,21 @@ fn watch(
             Some(deadline) if left == Left::Nothing || Instant::now() >= deadline => break,
             _ => {}
         }
+        // Only now: an answer means that the command had not ended when it was asked about.
+        if std::mem::take(&mut asked)
+            && let Some(pid) = checking.take()
+        {
+            tree.note(pid);
+        }
         let stops = if stop_by.is_none() { Some([control, lifeline]) } else { None };
-        if wait(tree, stops, stop_by, observer.as_deref_mut()) == Woken::ToStop {
-            tree.signal(Signal::TERM);
-            stop_by = Some(Instant::now() + GRACE);
+        let checks = checking.event().filter(|_| stop_by.is_none());
+        match wait(tree, stops, checks, stop_by, observer.as_deref_mut()) {
+            Woken::ToStop => {
+                tree.signal(Signal::TERM);
+                stop_by = Some(Instant::now() + GRACE);
+            }
+            Woken::Asked => asked = true,
+            Woken::ToBury => {}
         }
     }
     if stop_by.is_none()
@@ -162,6 +182,8 @@ fn watch(
 enum Woken {
     /// The command is to stop.
     ToStop,
+    /// Something is asked about it.
+    Asked,
     /// A child has ended, or the time is up, or nothing.
     ToBury,
 }
@@ -170,6 +192,7 @@ enum Woken {
 fn wait(
     tree: &Tree,
     stops: Option<[BorrowedFd<'_>; 2]>,
+    checks: Option<BorrowedFd<'_>>,
     until: Option<Instant>,
     mut observer: Option<&mut Observer>,
 ) -> Woken {
@@ -178,6 +201,8 @@ fn wait(
         for stop in stops.into_iter().flatten() {
             fds.push(PollFd::from_borrowed_fd(stop, PollFlags::IN | PollFlags::RDHUP));
         }
+        let checked = fds.len();
+        fds.extend(checks.map(|checks| PollFd::from_borrowed_fd(checks, PollFlags::IN)));
         let others = fds.len();
         if let Some(observer) = observer.as_deref() {
             fds.push(PollFd::from_borrowed_fd(observer.events(), PollFlags::IN));
@@ -190,10 +215,14 @@ fn wait(
             Err(_) => return Woken::ToBury,
         };
         let asked = fds.get(others).map_or(PollFlags::empty(), PollFd::revents);
-        let (ended, to_stop) = (!fds[0].revents().is_empty(), fds[1..others].iter().any(|fd| !fd.revents().is_empty()));
+        let any = |fds: &[PollFd<'_>]| fds.iter().any(|fd| !fd.revents().is_empty());
+        let (ended, to_stop, to_check) = (any(&fds[..1]), any(&fds[1..checked]), any(&fds[checked..others]));
         drop(fds);
         if to_stop {
             return Woken::ToStop;
+        }
+        if to_check {
+            return Woken::Asked;
         }
         if ended || ready == 0 {
             return Woken::ToBury;

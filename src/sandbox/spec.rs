@@ -41,6 +41,8 @@ pub const TOOLS_DIR: &str = "/tools";
 pub const HOME_DIR: &str = "/homeless";
 /// Scratch directory inside.
 pub const SCRATCH_DIR: &str = "/tmp";
+/// Directory that services and their users share inside, for sockets.
+pub const SERVICES_DIR: &str = "/services";
 /// Host name inside.
 pub const HOST_NAME: &str = "drystone";
 
@@ -138,6 +140,8 @@ pub enum System {
 pub enum Network {
     /// Loopback only.
     Loopback,
+    /// The loopback of a pod, which it shares with the others in it; said to sandboxes only, no action has it.
+    Pod,
     /// The host's.
     Host,
 }

@@ -123,7 +123,7 @@ impl<'a> Special<'a> {
         let root = self.manifest_of.values().next().copied().flatten();
         let mut found: Vec<&RelPath> = self.manifest_of[workspace.package_of(task)].or(root).into_iter().collect();
         found.extend(self.dependencies.iter().find(|path| declares_needs(declared, &directory(path))));
-        if let TaskKind::Run(run) = &declared.kind {
+        if let Some(run) = declared.kind.command() {
             if !run.tools.is_empty() || matches!(run.command, Command::Exec(_)) {
                 found.extend(self.versions.iter().find(|path| package.starts_with(&directory(path))));
             }
@@ -156,7 +156,7 @@ fn directory(path: &RelPath) -> RelPath {
 /// Where a task declares its programs to be, if in the workspace; nothing says that they are there.
 fn program_paths(workspace: &Workspace, task: TaskId) -> Vec<RelPath> {
     let declared = &workspace.tasks[task];
-    let TaskKind::Run(run) = &declared.kind else { return Vec::new() };
+    let Some(run) = declared.kind.command() else { return Vec::new() };
     let program = match &run.command {
         Command::Exec(words) => words.first(),
         Command::Shell(_) => None,
@@ -198,16 +198,13 @@ fn within<'a>(changed: &[&'a RelPath], dir: &RelPath) -> Vec<&'a RelPath> {
 
 /// Directories and files where inputs of a task can lie.
 fn places(task: &Task) -> Vec<&RelPath> {
-    match &task.kind {
-        TaskKind::Fetch(_) => Vec::new(),
+    let Some(run) = task.kind.command() else { return Vec::new() };
+    let mut all = input_places(task, run);
+    if run.split.is_some() {
         // Items are inputs wherever in the package they lie.
-        TaskKind::Run(run) if run.split.is_some() => {
-            let mut all = input_places(task, run);
-            all.push(&task.label.package);
-            all
-        }
-        TaskKind::Run(run) => input_places(task, run),
+        all.push(&task.label.package);
     }
+    all
 }
 
 fn input_places<'t>(task: &'t Task, run: &'t RunTask) -> Vec<&'t RelPath> {

@@ -18,7 +18,7 @@ use crate::base::path::RelPath;
 use crate::fs::ops::{self, FsError, Kind};
 use crate::fs::walk::{Trouble, WalkError};
 use crate::manifest::glob::PatternItem;
-use crate::manifest::model::{Inputs, TaskKind, Which};
+use crate::manifest::model::{Inputs, Which};
 use crate::workspace::discover::MANIFEST;
 use crate::workspace::files::{Region, SourceFiles};
 use crate::workspace::model::Workspace;
@@ -93,7 +93,7 @@ pub fn input_files(
     task: TaskId,
     outputs: &OutputIndex<'_>,
 ) -> Result<InputFiles, InputError> {
-    let TaskKind::Run(run) = &workspace.tasks[task].kind else { return Ok(InputFiles::default()) };
+    let Some(run) = workspace.tasks[task].kind.command() else { return Ok(InputFiles::default()) };
     let selection = Selection { workspace, sources, outputs, task };
     let (picked, unmatched) = match &run.inputs {
         Inputs::Package => (selection.package()?, Vec::new()),
@@ -108,7 +108,7 @@ pub fn input_files(
 ///
 /// What git ignores counts as a source here: that is known only of what is there.
 pub fn covers(workspace: &Workspace, task: TaskId, path: &RelPath, outputs: &OutputIndex<'_>) -> bool {
-    let TaskKind::Run(run) = &workspace.tasks[task].kind else { return false };
+    let Some(run) = workspace.tasks[task].kind.command() else { return false };
     let meant = match &run.inputs {
         Inputs::Package => workspace.owner(path) == Some(workspace.package_of(task)) && path.file_name() != MANIFEST,
         Inputs::Patterns(list) => list.matches(path),

@@ -142,7 +142,7 @@ impl Splits {
 pub fn split_of(task: &Task) -> Option<&Split> {
     match &task.kind {
         TaskKind::Run(run) => run.split.as_deref(),
-        TaskKind::Fetch(_) => None,
+        TaskKind::Fetch(_) | TaskKind::Service(_) => None,
     }
 }
 

@@ -13,6 +13,7 @@ mod oracle;
 mod outputs;
 mod ownership;
 mod run;
+mod services;
 mod split;
 mod stores;
 mod support;

@@ -5,6 +5,7 @@ mod escape;
 mod failing;
 mod landlock;
 mod observing;
+mod pod;
 mod user;
 mod view;
 mod world;
