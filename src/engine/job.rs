@@ -310,7 +310,7 @@ pub fn run(
             Err(problem) => return Ended::Failed(Box::new(mishap(problem, started, None))),
         },
     };
-    let lost = match run_once(session, task, prepared, missed) {
+    let lost = match run_once(session, task, prepared, missed, join) {
         Ok(ended) => return ended,
         Err(lost) => lost,
     };
@@ -320,7 +320,7 @@ pub fn run(
         Entry::Link { .. } | Entry::Dir => None,
     });
     let ended = match session.store.recheck(files) {
-        Ok(()) => run_once(session, task, prepared, missed),
+        Ok(()) => run_once(session, task, prepared, missed, join),
         Err(error) => return Ended::Failed(Box::new(store_mishap(session, task, &error, started))),
     };
     ended.unwrap_or_else(|_| {
@@ -334,7 +334,13 @@ pub fn run(
 /// A result whose outputs cannot be put in place, because the store does not have what it was given.
 struct Lost(Arc<Listing>);
 
-fn run_once(session: &Session<'_>, task: TaskId, prepared: &Prepared, missed: &Missed) -> Result<Ended, Lost> {
+fn run_once(
+    session: &Session<'_>,
+    task: TaskId,
+    prepared: &Prepared,
+    missed: &Missed,
+    join: &dyn Fn() -> Result<Held, Unready>,
+) -> Result<Ended, Lost> {
     let started = Instant::now();
     let cached = is_cached(session, task);
     let lock = match waiting::lock_action(session, &prepared.key) {
