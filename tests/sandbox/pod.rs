@@ -127,7 +127,7 @@ import socket
 server = socket.create_server((\"127.0.0.1\", 0))
 open(\"port\", \"w\").write(str(server.getsockname()[1]))
 print(\"up\")
-server.accept()'";
+while True: server.accept()'";
         beside_a_server(&world, server, pod.as_ref(), |checks| {
             let run = |script: &str| {
                 let asked = checks.command(&["/bin/sh".into(), "-euc".into(), script.into()]).expect("it can be asked");
