@@ -73,6 +73,7 @@ fn run(sandbox: &dyn Sandbox, view: &dyn Fn() -> BTreeMap<RelPath, View>) -> Dur
         mounts: Vec::new(),
         network: Network::Loopback,
         timeout: None,
+        observe: false,
         stage: Path::new(stage.path()).to_owned(),
     };
     let finished = sandbox.run(&spec, &Cancel::new().expect("an event"), &mut |_, _| {});

@@ -118,11 +118,12 @@ def listing(path):
 
 TAGS = {
     "kind": 1, "command": 2, "env": 3, "secret-env": 4, "directory": 5, "input": 6, "tool": 7, "system": 8,
-    "platform": 9, "isolation": 10, "network": 11, "outputs": 12, "caches": 13, "salt": 14, "root": 18,
+    "platform": 9, "isolation": 10, "network": 11, "outputs": 12, "caches": 13, "salt": 14, "service": 17, "root": 18,
+    "traced": 19, "undeclared": 21,
 }
-OPAQUE = {"tool", "root"}
+OPAQUE = {"tool", "service", "root", "traced"}
 # Not in the stream where there is none.
-OPTIONAL = {"root"}
+OPTIONAL = {"service", "root", "traced", "undeclared"}
 
 
 def value_bytes(field, value):
@@ -147,6 +148,8 @@ def main():
     entries = {os.fsencode(name): listing(os.path.join(root, name)) for name in inputs}
     stream = b""
     for field in sorted(TAGS, key=TAGS.get):
+        if field in OPTIONAL and field not in fingerprint:
+            continue
         if field == "input":
             stream += struct.pack("<H", TAGS[field]) + b"\1" + text(tree_digest(entries))
         elif field not in OPTIONAL or field in fingerprint:

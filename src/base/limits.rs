@@ -30,6 +30,9 @@ pub const FETCH_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 /// Earlier fingerprints kept per task for explanations.
 pub const FINGERPRINTS_PER_TASK: usize = 16;
 
+/// Observations kept per static key of a traced task: one for each state of its inputs that was seen lately.
+pub const PATH_SETS_PER_TASK: usize = 32;
+
 /// Longest pattern in a manifest, in bytes.
 pub const PATTERN_BYTES_MAX: usize = 1024;
 

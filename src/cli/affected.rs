@@ -65,7 +65,9 @@ pub fn run(args: AffectedArgs, context: &Context) -> Result<ExitKind, CliError> 
     let store = opening::open_store(context, opened.workspace.config.store_bytes_max)?;
     let session = opened.session(context, store, opening::looking(), opening::never_cancelled()?)?;
     let found = reach::affected_tasks(&session, args.revision.as_deref())?;
-    let shown = wholes::shown(&opened.workspace, found.keys().copied());
+    // What runs because of a service are its users; a CI job that ran it alone would never end.
+    let tasks = found.keys().copied().filter(|task| !opened.workspace.tasks[*task].kind.is_service());
+    let shown = wholes::shown(&opened.workspace, tasks);
     let row = |shown: wholes::Shown| AffectedRow { task: shown.label, proof: found[&shown.task].clone() };
     let mut rows: Vec<AffectedRow> = shown.into_iter().map(row).collect();
     rows.sort_by(|one, other| one.task.cmp(&other.task));

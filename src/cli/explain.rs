@@ -69,6 +69,7 @@ pub fn explain_text(explanation: &Explanation, color: Color) -> String {
         Forecast::Hit => ("is up to date", "why it ran then"),
         Forecast::Run => ("would run", "why"),
         Forecast::Perhaps => ("runs if what it needs comes out differently", "why"),
+        Forecast::Service => ("is a service: it runs while tasks need it", "why"),
     };
     let mut text = format!("{} {verdict}\n", paint(color, Ink::Strong, task));
     if !why.is_empty() {
@@ -130,7 +131,9 @@ pub fn run(args: ExplainArgs, context: &Context) -> Result<ExitKind, CliError> {
     let (forecast, record) = last.ok_or_else(|| CliError::bug("a plan of one task is empty"))?;
     session.save_indexes();
     let action = match &forecast {
-        preview::Forecast::Hit { action } | preview::Forecast::Run { action, .. } => Some(action.to_hex()),
+        preview::Forecast::Hit { action }
+        | preview::Forecast::Run { action, .. }
+        | preview::Forecast::Service { action } => Some(action.to_hex()),
         preview::Forecast::Depends { .. } => None,
     };
     let last = last_run(&session, &forecast)?;
@@ -166,7 +169,9 @@ fn last_run(session: &Session<'_>, forecast: &preview::Forecast) -> Result<Optio
 /// The fields of a fingerprint by name: texts as they are, digests in hexadecimal, absent ones as null.
 fn fingerprint_json(record: &RecordSink) -> serde_json::Value {
     let text = |field: Field, bytes: &[u8]| match (field, Digest::from_slice(bytes)) {
-        (Field::Inputs | Field::Tools | Field::Root, Some(digest)) => serde_json::Value::from(digest.to_hex()),
+        (Field::Inputs | Field::Tools | Field::Services | Field::Root | Field::Traced, Some(digest)) => {
+            serde_json::Value::from(digest.to_hex())
+        }
         _ => match std::str::from_utf8(bytes) {
             Ok(text) => serde_json::Value::from(text),
             // The expected digest of a fetch: bytes, not text.

@@ -91,12 +91,16 @@ pub fn run(args: ListArgs, context: &Context) -> Result<ExitKind, CliError> {
 
 fn row(opened: &Opened, shown: Shown) -> ListRow {
     let task = &opened.workspace.tasks[shown.task];
+    let command = |command: &Command| match command {
+        Command::Shell(script) => script.clone(),
+        Command::Exec(words) => words.join(" "),
+    };
     let about = match &task.kind {
-        TaskKind::Run(run) => match (&run.command, &run.split) {
-            (_, Some(split)) if shown.parts.is_some() => split.written.clone(),
-            (Command::Shell(script), _) => script.clone(),
-            (Command::Exec(words), _) => words.join(" "),
+        TaskKind::Run(run) => match &run.split {
+            Some(split) if shown.parts.is_some() => split.written.clone(),
+            _ => command(&run.command),
         },
+        TaskKind::Service(service) => command(&service.run.command),
         TaskKind::Fetch(fetch) => fetch.urls.first().cloned().unwrap_or_default(),
     };
     ListRow { task: shown.label, kind: task.kind.word(), about, tags: task.tags.clone(), parts: shown.parts }

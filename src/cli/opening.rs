@@ -15,7 +15,7 @@ use crate::engine::groups::{Choices, Sizes};
 use crate::engine::plan::{self, PlanError};
 use crate::engine::preview::{self, Forecast, PreviewError};
 use crate::engine::scheduler::OnFailure;
-use crate::engine::session::{Ambient, Committed, Options, Reuse, Session};
+use crate::engine::session::{Ambient, Committed, Observe, Options, Reuse, Session};
 use crate::engine::union::UnionError;
 use crate::fs::ops;
 use crate::graph::build::{self, TaskGraph};
@@ -188,6 +188,13 @@ impl Known {
 /// Looks a task up, or all parts of a split one in their order, without running anything.
 pub fn known_of(opened: &Opened, context: &Context, word: &str) -> Result<(Arc<Store>, Vec<Known>), CliError> {
     let tasks = opened.select_whole(word)?;
+    if let [task] = tasks.as_slice()
+        && opened.workspace.tasks[*task].kind.is_service()
+    {
+        let label = &opened.workspace.tasks[*task].label;
+        return Err(CliError::usage(format!("`{label}` is a service: nothing of it is kept"))
+            .help(format!("`drystone run {label}` starts it and shows what it prints")));
+    }
     let store = open_store(context, opened.workspace.config.store_bytes_max)?;
     let session = opened.session(context, Arc::clone(&store), looking(), never_cancelled()?)?;
     let plan = plan::plan(&session, &tasks).map_err(|error| opened.plan_error(error))?;
@@ -196,7 +203,7 @@ pub fn known_of(opened: &Opened, context: &Context, word: &str) -> Result<(Arc<S
     for task in tasks {
         let result = match &forecasts[plan.positions[&task]] {
             Forecast::Hit { action } => store.lookup(action)?,
-            Forecast::Run { .. } | Forecast::Depends { .. } => None,
+            Forecast::Run { .. } | Forecast::Depends { .. } | Forecast::Service { .. } => None,
         };
         let label = session.label(task);
         let failed = session.failures().find(&label);
@@ -214,6 +221,7 @@ pub fn looking() -> Options {
         reuse: Reuse::Results,
         isolation: None,
         committed: Committed::Check,
+        observe: Observe::AfterFailure,
     }
 }
 

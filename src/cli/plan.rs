@@ -46,6 +46,8 @@ pub enum Forecast {
     Run,
     /// It depends on what those it needs make: it runs if that differs.
     Perhaps,
+    /// It is a service: it runs while tasks need it.
+    Service,
 }
 
 impl Forecast {
@@ -54,12 +56,13 @@ impl Forecast {
             Forecast::Hit => "hit",
             Forecast::Run => "run",
             Forecast::Perhaps => "perhaps",
+            Forecast::Service => "service",
         }
     }
 
     const fn ink(self) -> Ink {
         match self {
-            Forecast::Hit => Ink::Calm,
+            Forecast::Hit | Forecast::Service => Ink::Calm,
             Forecast::Run => Ink::Good,
             Forecast::Perhaps => Ink::Care,
         }
@@ -204,8 +207,9 @@ pub fn show(wanted: &Wanted<'_>, options: Options, context: &Context) -> Result<
     let plan = engine_plan::plan(&session, &selected).map_err(|error| opened.plan_error(error))?;
     let forecasts = preview::preview(&session, &plan).map_err(|error| opened.preview_error(error))?;
     session.save_indexes();
-    let rows: Vec<PlanRow> =
-        plan.tasks.iter().zip(forecasts).map(|(task, forecast)| row(&session, *task, forecast)).collect();
+    let forecasts = plan.tasks.iter().zip(forecasts);
+    let tasks = forecasts.filter(|(_, forecast)| !matches!(forecast, preview::Forecast::Service { .. }));
+    let rows: Vec<PlanRow> = tasks.map(|(task, forecast)| row(&session, *task, forecast)).collect();
     let text = match wanted.format {
         Format::Json => plan_json(&rows),
         Format::Human => {
@@ -224,6 +228,7 @@ pub(super) fn row(session: &Session<'_>, task: TaskId, forecast: preview::Foreca
     let (forecast, why) = match forecast {
         preview::Forecast::Hit { .. } => (Forecast::Hit, Vec::new()),
         preview::Forecast::Run { why, .. } => (Forecast::Run, why),
+        preview::Forecast::Service { .. } => (Forecast::Service, Vec::new()),
         preview::Forecast::Depends { on } => {
             let why = on.into_iter().map(|name| MissReason { field: "needs", name, change: "may change".into() });
             (Forecast::Perhaps, why.collect())

@@ -7,6 +7,7 @@ use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::cli::error::CliError;
 use crate::engine::session::Session;
+use crate::engine::traced;
 use crate::engine::tracked::run_git;
 use crate::workspace::{affected, git};
 
@@ -19,7 +20,8 @@ pub type Proof = Vec<String>;
 /// one pass over what depends on the touched tasks.
 pub fn affected_tasks(session: &Session<'_>, revision: Option<&str>) -> Result<BTreeMap<TaskId, Proof>, CliError> {
     let changed = changed_paths(session, revision)?;
-    let touched = affected::directly(session.workspace, &changed, &session.outputs, &session.workspace_tools());
+    let (tools, traced) = (session.workspace_tools(), traced::known_paths(session));
+    let touched = affected::directly(session.workspace, &changed, &session.outputs, &tools, &traced);
     let mut proofs: BTreeMap<TaskId, Proof> = BTreeMap::new();
     let mut queue: VecDeque<TaskId> = VecDeque::new();
     for (task, path) in touched {

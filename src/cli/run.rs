@@ -12,13 +12,16 @@ use crate::cli::args::Format;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
+use crate::cli::opening::Opened;
 use crate::cli::reports::{ReportRequest, Reports};
 use crate::cli::shard::{self, Shard};
 use crate::cli::{opening, plan, reach, watch};
 use crate::engine::event::{Event, EventSink};
 use crate::engine::plan::Plan;
+use crate::engine::pod::Registry;
 use crate::engine::scheduler::OnFailure;
-use crate::engine::session::{Committed, Options, Reuse, Session};
+use crate::engine::service::AfterUse;
+use crate::engine::session::{Committed, Observe, Options, Reuse, Session};
 use crate::engine::{drive, fix, groups, plan as engine_plan};
 use crate::manifest::glob::Pattern;
 use crate::manifest::model::IsolationRequest;
@@ -32,7 +35,8 @@ use crate::workspace::outputs::{self, all_claims};
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
     /// Which tasks: `//apps/web:build`, `//libs/...:test`, `build`, `//apps/web`, `tag:slow`, `kind:fetch`; `!` before any
-    /// of them takes away. With none, every task here.
+    /// of them takes away. With none, every task here. Services run where tasks need them; if nothing but services is named,
+    /// they run until Ctrl-C.
     #[arg(value_name = "TARGET")]
     pub targets: Vec<String>,
     /// Only tasks that the changes since REV can reach; without REV, since the branch left the default branch.
@@ -67,6 +71,9 @@ pub struct RunArgs {
     /// How tasks are kept from what they did not declare, where they do not say themselves.
     #[arg(long, value_name = "LEVEL")]
     pub isolation: Option<IsolationLevel>,
+    /// Observes every command that runs, and tells which files of the workspace it looked for and does not see.
+    #[arg(long)]
+    pub observe: bool,
     /// Tells every reason why a task runs, not only the first.
     #[arg(long)]
     pub explain: bool,
@@ -169,7 +176,7 @@ pub fn run(args: RunArgs, context: &Context) -> Result<ExitKind, CliError> {
     if args.watch {
         watch::run(&args, context, &cancel)
     } else {
-        once(&args, context, &cancel).map(|finished| finished.exit)
+        once(&args, context, &cancel, &Registry::default()).map(|finished| finished.exit)
     }
 }
 
@@ -181,8 +188,13 @@ pub(super) struct Finished {
     pub outputs: Vec<Pattern>,
 }
 
-/// Runs the selected tasks once.
-pub(super) fn once(args: &RunArgs, context: &Context, cancel: &Cancel) -> Result<Finished, CliError> {
+/// Runs the selected tasks once. With `--watch`, their services stay up in the registry.
+pub(super) fn once(
+    args: &RunArgs,
+    context: &Context,
+    cancel: &Cancel,
+    services: &Registry,
+) -> Result<Finished, CliError> {
     let opened = opening::open_with(context, shard::choices(args.shard))?;
     let store = opening::open_store(context, opened.workspace.config.store_bytes_max)?;
     let session = opened.session(context, Arc::clone(&store), options(args), cancel.clone())?;
@@ -191,6 +203,7 @@ pub(super) fn once(args: &RunArgs, context: &Context, cancel: &Cancel) -> Result
         let affected = reach::affected_tasks(&session, revision.as_deref())?;
         selected.retain(|task| affected.contains_key(task));
     }
+    let mut selected = with_or_without_services(selected, args, &opened)?;
     let share = args.shard.map(|shard| shard.take_from(&mut selected, &session));
     let plan = engine_plan::plan(&session, &selected).map_err(|error| opened.plan_error(error))?;
     opening::tell(context, &opened.workspace.sources, session.levels.lowered().as_slice());
@@ -201,14 +214,15 @@ pub(super) fn once(args: &RunArgs, context: &Context, cancel: &Cancel) -> Result
         // The tree changed: everything is read again, and the checks run on what is there now.
         session.save_indexes();
         drop((plan, session, store));
-        return once(&RunArgs { fixed: true, ..args.clone() }, context, cancel);
+        return once(&RunArgs { fixed: true, ..args.clone() }, context, cancel, services);
     }
     let sources = Arc::new(opened.workspace.sources.clone());
     let mut reports = Reports::new(&args.reports(), context, sources);
+    let after = if args.watch { AfterUse::Stay } else { AfterUse::End };
     let summary = {
         let mut fan = reports.fan();
         share.into_iter().for_each(|share| fan.event(&Event::Notice(share)));
-        drive::drive(&session, &plan, &mut fan)
+        drive::drive(&session, &plan, services, after, &mut fan)
     };
     reports.write_files()?;
     if args.shard.is_none() {
@@ -235,6 +249,20 @@ pub(super) fn once(args: &RunArgs, context: &Context, cancel: &Cancel) -> Result
     Ok(Finished { exit, outputs })
 }
 
+/// The selection as it is run: services by themselves only where nothing else was named.
+fn with_or_without_services(selected: Vec<TaskId>, args: &RunArgs, opened: &Opened) -> Result<Vec<TaskId>, CliError> {
+    let (services, tasks): (Vec<TaskId>, Vec<TaskId>) =
+        selected.into_iter().partition(|task| opened.workspace.tasks[*task].kind.is_service());
+    if !tasks.is_empty() || args.targets.is_empty() || args.affected.is_some() {
+        return Ok(tasks);
+    }
+    if args.watch && !services.is_empty() {
+        return Err(CliError::usage("`--watch` runs tasks again, and only services are named")
+            .help("without `--watch` they run until Ctrl-C; or name the tasks that use them"));
+    }
+    Ok(services)
+}
+
 /// Applies the `fix` commands and tells what they changed; whether they changed anything.
 fn apply_fixes(session: &Session<'_>, plan: &Plan, selected: &[TaskId], context: &Context) -> Result<bool, Diagnostic> {
     let mut changed = false;
@@ -257,6 +285,7 @@ fn options(args: &RunArgs) -> Options {
         reuse: if args.force { Reuse::Nothing } else { Reuse::Results },
         isolation: args.isolation.map(IsolationRequest::from),
         committed: if args.fix { Committed::Fix } else { Committed::Check },
+        observe: if args.observe { Observe::Always } else { Observe::AfterFailure },
     }
 }
 

@@ -11,6 +11,7 @@ use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
 use crate::cli::run::{RunArgs, once};
+use crate::engine::pod::Registry;
 use crate::fs::ops;
 use crate::manifest::glob::Pattern;
 use crate::process::cancel::Cancel;
@@ -34,13 +35,16 @@ pub fn run(args: &RunArgs, context: &Context, cancel: &Cancel) -> Result<ExitKin
     let root = discover::find_root(&context.dir).unwrap_or_else(|| context.dir.clone());
     let _watcher = watcher(&root, sender)?;
     let mut outputs = Vec::new();
+    let services = Registry::default();
     loop {
-        let result = once(args, context, cancel);
+        let result = once(args, context, cancel, &services);
         if cancel.is_cancelled() {
             return Ok(ExitKind::Interrupted);
         }
         match result {
             Ok(finished) => outputs = finished.outputs,
+            // No edit of the tree mends what was asked for.
+            Err(error @ CliError::Usage(_)) => return Err(error),
             // A manifest that is being edited is often wrong for a moment: say so and wait for the next change.
             Err(error) => context.err.write(error.text(context.stderr).as_bytes()),
         }

@@ -9,12 +9,16 @@ use std::time::{Duration, Instant};
 use crate::base::diagnostic::Diagnostic;
 use crate::base::ids::TaskId;
 use crate::base::tree::Listing;
-use crate::engine::event::{Counts, Event, EventSink, Failure, MissReason, Outcome, PartOf, TaskFinished};
+use crate::engine::event::{
+    Counts, Event, EventSink, Failure, Log, MissReason, Outcome, PartOf, ServiceEvent, TaskFinished,
+};
 use crate::engine::job::{self, Ended, Fault, Looked, Mishap, Missed, Success};
 use crate::engine::parts::{Left, Parts, Settled};
 use crate::engine::plan::Plan;
-use crate::engine::prepare::{Dependency, Produced};
+use crate::engine::pod::{Registry, Unready};
+use crate::engine::prepare::{Dependency, Produced, as_produced};
 use crate::engine::scheduler::{Capacity, Effect, Input, Ix, Scheduler};
+use crate::engine::service::{AfterUse, Held, Services};
 use crate::engine::session::Session;
 use crate::engine::tracked;
 use crate::graph::build::Purpose;
@@ -39,14 +43,23 @@ const TICK: Duration = Duration::from_millis(100);
 
 enum Message {
     Looked(Ix, Looked),
+    Service(ServiceEvent),
+    Served(Result<Held, Unready>),
     Ended(Ix, Ended),
     Panicked(Box<dyn std::any::Any + Send>),
 }
 
 /// Runs a plan to its end.
 ///
-/// Lookups go to the CPU pool, commands to a pool with one thread per job slot: no CPU thread ever waits for a child.
-pub fn drive(session: &Session<'_>, plan: &Plan, sink: &mut dyn EventSink) -> Summary {
+/// Lookups go to the CPU pool, commands to a pool with one thread per job slot: no CPU thread ever waits for a child. Where
+/// services themselves were asked for, they run until they end or the run is interrupted.
+pub fn drive(
+    session: &Session<'_>,
+    plan: &Plan,
+    registry: &Registry,
+    after: AfterUse,
+    sink: &mut dyn EventSink,
+) -> Summary {
     let jobs = session.options.jobs.max(1);
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(jobs as usize)
@@ -58,7 +71,11 @@ pub fn drive(session: &Session<'_>, plan: &Plan, sink: &mut dyn EventSink) -> Su
     let produced: Vec<OnceLock<Arc<Produced>>> = plan.tasks.iter().map(|_| OnceLock::new()).collect();
     let wholes: Wholes = plan.tasks.iter().map(|_| OnceLock::new()).collect();
     let (sender, receiver) = channel();
-    sink.event(&Event::RunStarted { run: run_id(), tasks: plan.tasks.len(), jobs: jobs as usize });
+    let tasks = (0..plan.tasks.len()).filter(|ix| !plan.is_service(session, *ix)).count();
+    sink.event(&Event::RunStarted { run: run_id(), tasks, jobs: jobs as usize });
+    let tell = sender.clone();
+    let listener = Box::new(move |event| drop(tell.send(Message::Service(event))));
+    let services = &Services::new(session, plan, registry, after, listener);
     let summary = pool.in_place_scope(|job_scope| {
         session.cpu.in_place_scope(|cpu_scope| {
             let spawn_look = |ix: Ix| {
@@ -69,16 +86,22 @@ pub fn drive(session: &Session<'_>, plan: &Plan, sink: &mut dyn EventSink) -> Su
             let spawn_run = |ix: Ix, missed: Arc<Missed>| {
                 let sender = sender.clone();
                 job_scope.spawn(move |_| {
+                    let join = || services.join(ix);
                     guarded(&sender, || {
-                        Message::Ended(ix, job::run(session, plan.tasks[ix], &plan.sources[ix], &missed))
+                        Message::Ended(ix, job::run(session, plan.tasks[ix], &plan.sources[ix], &missed, &join))
                     });
                 });
+            };
+            let spawn_serve = |wanted: BTreeSet<Ix>| {
+                let sender = sender.clone();
+                job_scope.spawn(move |_| guarded(&sender, || Message::Served(services.serve(&wanted))));
             };
             Loop {
                 session,
                 plan,
                 sink,
                 scheduler,
+                services,
                 produced: &produced,
                 wholes: &wholes,
                 parts: Parts::of(session, plan),
@@ -92,7 +115,7 @@ pub fn drive(session: &Session<'_>, plan: &Plan, sink: &mut dyn EventSink) -> Su
                 started: session.opened,
                 saved: Duration::ZERO,
             }
-            .run(&receiver, &spawn_look, &spawn_run)
+            .run(&receiver, &spawn_look, &spawn_run, &spawn_serve)
         })
     });
     session.save_indexes();
@@ -145,6 +168,7 @@ struct Loop<'a, 'w> {
     plan: &'a Plan,
     sink: &'a mut dyn EventSink,
     scheduler: Scheduler,
+    services: &'a Services<'a, 'w>,
     produced: &'a [OnceLock<Arc<Produced>>],
     wholes: &'a [OnceLock<Arc<Produced>>],
     parts: Parts,
@@ -165,6 +189,7 @@ impl Loop<'_, '_> {
         receiver: &Receiver<Message>,
         spawn_look: &dyn Fn(Ix),
         spawn_run: &dyn Fn(Ix, Arc<Missed>),
+        spawn_serve: &dyn Fn(BTreeSet<Ix>),
     ) -> Summary {
         let mut inputs = VecDeque::from([Input::Begin]);
         let mut effects = Vec::new();
@@ -174,13 +199,19 @@ impl Loop<'_, '_> {
                 None => match self.next_message(receiver) {
                     Message::Looked(ix, looked) => self.looked(ix, looked),
                     Message::Ended(ix, ended) => self.ended(ix, ended),
+                    Message::Service(event) => {
+                        self.sink.event(&self.services.hear(event));
+                        continue;
+                    }
+                    Message::Served(_) => unreachable!("BUG: services are served when all tasks are over"),
                     Message::Panicked(panic) => std::panic::resume_unwind(panic),
                 },
             };
-            self.scheduler.step(input, &mut effects);
+            self.step(input, &mut effects);
             if self.session.cancel.is_cancelled() && !self.interrupted {
                 self.interrupted = true;
-                self.scheduler.step(Input::Interrupt, &mut effects);
+                self.services.stop();
+                self.step(Input::Interrupt, &mut effects);
             }
             let mut over = false;
             for effect in effects.drain(..) {
@@ -200,9 +231,81 @@ impl Loop<'_, '_> {
                 }
             }
             if over {
+                self.serve(receiver, spawn_serve);
+                self.services.finish();
+                while let Ok(message) = receiver.try_recv() {
+                    if let Message::Service(event) = message {
+                        self.sink.event(&self.services.hear(event));
+                    }
+                }
                 return self.end();
             }
         }
+    }
+
+    /// Steps the scheduler; services learn which tasks are over.
+    fn step(&mut self, input: Input, effects: &mut Vec<Effect>) {
+        let from = effects.len();
+        self.scheduler.step(input, effects);
+        if let Input::Done(ix, _) = input {
+            self.services.over(ix);
+        }
+        for effect in &effects[from..] {
+            if let Effect::Drop { task, .. } = effect {
+                self.services.over(*task);
+            }
+        }
+    }
+
+    /// Has the services up that were asked for themselves, if all they need is there, until they end or the run is interrupted.
+    fn serve(&mut self, receiver: &Receiver<Message>, spawn_serve: &dyn Fn(BTreeSet<Ix>)) {
+        let asked_for =
+            |ix: &Ix| self.plan.selected.contains(&self.plan.tasks[*ix]) && self.plan.is_service(self.session, *ix);
+        let wanted: BTreeSet<Ix> = (0..self.plan.tasks.len()).filter(asked_for).collect();
+        let Some(first) = wanted.first().copied() else { return };
+        if self.counts.failed + self.counts.skipped + self.counts.cancelled > 0 {
+            return;
+        }
+        spawn_serve(wanted);
+        let mut up = None;
+        loop {
+            if self.session.cancel.is_cancelled() && !self.interrupted {
+                self.interrupted = true;
+                self.services.stop();
+            }
+            if self.interrupted && up.is_some() {
+                return;
+            }
+            match receiver.recv_timeout(TICK) {
+                Ok(Message::Service(event)) => self.sink.event(&self.services.hear(event)),
+                Ok(Message::Served(Ok(held))) => up = Some(held),
+                Ok(Message::Served(Err(unready))) => return self.not_served(first, unready),
+                Ok(Message::Panicked(panic)) => std::panic::resume_unwind(panic),
+                Ok(Message::Looked(..) | Message::Ended(..)) => unreachable!("BUG: a task is under way after the last"),
+                Err(RecvTimeoutError::Timeout) => self.sink.tick(),
+                Err(RecvTimeoutError::Disconnected) => panic!("BUG: this thread holds a sender, yet there is none"),
+            }
+            if let Some((label, end)) = up.as_ref().filter(|_| !self.interrupted).and_then(Held::first_end) {
+                let of_label = |ix: &Ix| self.session.label(self.plan.tasks[*ix]) == label;
+                let ix = (0..self.plan.tasks.len()).find(of_label).unwrap_or(first);
+                let failure = Failure { cause: end.sentence(), exit: None, diagnostics: Vec::new() };
+                return self.not_served(ix, Unready::Failed { log: Log::new(), failure });
+            }
+        }
+    }
+
+    fn not_served(&mut self, ix: Ix, unready: Unready) {
+        let (log, failure) = match unready {
+            Unready::Cancelled => return,
+            Unready::Failed { log, failure } => (log, failure),
+            Unready::Broken(problem) => {
+                self.infrastructure = true;
+                (Log::new(), Failure { cause: problem.message.clone(), exit: None, diagnostics: vec![problem] })
+            }
+        };
+        self.counts.failed += 1;
+        let finished = TaskFinished { log, failure: Some(failure), ..self.blank(ix, Outcome::Failed) };
+        self.sink.event(&Event::TaskFinished(Box::new(finished)));
     }
 
     /// Before the first command starts: whether any task of the plan would overwrite files tracked by git.
@@ -236,6 +339,13 @@ impl Loop<'_, '_> {
             Looked::Miss(missed) => {
                 self.missed[ix] = Some(Arc::from(missed));
                 Input::Miss(ix)
+            }
+            Looked::Service(service) => {
+                let (prepared, dependencies) = *service;
+                let earlier = self.produced[ix].set(Arc::new(as_produced(&prepared)));
+                assert!(earlier.is_ok(), "BUG: service {ix} looked at twice");
+                self.services.prepared(ix, prepared, dependencies);
+                Input::Done(ix, Outcome::Hit)
             }
             Looked::Failed(mishap) => self.failure(ix, *mishap),
         }
@@ -390,6 +500,10 @@ impl Loop<'_, '_> {
     }
 
     fn tell_drop(&mut self, ix: Ix, outcome: Outcome, because_of: Option<Ix>) {
+        if self.plan.is_service(self.session, ix) {
+            // No task, so nothing became of it; those that use it are dropped as well.
+            return;
+        }
         match outcome {
             Outcome::Skipped => self.counts.skipped += 1,
             _ => self.counts.cancelled += 1,

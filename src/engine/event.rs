@@ -152,6 +152,41 @@ pub struct Counts {
     pub cancelled: usize,
 }
 
+/// What becomes of a service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ServiceEvent {
+    /// It was started.
+    Started {
+        /// Its label.
+        label: String,
+    },
+    /// It can be used.
+    Ready {
+        /// Its label.
+        label: String,
+        /// How long it took.
+        duration: Duration,
+    },
+    /// It has ended.
+    Stopped {
+        /// Its label.
+        label: String,
+        /// How long it ran.
+        duration: Duration,
+        /// How: `exit code 1`.
+        how: String,
+        /// Whether it was asked to.
+        asked: bool,
+    },
+    /// It printed a line; told only where services themselves were asked for.
+    Output {
+        /// Its label.
+        label: String,
+        /// The line without its end.
+        text: String,
+    },
+}
+
 /// Everything a run tells.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -181,6 +216,8 @@ pub enum Event {
     TaskFinished(Box<TaskFinished>),
     /// Something to say that belongs to no task.
     Notice(Diagnostic),
+    /// Something became of a service.
+    Service(ServiceEvent),
     /// Everything is done.
     RunFinished {
         /// Whether no task failed, was skipped or was cancelled.

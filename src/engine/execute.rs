@@ -1,5 +1,6 @@
 //! Runs one prepared task: sandbox, collection, storing. Knows nothing of what runs beside it.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::base::diagnostic::Diagnostic;
@@ -15,12 +16,17 @@ use crate::engine::owned::Ground;
 use crate::engine::prepare::{Dependency, Prepared, all_outputs};
 use crate::engine::restore::{self, RestoreError};
 use crate::engine::secrets::Secrets;
-use crate::engine::session::Session;
+use crate::engine::service::Held;
+use crate::engine::session::{Observe, Session};
 use crate::engine::takeover;
+use crate::engine::traced::{self, Keyed};
+use crate::engine::undeclared;
 use crate::engine::view::{self, Purpose};
+use crate::fs::ops::FsError;
+use crate::fs::stat::StatKey;
 use crate::manifest::glob::{Pattern, PatternList};
-use crate::manifest::model::RunTask;
-use crate::sandbox::spec::{Exit, Finished, SandboxError, Usage};
+use crate::manifest::model::{Inputs, RunTask, Undeclared};
+use crate::sandbox::spec::{Exit, Finished, Observation, SandboxError, Usage, View};
 use crate::store::{ActionLock, ActionResult, StoreError};
 
 /// What came of running a task.
@@ -71,6 +77,8 @@ pub struct Passed {
     pub attempts: u32,
     /// Things worth saying.
     pub notes: Vec<Diagnostic>,
+    /// The action with what was touched in it, for a traced task.
+    pub keyed: Option<Box<Keyed>>,
     /// Whether the result may be stored: not if an input changed meanwhile, nor if an output holds a secret.
     pub storable: bool,
 }
@@ -88,15 +96,31 @@ pub fn execute(
     run: &RunTask,
     prepared: &Prepared,
     dependencies: &[Dependency],
+    services: &Held,
 ) -> Executed {
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let executed = attempt(session, task, run, prepared, dependencies, attempts);
+        let executed = attempt(session, task, run, prepared, dependencies, services, attempts);
         match executed {
             Ok(Executed::Failed { ref failure, .. })
-                if attempts <= run.retries && failure.exit.is_some() && !session.cancel.is_cancelled() => {}
-            Ok(executed) => return executed,
+                if attempts <= run.retries
+                    && failure.exit.is_some()
+                    && !session.cancel.is_cancelled()
+                    && services.first_end().is_none() => {}
+            Ok(mut executed) => {
+                services.judge(session, &session.label(task), &mut executed);
+                if let Executed::Failed { failure, duration, .. } = &mut executed
+                    && let Some(exit) = failure.exit
+                    // A second look would be a second request to services that others use as well.
+                    && services.is_empty()
+                {
+                    let looked = (exit, *duration);
+                    let missed = undeclared::look_again(session, task, run, prepared, dependencies, looked);
+                    failure.diagnostics.extend(missed);
+                }
+                return executed;
+            }
             Err(broken) => {
                 let refused = matches!(&broken, Broken::Restore(error) if error.is_refusal());
                 if matches!(broken, Broken::Sandbox(SandboxError::Setup { .. })) {
@@ -119,6 +143,8 @@ enum Broken {
     Store(#[from] StoreError),
     #[error(transparent)]
     Collect(#[from] collect::CollectError),
+    #[error(transparent)]
+    Fs(#[from] FsError),
 }
 
 impl Broken {
@@ -155,16 +181,21 @@ fn attempt(
     run: &RunTask,
     prepared: &Prepared,
     dependencies: &[Dependency],
+    services: &Held,
     attempts: u32,
 ) -> Result<Executed, Broken> {
     let sandbox = session.sandbox(prepared.action.isolation)?;
     let stage = session.store.stage()?;
-    let shown = view::show(session, task, run, prepared, dependencies, stage.path().to_owned(), Purpose::Run)?;
+    let begun = StatKey::at(stage.path())?;
+    let mut shown = view::show(session, task, run, prepared, dependencies, stage.path().to_owned(), Purpose::Run)?;
+    shown.spec.observe = undeclared::is_observed(session, run);
+    let company = services.join(&mut shown.spec);
     let spec = &shown.spec;
     let secrets = session.secrets_reaching(task);
     let mut capture = LogCapture::new(secrets.clone());
     let started = Instant::now();
-    let finished = match sandbox.run(spec, &session.cancel, &mut |stream, bytes| capture.take(stream, bytes)) {
+    let mut take = |stream, bytes: &[u8]| capture.take(stream, bytes);
+    let finished = match sandbox.run_in(spec, company, &session.cancel, &mut take) {
         Ok(finished) => finished,
         Err(SandboxError::CannotStart { program, cause }) => {
             let cause = format!("cannot start `{program}`: {cause}");
@@ -181,8 +212,11 @@ fn attempt(
     if finished.exit == Exit::Cancelled {
         return Ok(Executed::Cancelled { log });
     }
+    let seen = finished.observation.as_ref();
     if finished.exit != Exit::Code(0) {
-        let (left, diagnostics) = collect_after_failure(session, task, run, &spec.view, &finished);
+        let (left, mut diagnostics) = collect_after_failure(session, task, run, &spec.view, &finished);
+        let missed = seen.and_then(|seen| observed_note(session, task, run, prepared, seen));
+        diagnostics.extend(missed);
         let failure = Failure { cause: exit_sentence(finished.exit, run), exit: Some(finished.exit), diagnostics };
         return Ok(Executed::Failed { log, failure, duration, attempts, left });
     }
@@ -212,18 +246,21 @@ fn attempt(
     {
         return Ok(Executed::Failed { log, failure, duration, attempts, left: Listing::new() });
     }
+    if let Some(failure) = forbidden_access(session, task, run, prepared, seen, &collected) {
+        return Ok(Executed::Failed { log, failure, duration, attempts, left: Listing::new() });
+    }
     let changed = view::first_change(session, &shown);
     let mut notes = undeclared_note(session, task, &collected);
-    if let Some(path) = &changed {
-        notes.push(
-            Diagnostic::warning(format!(
-                "`{path}` changed while `{}` ran; its result is not kept",
-                session.label(task)
-            ))
-            .help("run it again when the file is at rest"),
-        );
+    notes.extend(changed.as_ref().map(|path| changed_note(session, task, path)));
+    if session.options.observe == Observe::Always {
+        notes.extend(seen.and_then(|seen| observed_note(session, task, run, prepared, seen)));
     }
+    let unproven = unproven_note(session, task, run, seen);
+    let proven = unproven.is_none();
+    notes.extend(unproven);
     notes.extend(leak_note(session, task, &secrets, &collected));
+    let keyed = key_of_traced(session, task, run, prepared, seen, (&spec.view, &begun));
+    let keyed = keyed.map_err(|note| notes.push(note));
     let trees = fold(&collected.listing);
     session.store.put_trees(&trees)?;
     Ok(Executed::Passed(Passed {
@@ -234,8 +271,30 @@ fn attempt(
         usage: finished.usage,
         attempts,
         notes,
-        storable: changed.is_none() && collected.leaking.is_empty(),
+        storable: changed.is_none() && collected.leaking.is_empty() && proven && keyed.is_ok(),
+        keyed: keyed.unwrap_or_default(),
     }))
+}
+
+fn changed_note(session: &Session<'_>, task: TaskId, path: &RelPath) -> Diagnostic {
+    let label = session.label(task);
+    Diagnostic::warning(format!("`{path}` changed while `{label}` ran; its result is not kept"))
+        .help("run it again when the file is at rest")
+}
+
+/// The action with what was touched in it, where that is asked for; or why there is none.
+fn key_of_traced(
+    session: &Session<'_>,
+    task: TaskId,
+    run: &RunTask,
+    prepared: &Prepared,
+    seen: Option<&Observation>,
+    (view, begun): (&BTreeMap<RelPath, View>, &StatKey),
+) -> Result<Option<Box<Keyed>>, Diagnostic> {
+    if !matches!(run.inputs, Inputs::Traced) || !run.cache {
+        return Ok(None);
+    }
+    traced::keyed(session, task, run, prepared, seen, view, begun).map(|keyed| Some(Box::new(keyed)))
 }
 
 /// Names the file, never the value.
@@ -276,7 +335,7 @@ fn collect_after_failure(
     session: &Session<'_>,
     task: TaskId,
     run: &RunTask,
-    view: &std::collections::BTreeMap<RelPath, crate::sandbox::spec::View>,
+    view: &BTreeMap<RelPath, View>,
     finished: &Finished,
 ) -> (Listing, Vec<Diagnostic>) {
     if run.on_failure.is_empty() {
@@ -367,6 +426,43 @@ fn undeclared_note(session: &Session<'_>, task: TaskId, collected: &Collected) -
     ]
 }
 
+/// What an observed command looked for and does not see.
+fn observed_note(
+    session: &Session<'_>,
+    task: TaskId,
+    run: &RunTask,
+    prepared: &Prepared,
+    seen: &Observation,
+) -> Option<Diagnostic> {
+    let headline = Diagnostic::note(format!("looked at what `{}` touched", session.label(task)));
+    undeclared::find(session, task, run, prepared, seen).told(headline)
+}
+
+/// The failure of a command that touched what it does not declare, where that is forbidden.
+fn forbidden_access(
+    session: &Session<'_>,
+    task: TaskId,
+    run: &RunTask,
+    prepared: &Prepared,
+    seen: Option<&Observation>,
+    collected: &Collected,
+) -> Option<Failure> {
+    let findings = undeclared::find(session, task, run, prepared, seen?);
+    let problem = undeclared::violation(session, task, findings, &collected.undeclared)?;
+    let cause = "it touched what it does not declare".to_owned();
+    Some(Failure { cause, exit: Some(Exit::Code(0)), diagnostics: vec![problem] })
+}
+
+/// Where nothing undeclared may be touched and not all was seen, nothing is proven.
+fn unproven_note(session: &Session<'_>, task: TaskId, run: &RunTask, seen: Option<&Observation>) -> Option<Diagnostic> {
+    let gap = seen?.gap.as_ref()?;
+    let declared = &session.workspace.tasks[task];
+    (run.undeclared == Undeclared::Error).then(|| {
+        let message = format!("not all that `{}` touched was seen: {gap}; its result is not kept", declared.label);
+        Diagnostic::warning(message).at(&declared.place, "declared here").help("leave `undeclared = \"error\"` out")
+    })
+}
+
 /// Stores a result; the first one for an action wins.
 ///
 /// The lock of the action goes with it: another process that waits finds the committed result.
@@ -377,10 +473,18 @@ pub fn record(
     passed: &Passed,
     lock: ActionLock,
 ) -> Result<(), StoreError> {
+    let (key, stream) = match &passed.keyed {
+        Some(keyed) => {
+            // Queued before the result: it leads to it.
+            session.store.note_path_set(&prepared.key, &keyed.set);
+            (keyed.key, &keyed.stream)
+        }
+        None => (prepared.key, &prepared.stream),
+    };
     session.store.put_trees(&prepared.trees)?;
     let log = session.store.put_bytes(&log::encode(&passed.log))?;
     let result = ActionResult {
-        action: prepared.key,
+        action: key,
         outputs: passed.outputs,
         stdout_stderr: log,
         exit: 0,
@@ -392,7 +496,7 @@ pub fn record(
         workspace: session.worktree(),
         created_ms: now_ms(),
     };
-    session.store.record_held(result, &prepared.stream, Some(lock)).map(drop)
+    session.store.record_held(result, stream, Some(lock)).map(drop)
 }
 
 /// Milliseconds since 1970.

@@ -7,8 +7,10 @@ use crate::engine::event::MissReason;
 use crate::engine::job::is_cached;
 use crate::engine::prepare::Prepared;
 use crate::engine::session::{Reuse, Session};
+use crate::engine::traced;
 use crate::fingerprint::explain::{Difference, differences};
-use crate::fingerprint::sink::RecordSink;
+use crate::fingerprint::sink::{Content, Field, RecordSink};
+use crate::fingerprint::traced::Observed;
 
 fn reason(field: &'static str) -> MissReason {
     MissReason { field, name: String::new(), change: String::new() }
@@ -30,6 +32,13 @@ pub fn why(session: &Session<'_>, task: TaskId, prepared: &Prepared, reuse: Reus
     }
     if !is_cached(session, task) {
         return vec![reason("never-cached")];
+    }
+    if let Some(run) = traced::of(session, task) {
+        match traced::changes(session, task, run, prepared) {
+            Some(reasons) if reasons.is_empty() => {}
+            Some(reasons) => return reasons,
+            None => return vec![reason("result-gone")],
+        }
     }
     let label = session.label(task);
     let earlier = session.store.recent_fingerprints(&label, &session.worktree()).unwrap_or_default();
@@ -53,11 +62,33 @@ fn nearest(session: &Session<'_>, prepared: &Prepared, earlier: &[(Digest, Vec<u
         .iter()
         .filter_map(|(_, stream)| RecordSink::decode(stream).ok())
         .map(|was| differences(&was, &now, &load))
+        .map(without_tracing)
         .filter(|differences| !differences.is_empty())
         .min_by_key(Vec::len);
     match told {
         Some(differences) => differences.into_iter().map(MissReason::from).collect(),
         None => vec![reason("first-run")],
+    }
+}
+
+/// That what a task touches is not known yet is no reason where there is another.
+fn without_tracing(mut differences: Vec<Difference>) -> Vec<Difference> {
+    if differences.iter().any(|one| one.field != Field::Traced.word()) {
+        differences.retain(|one| one.field != Field::Traced.word());
+    }
+    differences
+}
+
+/// What differs in what a traced task touched, if both observations are still kept.
+fn touched(session: &Session<'_>, was: &RecordSink, is: &RecordSink) -> Vec<MissReason> {
+    let observed = |record: &RecordSink| {
+        let Content::One(digest) = record.get(Field::Traced) else { return None };
+        let bytes = session.store.observed(&Digest::from_slice(digest)?).ok()??;
+        Observed::decode(&bytes).ok()
+    };
+    match (observed(was), observed(is)) {
+        (Some(was), Some(is)) => traced::reasons(&was, &is),
+        _ => Vec::new(),
     }
 }
 
@@ -69,7 +100,11 @@ pub fn last(session: &Session<'_>, task: TaskId) -> Vec<MissReason> {
     match (records.next(), records.next()) {
         (Some(newest), Some(before)) => {
             let load = |digest: &Digest| session.store.tree(digest).ok().flatten();
-            differences(&before, &newest, &load).into_iter().map(MissReason::from).collect()
+            let mut reasons = touched(session, &before, &newest);
+            let rest = differences(&before, &newest, &load).into_iter().map(MissReason::from);
+            let told = !reasons.is_empty();
+            reasons.extend(rest.filter(|one| !told || one.field != Field::Traced.word()));
+            reasons
         }
         (Some(_), None) => vec![reason("first-run")],
         _ => Vec::new(),

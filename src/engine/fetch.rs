@@ -91,6 +91,7 @@ pub fn execute(session: &Session<'_>, fetch: &FetchTask) -> Executed {
                 usage: Usage::default(),
                 attempts: 1,
                 notes: Vec::new(),
+                keyed: None,
                 storable: true,
             })
         }

@@ -14,7 +14,7 @@ use crate::engine::view::{self, Purpose};
 use crate::fs::atomic::{self, Durability};
 use crate::fs::link::file_mode;
 use crate::fs::ops;
-use crate::manifest::model::{RunTask, TaskKind};
+use crate::manifest::model::{Inputs, RunTask, TaskKind};
 use crate::sandbox::spec::Exit;
 
 /// What one `fix` command did.
@@ -44,6 +44,11 @@ pub fn fix(session: &Session<'_>, plan: &Plan, selected: &[TaskId]) -> Result<Ve
             return Err(Diagnostic::error(format!("`{}` has `fix` and needs other tasks", declared.label))
                 .at(&declared.place, "declared here")
                 .help("a fix works on the tree alone; split the task in two"));
+        }
+        if matches!(run.inputs, Inputs::Traced) {
+            return Err(Diagnostic::error(format!("`{}` has `fix` and `inputs = \"traced\"`", declared.label))
+                .at(&declared.place, "declared here")
+                .help("list the files that the fix may change"));
         }
         let written = fix_one(session, *task, &fixer, &plan.sources[ix]).map_err(|cause| {
             Diagnostic::error(format!("the fix of `{}` failed: {cause}", declared.label))

@@ -4,15 +4,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::base::diagnostic::Diagnostic;
+use crate::base::digest::Digest;
 use crate::base::ids::TaskId;
 use crate::base::tree::{Entry, Listing};
 use crate::engine::event::{Failure, Log, MissReason, ResultSource};
 use crate::engine::execute::{self, Executed, now_ms};
 use crate::engine::explain;
+use crate::engine::pod::Unready;
 use crate::engine::prepare::{Dependency, Prepared, Produced, Sources, prepare};
 use crate::engine::restore::{self, Placed, RestoreError};
+use crate::engine::service::Held;
 use crate::engine::session::{Committed, Reuse, Session};
-use crate::engine::{fetch, log, waiting};
+use crate::engine::{fetch, log, traced, waiting};
+use crate::fingerprint::action::Action;
 use crate::manifest::model::TaskKind;
 use crate::manifest::split::Group;
 use crate::sandbox::spec::Level;
@@ -40,7 +44,7 @@ pub struct Success {
     /// Whether the tree changed.
     pub materialized: bool,
     /// Its key.
-    pub action: crate::base::digest::Digest,
+    pub action: Digest,
 }
 
 /// A task that did not succeed.
@@ -54,7 +58,7 @@ pub struct Mishap {
     /// Attempts made.
     pub attempts: u32,
     /// Its key, once known.
-    pub action: Option<crate::base::digest::Digest>,
+    pub action: Option<Digest>,
     /// Who has to act.
     pub fault: Fault,
     /// Reports and `on-failure` files of a part of a split task, for its whole to put in place.
@@ -78,6 +82,8 @@ pub enum Looked {
     Hit(Box<Success>),
     /// Nothing; it has to run.
     Miss(Box<Missed>),
+    /// It is a service: its key is known, and nothing more is to be done until somebody needs it.
+    Service(Box<(Prepared, Vec<Dependency>)>),
     /// It cannot run.
     Failed(Box<Mishap>),
 }
@@ -121,10 +127,13 @@ pub fn look(
         Ok(prepared) => prepared,
         Err(problem) => return Looked::Failed(Box::new(mishap(problem, started, None))),
     };
+    if session.workspace.tasks[task].kind.is_service() {
+        return Looked::Service(Box::new((prepared, dependencies)));
+    }
     let reusable = reuse == Reuse::Results && is_cached(session, task);
-    let found = if reusable { session.store.lookup(&prepared.key) } else { Ok(None) };
+    let found = if reusable { find(session, task, &prepared) } else { Ok(None) };
     match found {
-        Ok(Some(result)) => match take(session, task, &prepared, &result, started) {
+        Ok(Some(found)) => match take(session, task, &prepared, &found, started) {
             Ok(Some(hit)) => return Looked::Hit(Box::new(hit)),
             // The result lost a part since it was looked up: as if it had never been there.
             Ok(None) => {}
@@ -154,7 +163,28 @@ pub fn is_cached(session: &Session<'_>, task: TaskId) -> bool {
     match &session.workspace.tasks[task].kind {
         TaskKind::Run(run) => run.cache,
         TaskKind::Fetch(_) => true,
+        TaskKind::Service(_) => false,
     }
+}
+
+/// An earlier result with the action it is of.
+pub struct Found {
+    /// The result.
+    pub result: ActionResult,
+    /// Its action.
+    pub action: Action,
+    /// Its key.
+    pub key: Digest,
+}
+
+/// Looks for an earlier result: under the key, or for a traced task under those that come of what it was seen to touch.
+pub fn find(session: &Session<'_>, task: TaskId, prepared: &Prepared) -> Result<Option<Found>, StoreError> {
+    if let Some(run) = traced::of(session, task) {
+        let found = traced::lookup(session, task, run, prepared)?;
+        return Ok(found.map(|(result, keyed)| Found { result, action: keyed.action, key: keyed.key }));
+    }
+    let found = session.store.lookup(&prepared.key)?;
+    Ok(found.map(|result| Found { result, action: prepared.action.clone(), key: prepared.key }))
 }
 
 /// Puts a stored result in place. `None` if a part of it is gone.
@@ -162,9 +192,10 @@ fn take(
     session: &Session<'_>,
     task: TaskId,
     prepared: &Prepared,
-    result: &ActionResult,
+    found: &Found,
     started: Instant,
 ) -> Result<Option<Success>, Box<Mishap>> {
+    let Found { result, key, .. } = found;
     let broken = |error: &StoreError| Box::new(store_mishap(session, task, error, started));
     let Some(listing) = session.store.listing(&result.outputs).map_err(|error| broken(&error))? else {
         return Ok(None);
@@ -176,7 +207,7 @@ fn take(
         Ok(placed) => placed,
         Err(Settled::Vanished) => return Ok(None),
         Err(Settled::Mishap(mut mishap)) => {
-            mishap.action = Some(prepared.key);
+            mishap.action = Some(*key);
             return Err(mishap);
         }
     };
@@ -190,7 +221,7 @@ fn take(
         attempts: 0,
         notes: [prepared.notes.clone(), placed.notes].concat(),
         materialized: placed.written,
-        action: prepared.key,
+        action: *key,
     }))
 }
 
@@ -258,7 +289,15 @@ fn way_out(session: &Session<'_>, label: &str) -> String {
 }
 
 /// Runs a task that missed. Only one process runs an action at a time; the others take its result.
-pub fn run(session: &Session<'_>, task: TaskId, sources: &Sources, missed: &Missed) -> Ended {
+///
+/// `join` has its services up; it is called only if there is no result.
+pub fn run(
+    session: &Session<'_>,
+    task: TaskId,
+    sources: &Sources,
+    missed: &Missed,
+    join: &dyn Fn() -> Result<Held, Unready>,
+) -> Ended {
     let started = Instant::now();
     let again;
     let prepared = match &missed.prepared {
@@ -271,7 +310,7 @@ pub fn run(session: &Session<'_>, task: TaskId, sources: &Sources, missed: &Miss
             Err(problem) => return Ended::Failed(Box::new(mishap(problem, started, None))),
         },
     };
-    let lost = match run_once(session, task, prepared, missed) {
+    let lost = match run_once(session, task, prepared, missed, join) {
         Ok(ended) => return ended,
         Err(lost) => lost,
     };
@@ -281,7 +320,7 @@ pub fn run(session: &Session<'_>, task: TaskId, sources: &Sources, missed: &Miss
         Entry::Link { .. } | Entry::Dir => None,
     });
     let ended = match session.store.recheck(files) {
-        Ok(()) => run_once(session, task, prepared, missed),
+        Ok(()) => run_once(session, task, prepared, missed, join),
         Err(error) => return Ended::Failed(Box::new(store_mishap(session, task, &error, started))),
     };
     ended.unwrap_or_else(|_| {
@@ -295,7 +334,13 @@ pub fn run(session: &Session<'_>, task: TaskId, sources: &Sources, missed: &Miss
 /// A result whose outputs cannot be put in place, because the store does not have what it was given.
 struct Lost(Arc<Listing>);
 
-fn run_once(session: &Session<'_>, task: TaskId, prepared: &Prepared, missed: &Missed) -> Result<Ended, Lost> {
+fn run_once(
+    session: &Session<'_>,
+    task: TaskId,
+    prepared: &Prepared,
+    missed: &Missed,
+    join: &dyn Fn() -> Result<Held, Unready>,
+) -> Result<Ended, Lost> {
     let started = Instant::now();
     let cached = is_cached(session, task);
     let lock = match waiting::lock_action(session, &prepared.key) {
@@ -305,14 +350,18 @@ fn run_once(session: &Session<'_>, task: TaskId, prepared: &Prepared, missed: &M
     };
     if cached
         && missed.reuse == Reuse::Results
-        && let Ok(Some(result)) = session.store.lookup(&prepared.key)
-        && let Ok(Some(hit)) = take(session, task, prepared, &result, started)
+        && let Ok(Some(found)) = find(session, task, prepared)
+        && let Ok(Some(hit)) = take(session, task, prepared, &found, started)
     {
         return Ok(Ended::Passed(Box::new(hit)));
     }
     let executed = match &session.workspace.tasks[task].kind {
-        TaskKind::Run(run) => execute::execute(session, task, run, prepared, &missed.dependencies),
+        TaskKind::Run(run) => match join() {
+            Ok(services) => execute::execute(session, task, run, prepared, &missed.dependencies, &services),
+            Err(unready) => unready.into(),
+        },
         TaskKind::Fetch(fetch) => fetch::execute(session, fetch),
+        TaskKind::Service(_) => unreachable!("BUG: {} is a service, and no service misses", session.label(task)),
     };
     conclude(session, task, prepared, executed, started, lock)
 }
@@ -333,7 +382,7 @@ fn conclude(
             Ended::Failed(Box::new(mishap))
         }
         Executed::Failed { log, mut failure, duration, attempts, left } => {
-            note(session, task, prepared, duration, true, 0);
+            note(session, task, prepared.key, duration, true, 0);
             if let Err(error) = session.failures().keep(&session.label(task), &log) {
                 tracing::debug!(%error, "what a failed command printed was not kept");
             }
@@ -353,13 +402,14 @@ fn conclude(
                         .help("it runs again the next time"),
                 );
             }
-            note(session, task, prepared, passed.duration, false, passed.usage.max_rss_kib);
+            let key = passed.keyed.as_ref().map_or(prepared.key, |keyed| keyed.key);
+            note(session, task, key, passed.duration, false, passed.usage.max_rss_kib);
             session.failures().forget(&session.label(task));
             let listing = Arc::new(passed.listing);
             let placed = match settle(session, task, &listing, started, &passed.log) {
                 Ok(placed) => placed,
                 Err(Settled::Mishap(mut mishap)) => {
-                    mishap.action = Some(prepared.key);
+                    mishap.action = Some(key);
                     mishap.attempts = passed.attempts;
                     return Ok(Ended::Failed(mishap));
                 }
@@ -375,17 +425,17 @@ fn conclude(
                 attempts: passed.attempts,
                 notes: [prepared.notes.clone(), passed.notes, placed.notes].concat(),
                 materialized: placed.written,
-                action: prepared.key,
+                action: key,
             }))
         }
     })
 }
 
-fn note(session: &Session<'_>, task: TaskId, prepared: &Prepared, duration: Duration, failed: bool, max_rss_kib: u64) {
+fn note(session: &Session<'_>, task: TaskId, action: Digest, duration: Duration, failed: bool, max_rss_kib: u64) {
     session.store.note_run(TaskRun {
         label: session.label(task),
         workspace: session.worktree(),
-        action: Some(prepared.key),
+        action: Some(action),
         outcome: if failed { "failed" } else { "ran" },
         failed,
         duration_ms: duration.as_millis() as u64,
@@ -394,7 +444,7 @@ fn note(session: &Session<'_>, task: TaskId, prepared: &Prepared, duration: Dura
     });
 }
 
-fn mishap(problem: Diagnostic, started: Instant, action: Option<crate::base::digest::Digest>) -> Mishap {
+fn mishap(problem: Diagnostic, started: Instant, action: Option<Digest>) -> Mishap {
     let failure = Failure { cause: problem.message.clone(), exit: None, diagnostics: vec![problem] };
     Mishap {
         failure,

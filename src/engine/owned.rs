@@ -44,6 +44,7 @@ impl<'a> Owned<'a> {
                 owned.reports.extend(Some(&run.reports).filter(|reports| !reports.is_empty()));
             }
             TaskKind::Fetch(_) => owned.claim(session.fetched.get(&task).into_iter()),
+            TaskKind::Service(_) => {}
         }
         owned
     }
@@ -180,6 +181,7 @@ pub fn whole_directories<'a>(session: &'a Session<'_>, task: TaskId) -> Vec<RelP
         match &session.workspace.tasks[*task].kind {
             TaskKind::Run(run) => run.outputs.iter().map(|output| &output.value).collect(),
             TaskKind::Fetch(_) => session.fetched.get(task).into_iter().collect(),
+            TaskKind::Service(_) => Vec::new(),
         }
     };
     let own = Owned::of(session, task);

@@ -191,7 +191,7 @@ impl Settling<'_, '_> {
     fn is_report(&self, part: TaskId, path: &RelPath) -> bool {
         match &self.session.workspace.tasks[part].kind {
             TaskKind::Run(run) => run.reports.matches(path),
-            TaskKind::Fetch(_) => false,
+            TaskKind::Fetch(_) | TaskKind::Service(_) => false,
         }
     }
 

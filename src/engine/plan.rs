@@ -7,10 +7,13 @@ use crate::base::diagnostic::Diagnostic;
 use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::base::tree::Entry;
+use crate::engine::meeting;
 use crate::engine::prepare::Sources;
 use crate::engine::scheduler::{Ix, Node, Weight};
 use crate::engine::session::{Reuse, Session};
-use crate::manifest::model::{Command, RunTask, TaskKind};
+use crate::engine::traced;
+use crate::manifest::model::{Command, Inputs, RunTask, TaskKind};
+use crate::sandbox::spec::Level;
 use crate::store::StoreError;
 use crate::workspace::inputs::InputFiles;
 use crate::workspace::split::{Listed, Lister};
@@ -33,6 +36,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether a service stands at a position.
+    pub fn is_service(&self, session: &Session<'_>, ix: Ix) -> bool {
+        session.workspace.tasks[self.tasks[ix]].kind.is_service()
+    }
+
     /// Whether the task at a position may take an earlier result: `--force` is meant for the tasks that were asked for.
     pub fn reuse(&self, session: &Session<'_>, ix: Ix) -> Reuse {
         if self.selected.contains(&self.tasks[ix]) { session.options.reuse } else { Reuse::Results }
@@ -69,6 +77,7 @@ pub fn plan(session: &Session<'_>, selected: &[TaskId]) -> Result<Plan, PlanErro
     let labels: Vec<String> = tasks.iter().map(|task| session.label(*task)).collect();
     let texts: Vec<&str> = labels.iter().map(String::as_str).collect();
     let history = session.store.history(&session.worktree(), &texts)?;
+    let declared = |task: &TaskId| &session.workspace.tasks[*task].kind;
     let mut nodes = Vec::with_capacity(tasks.len());
     let mut expected_ms = Vec::with_capacity(tasks.len());
     for (task, label) in tasks.iter().zip(&labels) {
@@ -81,7 +90,7 @@ pub fn plan(session: &Session<'_>, selected: &[TaskId]) -> Result<Plan, PlanErro
         dependencies.dedup();
         nodes.push(Node {
             dependencies,
-            duration_ms: duration.unwrap_or(UNKNOWN_MS),
+            duration_ms: if declared(task).is_service() { 0 } else { duration.unwrap_or(UNKNOWN_MS) },
             failed_last: known.is_some_and(|history| history.last_failed),
             weight: weight(session, *task, known.map_or(0, |history| history.max_rss_kib)),
         });
@@ -91,7 +100,8 @@ pub fn plan(session: &Session<'_>, selected: &[TaskId]) -> Result<Plan, PlanErro
 
 fn weight(session: &Session<'_>, task: TaskId, learned_rss_kib: u64) -> Weight {
     match &session.workspace.tasks[task].kind {
-        TaskKind::Fetch(_) => Weight::light(),
+        // A service holds nothing: it runs in no job slot.
+        TaskKind::Fetch(_) | TaskKind::Service(_) => Weight::light(),
         TaskKind::Run(run) => Weight {
             cpu: run.resources.cpu,
             memory: run.resources.memory_bytes.unwrap_or(learned_rss_kib * 1024),
@@ -106,10 +116,21 @@ fn check_machine(session: &Session<'_>, tasks: &[TaskId], problems: &mut Vec<Dia
     // First of all, and on this thread: everything below may ask for it from many.
     session.system();
     for task in tasks {
-        let TaskKind::Run(run) = &session.workspace.tasks[*task].kind else { continue };
+        let Some(run) = session.workspace.tasks[*task].kind.command() else { continue };
         check_tools(session, *task, run, problems);
-        if let Err(problem) = session.level(run) {
-            problems.push(problem.at(&session.workspace.tasks[*task].place, "asked for here"));
+        problems.extend(meeting::obstacles(session, *task, run));
+        match session.level(run) {
+            Ok(level) if matches!(run.inputs, Inputs::Traced) && level != Level::Namespaces => problems.push(
+                Diagnostic::error(format!(
+                    "`{}` cannot be traced at the `{}` level",
+                    session.label(*task),
+                    level.word()
+                ))
+                .at(&session.workspace.tasks[*task].place, "`inputs = \"traced\"` here")
+                .help("run it at the `namespaces` level, or list its inputs"),
+            ),
+            Ok(_) => {}
+            Err(problem) => problems.push(problem.at(&session.workspace.tasks[*task].place, "asked for here")),
         }
         if let Some(pool) = &run.resources.pool
             && !session.workspace.config.pools.contains_key(&pool.value)
@@ -160,6 +181,10 @@ fn check_tools(session: &Session<'_>, task: TaskId, run: &RunTask, problems: &mu
 
 /// Lists the source files of every task and digests all of them in one parallel batch.
 fn read_sources(session: &Session<'_>, tasks: &[TaskId], problems: &mut Vec<Diagnostic>) -> Vec<Sources> {
+    if tasks.iter().any(|task| traced::of(session, *task).is_some()) {
+        // On this thread, for the same reason as the system.
+        session.sources();
+    }
     let mut lister = Lister::new(session.workspace, &session.files, &session.outputs);
     let mut listed: Vec<Listed> = Vec::with_capacity(tasks.len());
     // The task that is named where something shared cannot be read.

@@ -11,13 +11,13 @@ use crate::base::span::Place;
 use crate::base::tree::{Entry, Listing, TreeSet, fold};
 use crate::engine::session::Session;
 use crate::engine::toolchain::{OutputTree, ROOT_PATH, Toolchain};
-use crate::fingerprint::action::{Action, Work};
+use crate::fingerprint::action::{Action, Tracing, Work};
 use crate::fingerprint::system;
 use crate::fingerprint::tools::Tool;
 use crate::fs::stat::StatKey;
 use crate::graph::build::Purpose;
 use crate::manifest::glob::{Pattern, PatternList};
-use crate::manifest::model::{Command, FetchTask, RunTask, SystemPolicy, Task, TaskKind, Unpack};
+use crate::manifest::model::{Command, FetchTask, Inputs, RunTask, SystemPolicy, Task, TaskKind, Undeclared, Unpack};
 use crate::sandbox::spec::{HOME_DIR, Level, Network, SCRATCH_DIR};
 
 /// The outputs of a finished task, as its dependants see them.
@@ -140,8 +140,20 @@ pub fn prepare(
     let declared = &session.workspace.tasks[task];
     match &declared.kind {
         TaskKind::Run(run) => prepare_run(session, task, run, sources, dependencies),
+        TaskKind::Service(service) => prepare_run(session, task, &service.run, sources, dependencies),
         TaskKind::Fetch(fetch) => Ok(prepare_fetch(session, task, fetch)),
     }
+}
+
+/// What a service is to those that use it: nothing on disk, and its key for theirs.
+pub fn as_produced(service: &Prepared) -> Produced {
+    Produced { listing: Arc::default(), digest: service.key, unstable: false }
+}
+
+/// The keys of the services among what a task needs, by label.
+fn service_keys(session: &Session<'_>, dependencies: &[Dependency]) -> BTreeMap<String, Digest> {
+    let services = dependencies.iter().filter(|needed| needed.purpose == Purpose::Service);
+    services.map(|service| (session.label(service.task), service.produced.digest)).collect()
 }
 
 fn prepare_run(
@@ -166,7 +178,9 @@ fn prepare_run(
     let (tools, argv) = command_line(session, task, run, &toolchain, sees)?;
     let (env, secrets) = environment(session, run, &search_path(&tools, &toolchain, sees));
     let trees_as_tools = toolchain.trees.iter().map(|tree| (tree.label.clone(), tree.digest));
-    let trees = fold(&listing);
+    let is_traced = matches!(run.inputs, Inputs::Traced);
+    // What a traced task sees of its dependencies is in the key as far as it was touched.
+    let trees = if is_traced { fold(&Listing::new()) } else { fold(&listing) };
     let action = Action {
         work: Work::Run { argv },
         env,
@@ -183,6 +197,9 @@ fn prepare_run(
         caches: run.caches.iter().map(|cache| cache.as_str().to_owned()).collect(),
         workspace_salt: session.workspace.config.salt.clone(),
         task_salt: run.salt.clone(),
+        services: service_keys(session, dependencies),
+        undeclared: run.undeclared,
+        tracing: if is_traced { Tracing::Unknown } else { Tracing::No },
     };
     let (key, stream) = action.key();
     let notes = sources.all_warnings();
@@ -202,7 +219,7 @@ pub fn seen<'a>(
 ) -> impl Iterator<Item = (&'a RelPath, &'a Entry)> + 'a {
     let interface = |task: &TaskId| match &session.workspace.tasks[*task].kind {
         TaskKind::Run(run) => Some(&run.interface),
-        TaskKind::Fetch(_) => None,
+        TaskKind::Fetch(_) | TaskKind::Service(_) => None,
     };
     let mut interfaces: Option<Vec<&PatternList>> = None;
     if dependency.interface_only {
@@ -389,6 +406,9 @@ fn prepare_fetch(session: &Session<'_>, task: TaskId, fetch: &FetchTask) -> Prep
         caches: Vec::new(),
         workspace_salt: None,
         task_salt: None,
+        services: BTreeMap::new(),
+        undeclared: Undeclared::Warn,
+        tracing: Tracing::No,
     };
     let (key, stream) = action.key();
     Prepared {

@@ -8,9 +8,9 @@ use crate::base::digest::Digest;
 use crate::base::ids::TaskId;
 use crate::engine::event::MissReason;
 use crate::engine::explain;
-use crate::engine::job::is_cached;
+use crate::engine::job::{find, is_cached};
 use crate::engine::plan::Plan;
-use crate::engine::prepare::{Dependency, Produced, prepare};
+use crate::engine::prepare::{Dependency, Produced, as_produced, prepare};
 use crate::engine::session::{Reuse, Session};
 use crate::engine::union::{self, Age, Keep, Piece};
 use crate::fingerprint::sink::RecordSink;
@@ -31,6 +31,11 @@ pub enum Forecast {
         action: Digest,
         /// Why.
         why: Vec<MissReason>,
+    },
+    /// It is a service: it runs while tasks need it.
+    Service {
+        /// Its key.
+        action: Digest,
     },
     /// It would run unless what it needs comes out as it was.
     Depends {
@@ -99,17 +104,27 @@ fn forecast(session: &Session<'_>, plan: &Plan) -> Result<(Vec<Forecast>, Option
         let prepared = prepare(session, *task, &plan.sources[ix], &dependencies)
             .map_err(|problem| PreviewError::Input(Box::new(problem)))?;
         record = Some(prepared.action.record());
+        if plan.is_service(session, ix) {
+            produced[ix] = Some(Arc::new(as_produced(&prepared)));
+            forecasts.push(Forecast::Service { action: prepared.key });
+            continue;
+        }
         let reusable = plan.reuse(session, ix) == Reuse::Results && is_cached(session, *task);
-        let found = if reusable { session.store.lookup(&prepared.key)? } else { None };
+        let found = if reusable { find(session, *task, &prepared)? } else { None };
+        let key = found.as_ref().map_or(prepared.key, |found| found.key);
+        if let Some(found) = &found {
+            record = Some(found.action.record());
+        }
         let listing = match &found {
-            Some(result) => session.store.listing(&result.outputs)?,
+            Some(found) => session.store.listing(&found.result.outputs)?,
             None => None,
         };
         forecasts.push(match (found, listing) {
-            (Some(result), Some(listing)) => {
-                let known = Produced { listing: Arc::new(listing), digest: result.outputs, unstable: false };
+            (Some(found), Some(listing)) => {
+                let digest = found.result.outputs;
+                let known = Produced { listing: Arc::new(listing), digest, unstable: false };
                 produced[ix] = Some(Arc::new(known));
-                Forecast::Hit { action: prepared.key }
+                Forecast::Hit { action: key }
             }
             _ => Forecast::Run {
                 action: prepared.key,

@@ -60,6 +60,15 @@ pub enum Committed {
     Fix,
 }
 
+/// When commands are observed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Observe {
+    /// Once more after a failure, where that is cheap.
+    AfterFailure,
+    /// Whenever they run (`--observe`).
+    Always,
+}
+
 /// Choices of one invocation.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -73,6 +82,8 @@ pub struct Options {
     pub isolation: Option<IsolationRequest>,
     /// What happens to committed outputs.
     pub committed: Committed,
+    /// When commands are observed.
+    pub observe: Observe,
 }
 
 /// Everything one invocation shares between its threads.
@@ -110,6 +121,7 @@ pub struct Session<'w> {
     repository: OnceLock<String>,
     leaked: Mutex<BTreeSet<Digest>>,
     sandboxes: Mutex<BTreeMap<Level, Arc<dyn Sandbox>>>,
+    pub(super) traced_sources: OnceLock<Arc<crate::engine::visible::Sources>>,
     pub(super) tracked: OnceLock<crate::engine::tracked::Tracked>,
     /// What isolation this machine gives.
     pub levels: Levels,
@@ -172,6 +184,7 @@ impl<'w> Session<'w> {
             repository: OnceLock::new(),
             leaked: Mutex::default(),
             sandboxes: Mutex::default(),
+            traced_sources: OnceLock::new(),
             tracked: OnceLock::new(),
             workspace,
             graph,
@@ -364,7 +377,7 @@ impl<'w> Session<'w> {
         let located: Mutex<BTreeMap<(String, RelPath), bool>> = Mutex::default();
         move |task| {
             let package = self.package(task);
-            let TaskKind::Run(run) = &self.workspace.tasks[task].kind else { return Vec::new() };
+            let Some(run) = self.workspace.tasks[task].kind.command() else { return Vec::new() };
             let program = match &run.command {
                 Command::Exec(words) => words.first(),
                 Command::Shell(_) => None,
@@ -389,9 +402,9 @@ impl<'w> Session<'w> {
 
     /// Values of the secret variables of a task and of everything it needs: outputs carry them on.
     pub fn secrets_reaching(&self, task: TaskId) -> Secrets {
-        let of = |task: TaskId| match &self.workspace.tasks[task].kind {
-            TaskKind::Run(run) => run.secret_env.as_slice(),
-            TaskKind::Fetch(_) => &[],
+        let of = |task: TaskId| {
+            let run = self.workspace.tasks[task].kind.command();
+            run.map_or(&[][..], |run| run.secret_env.as_slice())
         };
         if self.workspace.tasks.ids().all(|task| of(task).is_empty()) {
             return Secrets::default();

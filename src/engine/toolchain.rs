@@ -59,7 +59,7 @@ impl Toolchain {
     pub fn of(session: &Session<'_>, run: &RunTask, dependencies: &[Dependency]) -> Result<Self, Diagnostic> {
         let mut toolchain = Self::default();
         for dependency in dependencies {
-            if dependency.purpose == Purpose::Outputs {
+            if matches!(dependency.purpose, Purpose::Outputs | Purpose::Service) {
                 continue;
             }
             let label = &session.workspace.tasks[dependency.task].label;
@@ -113,7 +113,7 @@ fn named(run: &RunTask, purpose: Purpose, label: &Label) -> Place {
     };
     let need = match purpose {
         Purpose::Root => run.root.as_ref(),
-        Purpose::Outputs | Purpose::Tool => run.tool_trees.iter().find(is_it),
+        Purpose::Outputs | Purpose::Tool | Purpose::Service => run.tool_trees.iter().find(is_it),
     };
     need.expect("an edge of this purpose comes from such an entry").place.clone()
 }
@@ -295,6 +295,7 @@ fn beginning(session: &Session<'_>, task: TaskId, listing: &Listing) -> RelPath 
     let prefixes: Vec<&RelPath> = match &session.workspace.tasks[task].kind {
         TaskKind::Fetch(fetch) => vec![&fetch.output],
         TaskKind::Run(run) => run.outputs.iter().map(|output| &output.value.prefix).collect(),
+        TaskKind::Service(_) => Vec::new(),
     };
     let dirs = prefixes.into_iter().map(|prefix| match listing.get(prefix) {
         Some(Entry::File { .. } | Entry::Link { .. }) => prefix.parent().unwrap_or_default(),

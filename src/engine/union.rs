@@ -224,7 +224,7 @@ impl Uniting<'_, '_> {
         let other = parts.iter().find(|other| **other != part);
         other.is_some_and(|other| match &self.session.workspace.tasks[*other].kind {
             TaskKind::Run(run) => run.reports.matches(path),
-            TaskKind::Fetch(_) => false,
+            TaskKind::Fetch(_) | TaskKind::Service(_) => false,
         })
     }
 

@@ -15,9 +15,10 @@ use crate::engine::session::Session;
 use crate::engine::shape::{self, Whole};
 use crate::engine::showing::Showing;
 use crate::engine::toolchain_dirs::tree_dir;
+use crate::engine::visible::Visible;
 use crate::engine::waiting;
 use crate::fs::stat::StatKey;
-use crate::manifest::model::RunTask;
+use crate::manifest::model::{Inputs, RunTask};
 use crate::sandbox::spec::{Access, Mount, SandboxSpec, System, View, WORKSPACE_DIR};
 use crate::store::{CacheDir, Stage};
 
@@ -94,6 +95,13 @@ pub fn show(
     let (mut view, loose, changed) = showing.finish();
     // Signatures that nothing has: the result will be shown and not kept.
     stats.extend(changed.into_iter().map(|path| (path, StatKey::default())));
+    if matches!(run.inputs, Inputs::Traced) {
+        for (path, shown) in Visible::new(session, task, run, &prepared.listing).view(session)? {
+            if !is_beneath_whole(&view, &path) {
+                view.entry(path).or_insert(shown);
+            }
+        }
+    }
     for pattern in all_outputs(run) {
         if let Some(parent) = pattern.prefix.parent().filter(|parent| !parent.is_root()) {
             let parent = package.join(&parent);
@@ -131,8 +139,20 @@ pub fn show(
         network: prepared.action.network,
         timeout: run.timeout,
         stage,
+        observe: false,
     };
     Ok(Shown { spec, stats, ages, caches, loose })
+}
+
+fn is_beneath_whole(view: &BTreeMap<RelPath, View>, path: &RelPath) -> bool {
+    let mut above = path.parent();
+    while let Some(dir) = above {
+        if matches!(view.get(&dir), Some(View::Dir { .. })) {
+            return true;
+        }
+        above = dir.parent();
+    }
+    false
 }
 
 fn changeable(view: View) -> View {
@@ -159,6 +179,11 @@ fn ages_of(
 ) -> Result<Option<Ages>, restore::RestoreError> {
     let names: BTreeSet<&RelPath> = run.caches.iter().collect();
     if names.is_empty() || guards.len() < names.len() {
+        return Ok(None);
+    }
+    if matches!(run.inputs, Inputs::Traced) {
+        // It sees the tree's own times, so whatever trusts them must find nothing that is older.
+        guards.iter().try_for_each(CacheDir::clear)?;
         return Ok(None);
     }
     let label = session.label(task);

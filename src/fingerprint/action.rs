@@ -6,13 +6,14 @@
 //! | start directory, input tree (sources and dependency outputs) | checkout path, host name, user |
 //! | tool identities, root tree or system identity, platform | jobs, timestamps, retries, timeout |
 //! | isolation, network, output declarations, caches, salts | values of secrets, scratch, on-failure |
+//! | labels and keys of services | how a service tells that it is ready |
 
 use std::collections::BTreeMap;
 
 use crate::base::digest::Digest;
 use crate::base::path::RelPath;
 use crate::fingerprint::sink::{DigestSink, Field, FingerprintSink, RecordSink};
-use crate::manifest::model::Expected;
+use crate::manifest::model::{Expected, Undeclared};
 use crate::sandbox::spec::{Level, Network};
 
 /// What an action does.
@@ -32,6 +33,17 @@ pub enum Work {
         /// `file`, `executable` or `unpack`, and how many components are stripped.
         placing: String,
     },
+}
+
+/// What is known of the inputs of a task.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tracing {
+    /// They are declared: the input tree says all.
+    No,
+    /// They will be found out. A key with this is the first step of a lookup and no result's.
+    Unknown,
+    /// They were found out: digest of what was touched, with what was there.
+    Observed(Digest),
 }
 
 /// A task fully resolved: the unit of caching.
@@ -67,6 +79,12 @@ pub struct Action {
     pub workspace_salt: Option<String>,
     /// Salt of the task.
     pub task_salt: Option<String>,
+    /// Keys of the services it uses, by label.
+    pub services: BTreeMap<String, Digest>,
+    /// What follows when it touches what it does not declare: one that passes although that is forbidden says more.
+    pub undeclared: Undeclared,
+    /// Whether its inputs are those it was seen to touch; then the input tree is empty.
+    pub tracing: Tracing,
 }
 
 impl Action {
@@ -89,6 +107,9 @@ impl Action {
             caches,
             workspace_salt,
             task_salt,
+            services,
+            undeclared,
+            tracing,
         } = self;
         match work {
             Work::Run { argv } => {
@@ -117,7 +138,8 @@ impl Action {
         sink.one(Field::Platform, Some(platform.as_bytes()));
         sink.one(Field::Isolation, Some(isolation.word().as_bytes()));
         let network: &[u8] = match network {
-            Network::Loopback => b"loopback",
+            // What else is in a pod is a field of its own.
+            Network::Loopback | Network::Pod => b"loopback",
             Network::Host => b"host",
         };
         sink.one(Field::Network, Some(network));
@@ -129,9 +151,23 @@ impl Action {
             .filter_map(|(name, salt)| salt.as_ref().map(|salt| (name.as_bytes(), salt.as_bytes())))
             .collect();
         sink.map(Field::Salt, &salts);
+        // Not in the stream where there are none: so the keys of such tasks are what they were before there were services.
+        if !services.is_empty() {
+            let services: Vec<(&[u8], &[u8])> =
+                services.iter().map(|(label, key)| (label.as_bytes(), key.as_bytes().as_slice())).collect();
+            sink.map(Field::Services, &services);
+        }
         // Left out rather than absent: keys of tasks without it are what they were before there was such a field.
         if let Some(root) = root {
             sink.one(Field::Root, Some(root.as_bytes()));
+        }
+        match tracing {
+            Tracing::No => {}
+            Tracing::Unknown => sink.one(Field::Traced, None),
+            Tracing::Observed(digest) => sink.one(Field::Traced, Some(digest.as_bytes())),
+        }
+        if *undeclared == Undeclared::Error {
+            sink.one(Field::Undeclared, Some(b"error"));
         }
     }
 
@@ -175,6 +211,9 @@ mod tests {
             caches: vec![".cache".into()],
             workspace_salt: None,
             task_salt: Some("1".into()),
+            services: BTreeMap::new(),
+            undeclared: Undeclared::Warn,
+            tracing: Tracing::No,
         }
     }
 
@@ -206,7 +245,28 @@ mod tests {
             ("outputs", vary(&|a| a.outputs.push("b.o".into()))),
             ("caches", vary(&|a| a.caches.clear())),
             ("task salt", vary(&|a| a.task_salt = None)),
+            (
+                "service",
+                vary(&|a| {
+                    a.services.insert("//:db".into(), Digest::of(b"db"));
+                }),
+            ),
+            (
+                "service key",
+                vary(&|a| {
+                    a.services.insert("//:db".into(), Digest::of(b"db2"));
+                }),
+            ),
+            (
+                "service label",
+                vary(&|a| {
+                    a.services.insert("//:db2".into(), Digest::of(b"db"));
+                }),
+            ),
             ("workspace salt", vary(&|a| a.workspace_salt = Some(String::new()))),
+            ("traced and not known yet", vary(&|a| a.tracing = Tracing::Unknown)),
+            ("traced", vary(&|a| a.tracing = Tracing::Observed(Digest::of(b"seen")))),
+            ("undeclared", vary(&|a| a.undeclared = Undeclared::Error)),
             (
                 "work",
                 vary(&|a| {

@@ -68,6 +68,8 @@ fn field_difference(field: Field, was: &Content, is: &Content, found: &mut Vec<D
                 found.push(Difference::new(field, text(name), "removed"));
             }
         }
+        (Content::Absent, Content::Map(_)) => field_difference(field, &Content::Map(Vec::new()), is, found),
+        (Content::Map(_), Content::Absent) => field_difference(field, was, &Content::Map(Vec::new()), found),
         (Content::List(was), Content::List(is)) if field != Field::Fetch => {
             found.push(Difference::new(field, "", format!("{} → {}", words(was), words(is))));
         }
@@ -79,7 +81,7 @@ fn field_difference(field: Field, was: &Content, is: &Content, found: &mut Vec<D
 /// Opaque values are only said to have changed; texts are shown.
 fn arrow(field: Field, was: &[u8], is: &[u8]) -> String {
     match field {
-        Field::Tools | Field::System | Field::Root => "changed".into(),
+        Field::Tools | Field::System | Field::Services | Field::Root | Field::Traced => "changed".into(),
         _ => format!("{:?} → {:?}", text(was), text(is)),
     }
 }

@@ -8,3 +8,4 @@ pub mod roots;
 pub mod sink;
 pub mod system;
 pub mod tools;
+pub mod traced;

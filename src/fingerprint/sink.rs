@@ -45,12 +45,18 @@ pub enum Field {
     Urls = 15,
     /// A fetch: the expected digest and how the file is placed.
     Fetch = 16,
+    /// Labels and keys of services; left out where there are none.
+    Services = 17,
     /// Digest of the tree that is the root file system; not in the stream where there is none.
     Root = 18,
+    /// Digest of what a traced task was seen to touch; not in the stream of any other.
+    Traced = 19,
+    /// `error`; not in the stream where undeclared access is only told.
+    Undeclared = 21,
 }
 
 impl Field {
-    const ALL: [Field; 17] = [
+    const ALL: [Field; 20] = [
         Field::Kind,
         Field::Command,
         Field::Env,
@@ -67,7 +73,10 @@ impl Field {
         Field::Salt,
         Field::Urls,
         Field::Fetch,
+        Field::Services,
         Field::Root,
+        Field::Traced,
+        Field::Undeclared,
     ];
 
     /// The word in miss reasons and JSON.
@@ -89,7 +98,10 @@ impl Field {
             Field::Salt => "salt",
             Field::Urls => "urls",
             Field::Fetch => "fetch",
+            Field::Services => "service",
             Field::Root => "root",
+            Field::Traced => "traced",
+            Field::Undeclared => "undeclared",
         }
     }
 

@@ -12,7 +12,7 @@ use crate::base::ids::{Id, IdMap, PackageId, TaskId};
 use crate::base::path::RelPath;
 use crate::base::span::Place;
 use crate::graph::cycle;
-use crate::manifest::model::{Need, Reach, TaskKind, Which};
+use crate::manifest::model::{Need, Reach, ServiceUse, TaskKind, Which};
 use crate::manifest::split::PART_AXES;
 use crate::workspace::model::Workspace;
 
@@ -28,6 +28,8 @@ pub enum Purpose {
     Tool,
     /// Its output tree is the root file system (`root`).
     Root,
+    /// It is up while the task runs (`services`).
+    Service,
 }
 
 impl Purpose {
@@ -37,6 +39,7 @@ impl Purpose {
             Purpose::Outputs => "outputs",
             Purpose::Tool => "tool",
             Purpose::Root => "root",
+            Purpose::Service => "service",
         }
     }
 }
@@ -204,8 +207,12 @@ impl<'w> Resolver<'w> {
         let mut position: HashMap<TaskId, usize> = HashMap::new();
         for need in &workspace.tasks[id].needs {
             for to in self.resolve(id, need) {
-                if need.interface_only {
+                if need.interface_only && !workspace.tasks[to].kind.is_service() {
                     self.check_interface(need, to);
+                }
+                if workspace.tasks[to].kind.is_service() {
+                    self.refuse_service(need, to);
+                    continue;
                 }
                 let purpose = Purpose::Outputs;
                 let edge = Edge { purpose, interface_only: need.interface_only, place: need.place.clone() };
@@ -219,7 +226,7 @@ impl<'w> Resolver<'w> {
                 }
             }
         }
-        if let TaskKind::Run(run) = &workspace.tasks[id].kind {
+        if let Some(run) = workspace.tasks[id].kind.command() {
             for need in &run.tool_trees {
                 let known =
                     |to: TaskId| edges.iter().any(|(other, edge)| *other == to && edge.purpose == Purpose::Tool);
@@ -229,7 +236,53 @@ impl<'w> Resolver<'w> {
             }
             edges.extend(run.root.iter().filter_map(|need| self.tree(id, need, Purpose::Root)));
         }
+        for used in &workspace.tasks[id].services {
+            let edge = |to| (to, Edge { purpose: Purpose::Service, interface_only: false, place: used.place.clone() });
+            edges.extend(self.service(used).map(edge));
+        }
         edges
+    }
+
+    /// The service that an entry of `services` names.
+    fn service(&mut self, used: &ServiceUse) -> Option<TaskId> {
+        let workspace = self.workspace;
+        let shown = format!("//{}:{}", used.package.as_str(), used.service);
+        let found = workspace.package_at(&used.package).and_then(|package| {
+            let tasks = self.by_name.get(&(package, used.service.as_str()))?;
+            tasks.first().copied()
+        });
+        let Some(found) = found else {
+            let services = workspace.tasks.values().filter(|task| task.kind.is_service());
+            let labels: Vec<String> = services.map(|task| task.label.to_string()).collect();
+            let near = self.suggest(&shown, labels.iter().map(String::as_str));
+            let help = match near {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("declare it: `[service.{}]`", used.service),
+            };
+            self.tell(Diagnostic::error(format!("no service `{shown}`")).at(&used.place, "used here").help(help));
+            return None;
+        };
+        let task = &workspace.tasks[found];
+        if task.kind.is_service() {
+            return Some(found);
+        }
+        self.tell(
+            Diagnostic::error(format!("`{shown}` is not a service"))
+                .at(&used.place, "used here as one")
+                .at(&task.place, "declared here")
+                .help("name what must have run before under `needs`; a service is declared as `[service.NAME]`"),
+        );
+        None
+    }
+
+    fn refuse_service(&mut self, need: &Need, to: TaskId) {
+        let task = &self.workspace.tasks[to];
+        self.tell(
+            Diagnostic::error(format!("`{}` is a service", task.label))
+                .at(&need.place, "needed here as a task")
+                .at(&task.place, "declared here")
+                .help("a service has no outputs and does not end: name it under `services`"),
+        );
     }
 
     /// The edge to the one task whose output tree is used as a whole.
@@ -238,7 +291,7 @@ impl<'w> Resolver<'w> {
         let workspace = self.workspace;
         let what = match purpose {
             Purpose::Root => "the root file system",
-            Purpose::Outputs | Purpose::Tool => "a tool",
+            Purpose::Outputs | Purpose::Tool | Purpose::Service => "a tool",
         };
         let (first, more) = tasks.split_first()?;
         let task = &workspace.tasks[*first];
@@ -257,6 +310,7 @@ impl<'w> Resolver<'w> {
         let has_outputs = match &task.kind {
             TaskKind::Run(run) => !run.outputs.is_empty(),
             TaskKind::Fetch(_) => true,
+            TaskKind::Service(_) => false,
         };
         if !has_outputs {
             self.tell(

@@ -87,8 +87,8 @@ pub fn mermaid(workspace: &Workspace, graph: &TaskGraph, tasks: &[TaskId]) -> St
     text
 }
 
-/// JSON: `nodes` with `label`, `kind`, `package` and `tags`; `edges` with `from`, `to`, `interface` and `for`: `outputs`, `tool`
-/// or `root`.
+/// JSON: `nodes` with `label`, `kind`, `package` and `tags`; `edges` with `from`, `to`, `interface` and `for`: `outputs`, `tool`,
+/// `root` or `service`.
 pub fn json(workspace: &Workspace, graph: &TaskGraph, tasks: &[TaskId]) -> String {
     let part = Part::of(workspace, graph, tasks);
     let label = |id: TaskId| part.label(workspace, id);

@@ -9,10 +9,7 @@ use crate::manifest::origin::Origin;
 use crate::manifest::schema;
 
 /// Sections of later versions: refused by name, so that nobody believes they do something.
-const LATER_SECTIONS: [&str; 5] = ["gate", "image", "input", "pipeline", "service"];
-
-/// Keys of tasks of later versions.
-const LATER_TASK_KEYS: [&str; 1] = ["services"];
+const LATER_SECTIONS: [&str; 4] = ["gate", "image", "input", "pipeline"];
 
 /// A table listing all its keys in an error is of use up to this many.
 const LISTED_KEYS_MAX: usize = 12;
@@ -75,15 +72,17 @@ impl Walk<'_> {
         if path.is_empty() && LATER_SECTIONS.contains(&name) {
             return Diagnostic::error(unsupported(&format!("`[{name}]`"))).help("take it out");
         }
-        if in_task && LATER_TASK_KEYS.contains(&name) {
-            return Diagnostic::error(unsupported(&format!("`{name}`"))).help("take it out");
-        }
         if path.is_empty() {
             let message = match value {
                 DeValue::Table(_) | DeValue::Array(_) => format!("a manifest has no section `[{name}]`"),
                 _ => format!("`{name}` stands outside of any section"),
             };
             return Diagnostic::error(message).help(section_help(name, known));
+        }
+        let of_tasks = schema::shared().pointer("/$defs/Task/properties").and_then(|keys| keys.get(name)).is_some();
+        if path.len() == 2 && path[0] == "service" && of_tasks {
+            return Diagnostic::error(format!("a service has no `{name}`"))
+                .help("take it out: a service leaves nothing behind, and runs for as long as tasks need it");
         }
         Diagnostic::error(format!("`{}` has no key `{name}`", header(path))).help(
             match nearest(name, known.iter().copied()) {
@@ -136,7 +135,7 @@ fn section_help(name: &str, sections: &[&str]) -> String {
 pub(crate) fn section(name: &str) -> String {
     match name {
         "apply" => "[[apply]]".to_owned(),
-        "task" | "template" | "fetch" => format!("[{name}.NAME]"),
+        "task" | "template" | "fetch" | "service" => format!("[{name}.NAME]"),
         _ => format!("[{name}]"),
     }
 }

@@ -15,8 +15,9 @@ pub use crate::manifest::layers::{Templates, templates};
 use crate::manifest::matrix::combinations;
 use crate::manifest::model::{Ecosystem, SystemPolicy, Task, TaskKind, WorkspaceConfig};
 use crate::manifest::problems::{self, Problems};
-use crate::manifest::raw::{EcosystemWord, FetchTable, SystemWord};
+use crate::manifest::raw::{EcosystemWord, FetchTable, ServiceTable, SystemWord};
 use crate::manifest::read::{Declared, ManifestFile};
+use crate::manifest::service;
 use crate::manifest::split::Part;
 use crate::manifest::task::{self, size};
 use crate::manifest::value::At;
@@ -176,6 +177,10 @@ impl PackageLowering<'_> {
                 own.insert(&fetch.name.value);
                 self.fetch(fetch, file);
             }
+            for service in &file.services {
+                own.insert(&service.name.value);
+                self.service(service, file);
+            }
         }
         let applied: BTreeMap<&str, &Placed<String>> =
             context.applied.iter().map(|(task, template)| (task.value.as_str(), template)).collect();
@@ -206,11 +211,12 @@ impl PackageLowering<'_> {
         let names = Names { part, ..self.context.names(&whole.matrix) };
         let mut lowering = task::Lowering { layers, names, problems: &mut self.problems };
         let needs = lowering.needs();
+        let services = lowering.services();
         let tags = lowering.tags();
         let Some(run) = lowering.run_task(&whole.name, place) else { return };
         let mut label = whole.clone();
         label.matrix.extend(part.and_then(Part::axis).map(|(axis, value)| (axis.to_owned(), value)));
-        self.tasks.push(Task { label, place: place.clone(), needs, tags, kind: TaskKind::Run(run) });
+        self.tasks.push(Task { label, place: place.clone(), needs, services, tags, kind: TaskKind::Run(run) });
     }
 
     fn applied(&mut self, task: &str, reference: &Placed<String>) {
@@ -231,9 +237,23 @@ impl PackageLowering<'_> {
             label: Label::new(self.context.dir.clone(), declared.name.value.clone()),
             place: file.origin.of(&declared.name),
             needs: Vec::new(),
+            services: Vec::new(),
             tags,
             kind: TaskKind::Fetch(fetch),
         });
+    }
+
+    fn service(&mut self, declared: &Declared<ServiceTable>, file: &ManifestFile) {
+        let names = self.context.names(const { &BTreeMap::new() });
+        let place = file.origin.of(&declared.name);
+        let label = Label::new(self.context.dir.clone(), declared.name.value.clone());
+        let templates = self.context.templates;
+        self.tasks.extend(service::lower(declared, &file.origin, templates, names, &mut self.problems).map(
+            |lowered| {
+                let service::Lowered { needs, services, tags, service } = lowered;
+                Task { label, place, needs, services, tags, kind: TaskKind::Service(service) }
+            },
+        ));
     }
 }
 

@@ -20,6 +20,7 @@ pub mod raw;
 pub mod read;
 pub mod reference;
 pub mod schema;
+mod service;
 pub mod split;
 mod syntax;
 mod task;

@@ -64,6 +64,8 @@ pub struct Task {
     pub place: Place,
     /// What it needs before it can run, in the order written.
     pub needs: Vec<Need>,
+    /// `services`: what must be up while it runs, in the order written.
+    pub services: Vec<ServiceUse>,
     /// `tags`.
     pub tags: Vec<String>,
     /// What it does.
@@ -72,12 +74,13 @@ pub struct Task {
 
 /// What a task does.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "almost every task runs a command: a box would cost more than it saves")]
 pub enum TaskKind {
     /// Runs a command.
     Run(RunTask),
     /// Fetches a file whose digest is known.
     Fetch(FetchTask),
+    /// Runs a command beside tasks that use it.
+    Service(ServiceTask),
 }
 
 impl TaskKind {
@@ -86,8 +89,34 @@ impl TaskKind {
         match self {
             TaskKind::Run(_) => "run",
             TaskKind::Fetch(_) => "fetch",
+            TaskKind::Service(_) => "service",
         }
     }
+
+    /// What runs, for those that run a command: tasks and services.
+    pub fn command(&self) -> Option<&RunTask> {
+        match self {
+            TaskKind::Run(run) => Some(run),
+            TaskKind::Service(service) => Some(&service.run),
+            TaskKind::Fetch(_) => None,
+        }
+    }
+
+    /// Whether it is a service.
+    pub fn is_service(&self) -> bool {
+        matches!(self, TaskKind::Service(_))
+    }
+}
+
+/// One entry of `services`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServiceUse {
+    /// Where it is written.
+    pub place: Place,
+    /// The package.
+    pub package: RelPath,
+    /// The name.
+    pub service: String,
 }
 
 /// One entry of `needs`, or a task that `tools` or `root` names.
@@ -183,8 +212,50 @@ pub struct RunTask {
     pub fix: Option<Command>,
     /// `salt`.
     pub salt: Option<String>,
+    /// `undeclared`.
+    pub undeclared: Undeclared,
     /// `split`, and which part of it this is.
     pub split: Option<Box<Split>>,
+}
+
+/// A command that runs while tasks use it.
+#[derive(Clone, Debug)]
+pub struct ServiceTask {
+    /// What runs and what it sees; without outputs and without a time limit.
+    pub run: RunTask,
+    /// `ready`.
+    pub ready: Placed<Ready>,
+    /// `timeout`: how long it may take to become ready.
+    pub ready_within: Duration,
+}
+
+/// What tells that a service can be used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ready {
+    /// This TCP port takes connections.
+    Port(u16),
+    /// This address on the loopback interface answers without an error.
+    Http {
+        /// Host and port as the manifest has them, for the request.
+        host: String,
+        /// The port.
+        port: u16,
+        /// Path and query, from the slash on.
+        path: String,
+    },
+    /// A line it prints holds this text.
+    Log(String),
+    /// This command exits with 0.
+    Run(Command),
+}
+
+/// `undeclared`: what follows when a task touches what it does not declare.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Undeclared {
+    /// It is told, where it may be why the task failed.
+    Warn,
+    /// The task is always observed, and fails.
+    Error,
 }
 
 /// A command line.
@@ -203,6 +274,8 @@ pub enum Inputs {
     Package,
     /// A list of patterns; order matters, `!` takes away.
     Patterns(PatternList),
+    /// `"traced"`: what it is seen to touch of the whole workspace.
+    Traced,
 }
 
 /// `isolation` of a task or of a run.

@@ -63,6 +63,17 @@ pub(crate) fn parse(text: &str, here: &RelPath) -> Result<(Which, bool), NeedErr
     Ok((Which::Task { package, task: name(task, text)?, matrix }, interface_only))
 }
 
+/// Parses one entry of `services`: the package and the name.
+pub(crate) fn parse_service(text: &str, here: &RelPath) -> Result<(RelPath, String), NeedError> {
+    let help = "write `:SERVICE` for this package's, `//PACKAGE:SERVICE` for another's";
+    match parse(text, here) {
+        Ok((Which::Task { package, task, matrix }, false)) if matrix.is_empty() => Ok((package, task)),
+        Ok(_) => error(format!("`{text}` is not a service"), help),
+        Err(_) if is_name(text) => error(format!("`{text}` does not say whose service it is"), help),
+        Err(problem) => error(problem.message, help),
+    }
+}
+
 fn bare<T>(body: &str, text: &str) -> Result<T, NeedError> {
     match body.split_once(':') {
         Some((dir, task)) if !dir.is_empty() => error(

@@ -29,6 +29,9 @@ pub struct Manifest {
     pub task: Option<BTreeMap<String, TaskTable>>,
     /// Tasks that fetch a file whose digest is known: the only ones with network by nature.
     pub fetch: Option<BTreeMap<String, FetchTable>>,
+    /// Commands that run beside the tasks that name them under `services`: databases, servers. One starts when the first task that
+    /// needs it runs and ends with the last; it makes nothing that is kept.
+    pub service: Option<BTreeMap<String, ServiceTable>>,
 }
 
 /// `[workspace]`.
@@ -157,7 +160,9 @@ pub struct TaskTable {
     pub run: Option<At<CommandText>>,
     /// The source files it reads: patterns relative to the package, `//` from the root, `!` takes away, the last match decides;
     /// `^src/**` means the files `src/**` of every package this one depends on directly, `^^src/**` of all of them,
-    /// `^dev:src/**` of those it depends on for development only; or `"package"`, every file of the package that git does not ignore, less its own outputs.
+    /// `^dev:src/**` of those it depends on for development only; or `"package"`, every file of the package that git does not ignore, less its own outputs;
+    /// or `"traced"`: it sees every file of the workspace that git does not ignore, and the outputs of what it needs; what it touches of them
+    /// while it runs is in its key.
     #[schemars(extend("default" = "package"))]
     pub inputs: Option<At<InputsText>>,
     /// The files and directories it makes: patterns relative to the package, inside it.
@@ -166,6 +171,9 @@ pub struct TaskTable {
     /// depends on, `^^name` in all of them transitively, `^dev:name` in those it depends on for development only. `//pkg:name[axis=value]` takes
     /// part of a matrix; `#interface` after any of them is keyed on the dependency's `interface` only.
     pub needs: Option<Vec<At<String>>>,
+    /// What must be up while it runs: `:name` here, `//pkg:name` there. Their keys are part of its key, their network and the
+    /// directory `/services` are shared with it. Tasks with the same services share them at the same time.
+    pub services: Option<Vec<At<String>>>,
     /// Environment variables with their values.
     pub env: Option<BTreeMap<At<String>, At<String>>>,
     /// Environment variables whose value comes from outside and is part of the key. Its value is kept in the store to explain
@@ -200,6 +208,7 @@ pub struct TaskTable {
     pub resources: Option<ResourcesTable>,
     /// Directories of the package that are its own and are kept between its runs. They are not in the key. Inputs that
     /// changed since its last run are newer than all that is in them, others keep their times: tools that compare times are right.
+    /// Beside `inputs = "traced"` they start empty each time.
     pub caches: Option<Vec<At<String>>>,
     /// Patterns of what it may write without declaring it; thrown away. Relative to the package, `//` from the root.
     pub scratch: Option<Vec<At<String>>>,
@@ -227,6 +236,20 @@ pub struct TaskTable {
     pub extends: Option<At<String>>,
     /// Enters its key: change it to run it afresh.
     pub salt: Option<At<String>>,
+    /// What follows when it looks for a file of the workspace that it does not declare, or writes one.
+    #[schemars(extend("default" = "warn"))]
+    pub undeclared: Option<At<UndeclaredWord>>,
+}
+
+/// What follows when a task touches what it does not declare.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub enum UndeclaredWord {
+    /// It is told. A task that failed within seconds is run once more under observation to find out what it missed.
+    Warn,
+    /// The task always runs under observation, and fails.
+    Error,
 }
 
 /// `matrix` of a task: axes and their values.
@@ -315,4 +338,61 @@ pub struct FetchTable {
     pub executable: Option<At<bool>>,
     /// Words to select it by.
     pub tags: Option<Vec<At<String>>>,
+}
+
+/// `[service.NAME]`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "Service", deny_unknown_fields)]
+pub struct ServiceTable {
+    /// What runs, in the package's directory, as `run` of a task. It stays in the foreground; what it writes is thrown away. Required.
+    pub run: Option<At<CommandText>>,
+    /// What tells that it can be used: `port`, `http`, `log` or `run`. Required.
+    pub ready: Option<At<ReadyTable>>,
+    /// Longest it may take to become ready.
+    #[schemars(extend("default" = "60s"))]
+    pub timeout: Option<At<String>>,
+    /// The source files it reads, as those of a task.
+    #[schemars(extend("default" = "package"))]
+    pub inputs: Option<At<InputsText>>,
+    /// What must have run before, and whose outputs it sees, as for a task.
+    pub needs: Option<Vec<At<String>>>,
+    /// Services that must be up before it starts.
+    pub services: Option<Vec<At<String>>>,
+    /// Environment variables with their values.
+    pub env: Option<BTreeMap<At<String>, At<String>>>,
+    /// Environment variables whose value comes from outside and is part of the key.
+    pub pass_env: Option<Vec<At<String>>>,
+    /// Environment variables whose value comes from outside, is not part of the key, and is never logged or stored.
+    pub secret_env: Option<Vec<At<String>>>,
+    /// Programs it runs, as those of a task.
+    pub tools: Option<Vec<At<String>>>,
+    /// What it runs in instead of the machine's system, as for a task.
+    pub root: Option<At<String>>,
+    /// Whether it may use the network. Whoever uses it must say the same.
+    #[schemars(extend("default" = false))]
+    pub network: Option<At<bool>>,
+    /// How far it is kept from what it did not declare. Whoever uses it must be kept as far.
+    #[schemars(extend("default" = "auto"))]
+    pub isolation: Option<At<IsolationWord>>,
+    /// Words to select it by.
+    pub tags: Option<Vec<At<String>>>,
+    /// Enters its key: change it to run its users afresh.
+    pub salt: Option<At<String>>,
+}
+
+/// `ready` of a service: exactly one of its keys.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "Ready", deny_unknown_fields)]
+pub struct ReadyTable {
+    /// Ready when this TCP port of the loopback interface takes connections.
+    #[schemars(extend("minimum" = 1, "maximum" = 65535))]
+    pub port: Option<At<u32>>,
+    /// Ready when this address answers with a status from 200 to 399: `"http://127.0.0.1:8080/health"`.
+    pub http: Option<At<String>>,
+    /// Ready when a line it prints holds this text.
+    pub log: Option<At<String>>,
+    /// Ready when this command, run where the service runs, exits with 0. A string runs as `sh -euc`.
+    pub run: Option<At<CommandText>>,
 }

@@ -17,7 +17,9 @@ use crate::manifest::keys;
 use crate::manifest::origin::Origin;
 use crate::manifest::piece::{self, Piece};
 use crate::manifest::problems;
-use crate::manifest::raw::{ApplyTable, FetchTable, PackageTable, RemoteTable, StoreTable, TaskTable, WorkspaceTable};
+use crate::manifest::raw::{
+    ApplyTable, FetchTable, PackageTable, RemoteTable, ServiceTable, StoreTable, TaskTable, WorkspaceTable,
+};
 use crate::manifest::syntax;
 use crate::manifest::value::{At, InputsText};
 
@@ -34,6 +36,7 @@ pub struct ManifestFile {
     pub(crate) templates: Arc<BTreeMap<String, Declared<TaskTable>>>,
     pub(crate) tasks: Vec<Declared<TaskTable>>,
     pub(crate) fetches: Vec<Declared<FetchTable>>,
+    pub(crate) services: Vec<Declared<ServiceTable>>,
     package: PackageTable,
     depends: Vec<Placed<String>>,
     applies: Vec<Apply>,
@@ -100,11 +103,13 @@ fn read_tables(origin: Origin, text: &str, diagnostics: &mut Vec<Diagnostic>) ->
     let templates = reader.many::<TaskTable>(root, "template");
     let tasks = reader.many::<TaskTable>(root, "task");
     let fetches = reader.many::<FetchTable>(root, "fetch");
-    templates.iter().chain(&tasks).for_each(|task| reader.check_inputs(&task.table));
-    reader.check_one_name_each(&tasks, &fetches);
+    let services = reader.many::<ServiceTable>(root, "service");
+    let inputs = templates.iter().chain(&tasks).map(|task| &task.table.inputs);
+    inputs.chain(services.iter().map(|service| &service.table.inputs)).for_each(|inputs| reader.check_inputs(inputs));
+    reader.check_one_name_each(&tasks, &fetches, &services);
     let templates = templates.into_iter().map(|template| (template.name.value.clone(), template)).collect();
     let templates = Arc::new(templates);
-    Some(ManifestFile { origin, workspace, store, templates, tasks, fetches, package, depends, applies })
+    Some(ManifestFile { origin, workspace, store, templates, tasks, fetches, services, package, depends, applies })
 }
 
 impl ManifestFile {
@@ -260,30 +265,37 @@ impl Reader<'_> {
         })
     }
 
-    fn check_inputs(&mut self, table: &TaskTable) {
-        let Some(At { value: InputsText::Word(word), range }) = &table.inputs else { return };
+    fn check_inputs(&mut self, inputs: &Option<At<InputsText>>) {
+        let Some(At { value: InputsText::Word(word), range }) = inputs else { return };
         let problem = match word.as_str() {
-            "package" => return,
-            "traced" => Diagnostic::error(keys::unsupported("`inputs = \"traced\"`"))
-                .help("list patterns, or leave `inputs` out to take the whole package"),
+            "package" | "traced" => return,
             word => Diagnostic::error(format!("`inputs` cannot be the word `{word}`"))
-                .help(format!("write a list, `[\"{word}\"]`, or `\"package\"` for every file of the package")),
+                .help(format!(
+                    "write a list, `[\"{word}\"]`, `\"package\"` for every file of the package, or `\"traced\"` for what it is seen to read"
+                )),
         };
         self.diagnostics.push(problem.at(&self.origin.place(range), ""));
     }
 
-    fn check_one_name_each(&mut self, tasks: &[Declared<TaskTable>], fetches: &[Declared<FetchTable>]) {
-        for fetch in fetches {
-            // Both come in byte order of their names.
-            if let Ok(at) = tasks.binary_search_by(|task| task.name.cmp(&fetch.name)) {
-                let task = &tasks[at];
+    fn check_one_name_each(
+        &mut self,
+        tasks: &[Declared<TaskTable>],
+        fetches: &[Declared<FetchTable>],
+        services: &[Declared<ServiceTable>],
+    ) {
+        let all = tasks.iter().map(|task| (&task.name, "task"));
+        let all = all.chain(fetches.iter().map(|fetch| (&fetch.name, "fetch")));
+        let mut seen: BTreeMap<&At<String>, &str> = BTreeMap::new();
+        for (name, what) in all.chain(services.iter().map(|service| (&service.name, "service"))) {
+            if let Some((earlier, other)) = seen.get_key_value(name) {
                 self.diagnostics.push(
-                    Diagnostic::error(format!("`{}` names a task and a fetch", fetch.name.value))
-                        .at(&self.origin.of(&fetch.name), "fetch")
-                        .at(&self.origin.of(&task.name), "task")
+                    Diagnostic::error(format!("`{}` names a {other} and a {what}", name.value))
+                        .at(&self.origin.of(name), what)
+                        .at(&self.origin.of(earlier), *other)
                         .help("they share one namespace: rename one"),
                 );
             }
+            seen.entry(name).or_insert(what);
         }
     }
 }

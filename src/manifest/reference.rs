@@ -60,11 +60,11 @@ also `${shard.index}`, `${shard.total}` and, in commands, `${items}`. Any other 
 word per item.
 
 **Names** of tasks, templates, pools and axes are letters, digits, `.`, `_` and `-`, at most 128 of them, and start with a letter, a
-digit or `_`. Tasks and fetches of a package share one namespace.
+digit or `_`. Tasks, fetches and services of a package share one namespace.
 ";
 
 /// The sections in the order of the document: header, and the node of the schema that describes it.
-const SECTIONS: [(&str, &str); 11] = [
+const SECTIONS: [(&str, &str); 13] = [
     ("[workspace]", "/properties/workspace"),
     ("[store]", "/properties/store"),
     ("[remote]", "/properties/remote"),
@@ -76,6 +76,8 @@ const SECTIONS: [(&str, &str); 11] = [
     ("[template.NAME]", "/properties/template"),
     ("[[apply]]", "/properties/apply"),
     ("[fetch.NAME]", "/properties/fetch"),
+    ("[service.NAME]", "/properties/service"),
+    ("[service.NAME.ready]", "/$defs/Service/properties/ready"),
 ];
 
 /// The whole document.

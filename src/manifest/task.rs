@@ -12,12 +12,14 @@ use crate::base::time::{parse_bytes, parse_duration};
 use crate::manifest::glob::{Pattern, PatternItem, PatternList};
 use crate::manifest::interpolate::{Names, Use, interpolate};
 use crate::manifest::layers::Layers;
-use crate::manifest::model::{Command, Inputs, IsolationRequest, Need, Resources, RunTask, Which};
+use crate::manifest::model::{
+    Command, Inputs, IsolationRequest, Need, Resources, RunTask, ServiceUse, Undeclared, Which,
+};
 use crate::manifest::needs;
 use crate::manifest::origin::{Origin, Written};
 use crate::manifest::patterns;
 use crate::manifest::problems::Problems;
-use crate::manifest::raw::{IsolationWord, TaskTable};
+use crate::manifest::raw::{IsolationWord, TaskTable, UndeclaredWord};
 use crate::manifest::value::{At, CommandText, InputsText};
 
 /// Which list of a table.
@@ -79,6 +81,10 @@ impl Lowering<'_, '_> {
                 .first(|table| table.fix.as_ref())
                 .and_then(|(fix, origin)| self.command(fix, origin, "fix")),
             salt: self.layers.first(|table| table.salt.as_ref()).and_then(|(salt, origin)| self.plain(salt, origin)),
+            undeclared: match self.layers.first(|table| table.undeclared.as_ref()).map(|(word, _)| word.value) {
+                None | Some(UndeclaredWord::Warn) => Undeclared::Warn,
+                Some(UndeclaredWord::Error) => Undeclared::Error,
+            },
             split,
             command: command?,
         };
@@ -91,6 +97,23 @@ impl Lowering<'_, '_> {
         for (text, written) in self.strings(|table| table.needs.as_ref()) {
             match needs::parse(&text, self.names.package_dir) {
                 Ok((which, interface_only)) => all.push(Need { place: written.place(), which, interface_only }),
+                Err(error) => {
+                    self.problems.push(Diagnostic::error(error.message).at(&written.place(), "").help(error.help));
+                }
+            }
+        }
+        all
+    }
+
+    /// `services`.
+    pub(crate) fn services(&mut self) -> Vec<ServiceUse> {
+        let mut all: Vec<ServiceUse> = Vec::new();
+        for (text, written) in self.strings(|table| table.services.as_ref()) {
+            match needs::parse_service(&text, self.names.package_dir) {
+                Ok((package, service)) if !all.iter().any(|one| one.package == package && one.service == service) => {
+                    all.push(ServiceUse { place: written.place(), package, service });
+                }
+                Ok(_) => {}
                 Err(error) => {
                     self.problems.push(Diagnostic::error(error.message).at(&written.place(), "").help(error.help));
                 }
@@ -120,7 +143,7 @@ impl Lowering<'_, '_> {
         }
     }
 
-    fn command(&mut self, command: &At<CommandText>, origin: &Origin, key: &str) -> Option<Command> {
+    pub(crate) fn command(&mut self, command: &At<CommandText>, origin: &Origin, key: &str) -> Option<Command> {
         let place = origin.of(command);
         let done = match &command.value {
             CommandText::Shell(text) => {
@@ -174,6 +197,7 @@ impl Lowering<'_, '_> {
                 }
                 Inputs::Patterns(patterns)
             }
+            Some((At { value: InputsText::Word(word), .. }, _)) if word == "traced" => Inputs::Traced,
             // Any other word was refused when the manifest was read.
             _ => Inputs::Package,
         }
@@ -353,7 +377,8 @@ impl Lowering<'_, '_> {
         resources
     }
 
-    fn plain(&mut self, value: &At<String>, origin: &Origin) -> Option<String> {
+    /// A text without patterns, interpolated.
+    pub(crate) fn plain(&mut self, value: &At<String>, origin: &Origin) -> Option<String> {
         interpolate(Written::new(value, origin), &self.names, Use::Plain, self.problems)
     }
 }

@@ -112,7 +112,7 @@ impl JsonSchema for CommandText {
 /// `inputs`: a word or a list of patterns.
 #[derive(Clone, Debug)]
 pub enum InputsText {
-    /// A string; only `package` is one we know.
+    /// A string; `package` and `traced` are those we know.
     Word(String),
     /// A list.
     List(Vec<At<String>>),
@@ -124,7 +124,7 @@ impl<'de> Visitor<'de> for InputsVisitor {
     type Value = InputsText;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array of patterns or \"package\"")
+        f.write_str("an array of patterns, \"package\" or \"traced\"")
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<InputsText, E> {
@@ -154,6 +154,7 @@ impl JsonSchema for InputsText {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "oneOf": [
             { "const": "package", "description": "Every file of the package that git does not ignore, less its own outputs." },
+            { "const": "traced", "description": "What it is seen to touch of the whole workspace." },
             { "type": "array", "items": { "type": "string" }, "description": "Patterns; order matters." },
         ] })
     }

@@ -77,7 +77,7 @@ impl EventSink for ChromeTrace {
                 self.running.insert(*task, Running { since: (self.clock)(), slot: *slot });
             }
             Event::TaskFinished(finished) => self.finished(finished),
-            Event::RunStarted { .. } | Event::Notice(_) | Event::RunFinished { .. } => {}
+            Event::RunStarted { .. } | Event::Notice(_) | Event::Service(_) | Event::RunFinished { .. } => {}
         }
     }
 }

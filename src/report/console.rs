@@ -74,7 +74,7 @@ impl EventSink for Console {
                 self.started = None;
                 self.bar.finish_and_clear();
             }
-            Event::TaskStarted { .. } | Event::TaskFinished(_) | Event::Notice(_) => {}
+            Event::TaskStarted { .. } | Event::TaskFinished(_) | Event::Notice(_) | Event::Service(_) => {}
         }
         let bytes = self.story.tell(event);
         if self.drawn.is_none() {

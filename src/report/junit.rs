@@ -104,7 +104,7 @@ impl EventSink for Junit {
         match event {
             Event::TaskFinished(finished) => self.cases.push(case(finished)),
             Event::RunFinished { duration, .. } => self.duration = *duration,
-            Event::RunStarted { .. } | Event::TaskStarted { .. } | Event::Notice(_) => {}
+            Event::RunStarted { .. } | Event::TaskStarted { .. } | Event::Notice(_) | Event::Service(_) => {}
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::base::time::human_duration;
-use crate::engine::event::{Counts, MissReason, Outcome, TaskFinished};
+use crate::engine::event::{Counts, MissReason, Outcome, ServiceEvent, TaskFinished};
 use crate::report::ink::{Color, Ink, paint};
 
 /// Columns of the outcome word: the longest is `cancelled`.
@@ -51,6 +51,21 @@ pub fn finished_line(finished: &TaskFinished, why: WhyShown, color: Color) -> St
         }
     }
     line
+}
+
+/// What became of a service, in one line without line feed: `   ready  //:postgres  1.2 s`; what it printed stands behind its label.
+pub fn service_line(event: &ServiceEvent, color: Color) -> String {
+    let line = |ink, word: &str, rest: &[&str]| {
+        let word = format!("{}{}", " ".repeat(WORD_COLUMNS - word.len()), paint(color, ink, word));
+        [&[word.as_str()], rest].concat().join("  ")
+    };
+    match event {
+        ServiceEvent::Started { label } => line(Ink::Faint, "starting", &[label]),
+        ServiceEvent::Ready { label, duration } => line(Ink::Calm, "ready", &[label, &human_duration(*duration)]),
+        ServiceEvent::Stopped { label, asked: true, .. } => line(Ink::Faint, "stopped", &[label]),
+        ServiceEvent::Stopped { label, how, asked: false, .. } => line(Ink::Bad, "ended", &[label, how]),
+        ServiceEvent::Output { label, text } => format!("{} {text}", paint(color, Ink::Faint, &format!("{label} |"))),
+    }
 }
 
 fn detail(finished: &TaskFinished, why: WhyShown) -> Option<String> {
@@ -182,6 +197,19 @@ mod tests {
             true,
             "interrupted: 1 hit, 2 cancelled in 3.2 s",
         );
+    }
+
+    #[test]
+    fn a_service_line_says_what_became_of_it() {
+        let (label, duration) = ("//:db".to_owned(), Duration::from_millis(1200));
+        let stopped =
+            |asked| ServiceEvent::Stopped { label: label.clone(), duration, how: "exit code 1".into(), asked };
+        let check = |event: &ServiceEvent, expect: &str| assert_eq!(service_line(event, Color::Plain), expect);
+        check(&ServiceEvent::Started { label: label.clone() }, " starting  //:db");
+        check(&ServiceEvent::Ready { label: label.clone(), duration }, "    ready  //:db  1.2 s");
+        check(&stopped(true), "  stopped  //:db");
+        check(&stopped(false), "    ended  //:db  exit code 1");
+        check(&ServiceEvent::Output { label: label.clone(), text: "listening".into() }, "//:db | listening");
     }
 
     #[test]

@@ -44,7 +44,7 @@ impl Live {
                 self.hit += usize::from(finished.outcome == Outcome::Hit);
                 self.failed += usize::from(finished.outcome == Outcome::Failed);
             }
-            Event::Notice(_) | Event::RunFinished { .. } => {}
+            Event::Notice(_) | Event::Service(_) | Event::RunFinished { .. } => {}
         }
     }
 

@@ -12,10 +12,10 @@ use std::time::Duration;
 use crate::base::diagnostic::{Diagnostic, merge_alike};
 use crate::base::span::Sources;
 use crate::base::time::human_duration;
-use crate::engine::event::{Counts, Event, Log, MissReason, Outcome, TaskFinished};
+use crate::engine::event::{Counts, Event, Log, MissReason, Outcome, ServiceEvent, TaskFinished};
 use crate::report::ink::{Color, Ink, RESET, paint};
 use crate::report::lines::{
-    WhyShown, critical_path, finished_line, outcome_word, repeat_command, summary, why_sentence,
+    WhyShown, critical_path, finished_line, outcome_word, repeat_command, service_line, summary, why_sentence,
 };
 use crate::report::render::render;
 
@@ -96,6 +96,7 @@ impl Story {
             Event::TaskStarted { .. } => Vec::new(),
             Event::TaskFinished(finished) => self.finished(finished),
             Event::Notice(diagnostic) => self.rendered(diagnostic).into_bytes(),
+            Event::Service(event) => self.service(event),
             Event::RunFinished { ok, counts, duration, saved, critical_path, interrupted } => {
                 let end = End {
                     ok: *ok,
@@ -108,6 +109,19 @@ impl Story {
                 self.end(&end)
             }
         }
+    }
+
+    fn service(&self, event: &ServiceEvent) -> Vec<u8> {
+        let told = match event {
+            ServiceEvent::Output { .. } => true,
+            ServiceEvent::Ready { .. } | ServiceEvent::Stopped { asked: false, .. } => {
+                self.options.verbosity > Verbosity::Quiet
+            }
+            ServiceEvent::Started { .. } | ServiceEvent::Stopped { asked: true, .. } => {
+                self.options.verbosity == Verbosity::Verbose
+            }
+        };
+        if told { format!("{}\n", service_line(event, self.options.color)).into_bytes() } else { Vec::new() }
     }
 
     fn finished(&mut self, finished: &TaskFinished) -> Vec<u8> {

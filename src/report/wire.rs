@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::base::diagnostic::Diagnostic;
 use crate::base::span::Sources;
-use crate::engine::event::{Counts, Event, Failure, MissReason, Outcome, ResultSource, TaskFinished};
+use crate::engine::event::{Counts, Event, Failure, MissReason, Outcome, ResultSource, ServiceEvent, TaskFinished};
 use crate::report::render::severity_word;
 use crate::sandbox::spec::Exit;
 
@@ -31,6 +31,18 @@ pub enum EventLine {
     /// Something to say that belongs to no task.
     #[serde(rename = "notice")]
     Notice(DiagnosticValue),
+    /// A service was started.
+    #[serde(rename = "service.started")]
+    ServiceStarted(ServiceStartedLine),
+    /// A service can be used.
+    #[serde(rename = "service.ready")]
+    ServiceReady(ServiceReadyLine),
+    /// A service has ended. Comes exactly once for each that was started, unless the program is killed.
+    #[serde(rename = "service.stopped")]
+    ServiceStopped(ServiceStoppedLine),
+    /// A service printed a line. Only where services themselves were asked for.
+    #[serde(rename = "service.output")]
+    ServiceOutput(ServiceOutputLine),
     /// Everything is done. The last event.
     #[serde(rename = "run.finished")]
     RunFinished(RunFinishedLine),
@@ -91,6 +103,44 @@ pub struct TaskFinishedLine {
     because_of: Option<String>,
     /// Things worth saying that did not fail it.
     notes: Vec<DiagnosticValue>,
+}
+
+/// Fields of `service.started`.
+#[derive(Serialize, JsonSchema, Debug)]
+pub struct ServiceStartedLine {
+    /// Its label.
+    service: String,
+}
+
+/// Fields of `service.ready`.
+#[derive(Serialize, JsonSchema, Debug)]
+pub struct ServiceReadyLine {
+    /// Its label.
+    service: String,
+    /// How long it took, in milliseconds.
+    duration_ms: u64,
+}
+
+/// Fields of `service.stopped`.
+#[derive(Serialize, JsonSchema, Debug)]
+pub struct ServiceStoppedLine {
+    /// Its label.
+    service: String,
+    /// How long it ran, in milliseconds.
+    duration_ms: u64,
+    /// How, in words: `exit code 1`.
+    how: String,
+    /// Whether it was asked to end.
+    asked: bool,
+}
+
+/// Fields of `service.output`.
+#[derive(Serialize, JsonSchema, Debug)]
+pub struct ServiceOutputLine {
+    /// Its label.
+    service: String,
+    /// The line without its end.
+    text: String,
 }
 
 /// Fields of `run.finished`.
@@ -236,6 +286,7 @@ impl EventLine {
             }),
             Event::TaskFinished(finished) => EventLine::TaskFinished(Box::new(finished_line(finished, sources))),
             Event::Notice(diagnostic) => EventLine::Notice(DiagnosticValue::of(diagnostic, sources)),
+            Event::Service(event) => Self::of_service(event),
             Event::RunFinished { ok, counts, duration, saved, critical_path, interrupted } => {
                 let Counts { hit, ran, failed, skipped, cancelled } = *counts;
                 EventLine::RunFinished(RunFinishedLine {
@@ -253,6 +304,24 @@ impl EventLine {
                         .map(|(task, duration)| ChainLink { task: task.clone(), duration_ms: milliseconds(*duration) })
                         .collect(),
                 })
+            }
+        }
+    }
+}
+
+impl EventLine {
+    fn of_service(event: &ServiceEvent) -> Self {
+        match event.clone() {
+            ServiceEvent::Started { label: service } => EventLine::ServiceStarted(ServiceStartedLine { service }),
+            ServiceEvent::Ready { label: service, duration } => {
+                EventLine::ServiceReady(ServiceReadyLine { service, duration_ms: milliseconds(duration) })
+            }
+            ServiceEvent::Stopped { label: service, duration, how, asked } => {
+                let duration_ms = milliseconds(duration);
+                EventLine::ServiceStopped(ServiceStoppedLine { service, duration_ms, how, asked })
+            }
+            ServiceEvent::Output { label: service, text } => {
+                EventLine::ServiceOutput(ServiceOutputLine { service, text })
             }
         }
     }

@@ -57,7 +57,8 @@ pub fn enter(spec: &SandboxSpec) -> Result<(), Failure> {
     rustix::thread::set_no_new_privs(true).map_err(|error| Failure::new("giving up privileges", error))?;
     rules.restrict_self().map_err(|error| Failure::said(STEP, error.to_string()))?;
     let denied = match spec.network {
-        Network::Loopback => kernel::Denied::SocketsAndRings,
+        // There are no pods at this level.
+        Network::Loopback | Network::Pod => kernel::Denied::SocketsAndRings,
         Network::Host => kernel::Denied::Rings,
     };
     kernel::deny(denied).map_err(|error| Failure::new("filtering its system calls", error))

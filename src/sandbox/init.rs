@@ -7,9 +7,12 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Signal;
 
 use crate::process::usage;
+use crate::sandbox::checks::Checking;
 use crate::sandbox::kernel;
+use crate::sandbox::observation::Observation;
 use crate::sandbox::spec::{Level, SandboxSpec};
-use crate::sandbox::start::{self, Started};
+use crate::sandbox::start::{self, Started, Watch};
+use crate::sandbox::trace::Observer;
 use crate::sandbox::tree::{Left, Tree};
 use crate::sandbox::wire::{self, Failure, Owner, Purpose, Report, Request, Status};
 use crate::sandbox::{confine, namespaces, plain};
@@ -27,6 +30,8 @@ pub struct Job {
     pub stdout: OwnedFd,
     /// Where it complains.
     pub stderr: OwnedFd,
+    /// What is asked about the command while it runs.
+    pub checks: Option<OwnedFd>,
     /// The engine: takes one report; its end, or its gone writing side, means stop.
     pub control: OwnedFd,
     /// Hangs up when the launcher is gone, which means stop too.
@@ -37,7 +42,7 @@ pub struct Job {
 
 /// Runs the job and ends the process. Never returns into the launcher's code.
 pub fn main(job: Job) -> ! {
-    let Job { request, spec, stdout, stderr, control, lifeline, owner } = job;
+    let Job { request, spec, stdout, stderr, control, checks, lifeline, owner } = job;
     let run = || {
         let spec = read_spec(spec)?;
         let tree = Tree::adopt(request.level).map_err(|error| Failure::new("watching over the command", error))?;
@@ -54,39 +59,57 @@ pub fn main(job: Job) -> ! {
         };
         if request.purpose == Purpose::Probe {
             let status = Status::Code(0);
-            return Ok((Report::Ended { status, usage: usage::Usage::default() }, built.workspace));
+            let report = Report::Ended { status, usage: usage::Usage::default(), observed: false };
+            return Ok((report, built.workspace, None));
         }
+        let mut checking = Checking::new(checks, &built.command);
         // What it starts runs as the same user: nothing of it shows below `/proc/1`, and nobody may trace it.
         rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
             .map_err(|error| Failure::new("closing itself to the command", error))?;
-        let report = match start::start(built.command, stdout, stderr)? {
+        let wanted = spec.observe && request.level == Level::Namespaces;
+        let (started, observed) =
+            start::start(built.command, stdout, stderr, if wanted { Watch::Closely } else { Watch::No })?;
+        let (mut observer, none) = match observed {
+            Some(Ok(observer)) => (Some(observer), None),
+            Some(Err(reason)) => (None, Some(reason)),
+            None => (None, spec.observe.then(|| "only the `namespaces` level can observe".to_owned())),
+        };
+        let report = match started {
             Started::Running(main) => {
-                let status = watch(&tree, main, control.as_fd(), lifeline.as_fd());
+                let status = watch(&tree, main, &mut checking, control.as_fd(), lifeline.as_fd(), observer.as_mut());
                 if hangs_up(lifeline.as_fd()) {
                     // The command was cut short by nobody's decision: silence makes it an error, not a result.
                     kernel::exit_now(1)
                 }
-                Report::Ended { status, usage: usage::of_children() }
+                Report::Ended { status, usage: usage::of_children(), observed: spec.observe }
             }
             Started::Not { cause } => Report::CannotStart { cause },
         };
-        Ok((report, built.workspace))
+        let observation = observer.map(Observer::finish).or_else(|| none.map(Observation::nothing));
+        let observation = observation.map(|seen| wire::anonymous_file("observation", &seen.encode())).transpose();
+        let observation = observation.map_err(|error| Failure::new("keeping what was observed", error))?;
+        Ok((report, built.workspace, observation))
     };
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
-    let (report, workspace) = match outcome {
+    let (report, workspace, observation) = match outcome {
         Ok(Ok(done)) => done,
-        Ok(Err(failure)) => (Report::Failed(failure), None),
-        Err(panic) => (Report::Failed(Failure::said("running the init", panic_text(panic.as_ref()))), None),
+        Ok(Err(failure)) => (Report::Failed(failure), None, None),
+        Err(panic) => (Report::Failed(Failure::said("running the init", panic_text(panic.as_ref()))), None, None),
     };
-    let descriptors: Vec<BorrowedFd<'_>> = workspace.iter().map(AsFd::as_fd).collect();
+    // The observation comes last: a report says whether there is one.
+    let descriptors: Vec<BorrowedFd<'_>> = workspace.iter().chain(&observation).map(AsFd::as_fd).collect();
     // If the engine is gone there is nobody left to tell.
     drop(wire::send(&control, &report.encode(), &descriptors));
     kernel::exit_now(0)
 }
 
-fn probe_confinement(spec: &SandboxSpec) -> Result<(Report, Option<OwnedFd>), Failure> {
+/// A report, the workspace as it is left behind, and what was observed.
+type Told = (Report, Option<OwnedFd>, Option<OwnedFd>);
+
+fn probe_confinement(spec: &SandboxSpec) -> Result<Told, Failure> {
     confine::enter(spec)?;
-    Ok((Report::Ended { status: Status::Code(0), usage: usage::Usage::default() }, None))
+    let report = Report::Ended { status: Status::Code(0), usage: usage::Usage::default(), observed: false };
+    Ok((report, None, None))
 }
 
 fn hangs_up(descriptor: BorrowedFd<'_>) -> bool {
@@ -100,25 +123,27 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 fn read_spec(descriptor: OwnedFd) -> Result<SandboxSpec, Failure> {
-    let failed = |error: rustix::io::Errno| Failure::new("reading the job", error);
-    let size = rustix::fs::fstat(&descriptor).map_err(failed)?.st_size;
-    let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
-    let mut length = 0;
-    while length < bytes.len() {
-        match rustix::io::pread(&descriptor, &mut bytes[length..], length as u64).map_err(failed)? {
-            0 => break,
-            count => length += count,
-        }
-    }
+    let bytes = wire::read_anonymous_file(&descriptor).map_err(|error| Failure::new("reading the job", error))?;
     wire::decode_spec(&bytes).map_err(|error| Failure::said("reading the job", error.to_string()))
 }
 
 /// Waits until the command has ended, or until it is to stop and has been stopped; then ends all it has started.
-fn watch(tree: &Tree, main: rustix::process::Pid, control: BorrowedFd<'_>, lifeline: BorrowedFd<'_>) -> Status {
+fn watch(
+    tree: &Tree,
+    main: rustix::process::Pid,
+    checking: &mut Checking,
+    control: BorrowedFd<'_>,
+    lifeline: BorrowedFd<'_>,
+    mut observer: Option<&mut Observer>,
+) -> Status {
     let mut status = None;
     let mut stop_by: Option<Instant> = None;
+    let mut asked = false;
     loop {
         let left = tree.bury(main, &mut status);
+        for (pid, status) in tree.take_noted() {
+            checking.ended(pid, status);
+        }
         match stop_by {
             // What the command leaves running ends with it: its result is complete when it says so.
             None if status.is_some() || left == Left::Nothing => break,
@@ -126,23 +151,86 @@ fn watch(tree: &Tree, main: rustix::process::Pid, control: BorrowedFd<'_>, lifel
             Some(deadline) if left == Left::Nothing || Instant::now() >= deadline => break,
             _ => {}
         }
-        let events = PollFd::from_borrowed_fd(tree.events(), PollFlags::IN);
-        let mut fds = vec![events];
-        if stop_by.is_none() {
-            fds.push(PollFd::from_borrowed_fd(control, PollFlags::IN | PollFlags::RDHUP));
-            fds.push(PollFd::from_borrowed_fd(lifeline, PollFlags::IN));
+        // Only now: an answer means that the command had not ended when it was asked about.
+        if std::mem::take(&mut asked)
+            && let Some(pid) = checking.take()
+        {
+            tree.note(pid);
         }
-        let timeout = stop_by
-            .map(|deadline| deadline.saturating_duration_since(Instant::now()))
-            .and_then(|left| Timespec::try_from(left).ok());
-        if rustix::event::poll(&mut fds, timeout.as_ref()).is_err() {
-            continue;
+        let stops = if stop_by.is_none() { Some([control, lifeline]) } else { None };
+        let checks = checking.event().filter(|_| stop_by.is_none());
+        match wait(tree, stops, checks, stop_by, observer.as_deref_mut()) {
+            Woken::ToStop => {
+                tree.signal(Signal::TERM);
+                stop_by = Some(Instant::now() + GRACE);
+            }
+            Woken::Asked => asked = true,
+            Woken::ToBury => {}
         }
-        if fds.iter().skip(1).any(|fd| !fd.revents().is_empty()) {
-            tree.signal(Signal::TERM);
-            stop_by = Some(Instant::now() + GRACE);
-        }
+    }
+    if stop_by.is_none()
+        && let Some(observer) = observer
+    {
+        observer.count();
     }
     tree.end(main, &mut status);
     status.unwrap_or(Status::Signal(libc::SIGKILL))
+}
+
+/// Why a wait is over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Woken {
+    /// The command is to stop.
+    ToStop,
+    /// Something is asked about it.
+    Asked,
+    /// A child has ended, or the time is up, or nothing.
+    ToBury,
+}
+
+/// Waits for what changes the course of things; calls that are asked about meanwhile do not, and are answered.
+fn wait(
+    tree: &Tree,
+    stops: Option<[BorrowedFd<'_>; 2]>,
+    checks: Option<BorrowedFd<'_>>,
+    until: Option<Instant>,
+    mut observer: Option<&mut Observer>,
+) -> Woken {
+    loop {
+        let mut fds = vec![PollFd::from_borrowed_fd(tree.events(), PollFlags::IN)];
+        for stop in stops.into_iter().flatten() {
+            fds.push(PollFd::from_borrowed_fd(stop, PollFlags::IN | PollFlags::RDHUP));
+        }
+        let checked = fds.len();
+        fds.extend(checks.map(|checks| PollFd::from_borrowed_fd(checks, PollFlags::IN)));
+        let others = fds.len();
+        if let Some(observer) = observer.as_deref() {
+            fds.push(PollFd::from_borrowed_fd(observer.events(), PollFlags::IN));
+        }
+        let timeout = until
+            .map(|deadline| deadline.saturating_duration_since(Instant::now()))
+            .and_then(|left| Timespec::try_from(left).ok());
+        let ready = match rustix::event::poll(&mut fds, timeout.as_ref()) {
+            Ok(ready) => ready,
+            Err(_) => return Woken::ToBury,
+        };
+        let asked = fds.get(others).map_or(PollFlags::empty(), PollFd::revents);
+        let any = |fds: &[PollFd<'_>]| fds.iter().any(|fd| !fd.revents().is_empty());
+        let (ended, to_stop, to_check) = (any(&fds[..1]), any(&fds[1..checked]), any(&fds[checked..others]));
+        drop(fds);
+        if to_stop {
+            return Woken::ToStop;
+        }
+        if to_check {
+            return Woken::Asked;
+        }
+        if ended || ready == 0 {
+            return Woken::ToBury;
+        }
+        match observer.as_deref_mut() {
+            Some(observer) if asked.contains(PollFlags::IN) => observer.answer(),
+            // Nobody is left who could ask: their end is about to be told.
+            _ => observer = None,
+        }
+    }
 }

@@ -264,3 +264,149 @@ pub fn deny(denied: Denied) -> io::Result<()> {
     let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+/// A system call that waits for leave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Asked {
+    /// Names the question.
+    pub id: u64,
+    /// The thread, as this process sees it; 0 if it does not.
+    pub thread: i32,
+    /// The call's number.
+    pub number: i64,
+    /// Its arguments.
+    pub arguments: [u64; 6],
+}
+
+/// Puts a filter on this process and its descendants; gives the descriptor on which their calls are asked about.
+///
+/// Signals do not interrupt a call that is being looked at, where the kernel can do that (Linux 5.19).
+pub fn install_filter(program: &[libc::sock_filter]) -> io::Result<OwnedFd> {
+    let length = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
+    let listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+    for flags in [listener | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, listener] {
+        // SAFETY: the kernel reads the program, whose length is right, and returns a new descriptor or -1.
+        let descriptor =
+            unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+        if let Ok(descriptor @ 0..) = i32::try_from(descriptor) {
+            // SAFETY: the kernel has just made it, close-on-exec, and nobody else has it.
+            return Ok(unsafe { OwnedFd::from_raw_fd(descriptor) });
+        }
+        if io::Error::last_os_error().raw_os_error() != Some(libc::EINVAL) {
+            break;
+        }
+    }
+    Err(io::Error::last_os_error())
+}
+
+/// Has whoever asks run on this processor at once, and us again when it goes on: half the cost. Older kernels do not know it.
+pub fn answer_on_one_processor(listener: &OwnedFd) {
+    const SYNC_WAKE_UP: libc::c_ulong = 1;
+    // SAFETY: the argument is a number, no memory is touched.
+    unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS, SYNC_WAKE_UP) };
+}
+
+/// What came of waiting for a question.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// There is one.
+    Asked(Asked),
+    /// There was one, and whoever asked no longer does: it was killed, or a signal ended its call.
+    Withdrawn,
+    /// A signal of our own came first.
+    Interrupted,
+}
+
+/// Takes the next question; waits for it if there is none.
+pub fn next_asked(listener: &OwnedFd) -> io::Result<Next> {
+    // Zero is required, and a kernel that writes more than this knows that we know less.
+    // SAFETY: plain data for which zero is valid.
+    let mut asked: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes one `seccomp_notif`; the request number holds its size.
+    let result = unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut asked) };
+    if result != 0 {
+        let error = io::Error::last_os_error();
+        return match error.raw_os_error() {
+            Some(libc::ENOENT) => Ok(Next::Withdrawn),
+            Some(libc::EINTR) => Ok(Next::Interrupted),
+            _ => Err(error),
+        };
+    }
+    Ok(Next::Asked(Asked {
+        id: asked.id,
+        thread: asked.pid.cast_signed(),
+        number: asked.data.nr.into(),
+        arguments: asked.data.args,
+    }))
+}
+
+/// Has every wait of this process that a signal can interrupt end soon, and again until [`stop_interrupting`].
+pub fn interrupt_every(interval: std::time::Duration) -> io::Result<()> {
+    extern "C" fn nothing(_: libc::c_int) {}
+    let interval = libc::timeval { tv_sec: 0, tv_usec: interval.subsec_micros().into() };
+    let timer = libc::itimerval { it_interval: interval, it_value: interval };
+    // SAFETY: the handler does nothing; without SA_RESTART it ends what waits. Both structures are plain data, live for the calls.
+    let result = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = nothing as *const () as libc::sighandler_t;
+        libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut());
+        libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut())
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Ends [`interrupt_every`].
+pub fn stop_interrupting() {
+    // SAFETY: zero is a timer that is off; plain data.
+    unsafe {
+        let off: libc::itimerval = std::mem::zeroed();
+        libc::setitimer(libc::ITIMER_REAL, &raw const off, std::ptr::null_mut());
+        libc::signal(libc::SIGALRM, libc::SIG_IGN);
+    }
+}
+
+/// Lets go of every descriptor and waits to be killed.
+pub fn idle() -> ! {
+    loop {
+        // SAFETY: nothing of this process is used any more; pause has no preconditions.
+        unsafe {
+            libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0);
+            libc::pause();
+        }
+    }
+}
+
+/// Waits for a child of this process to end.
+pub fn wait_for(pid: Pid) {
+    // SAFETY: a null status is not written.
+    while unsafe { libc::waitpid(pid.as_raw_nonzero().get(), std::ptr::null_mut(), 0) } == -1
+        && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+    {}
+}
+
+/// Whether the thread still waits for the answer: what was read from it until now was its own.
+pub fn still_asks(listener: &OwnedFd, asked: &Asked) -> bool {
+    // SAFETY: the kernel reads one `u64`.
+    unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ID_VALID, &raw const asked.id) == 0 }
+}
+
+/// Lets the call go on as if nobody had asked. Whoever has ended meanwhile needs no answer.
+pub fn let_go_on(listener: &OwnedFd, asked: &Asked) {
+    // SAFETY: plain data for which zero is valid; the kernel reads one `seccomp_notif_resp`.
+    unsafe {
+        let mut answer: libc::seccomp_notif_resp = std::mem::zeroed();
+        answer.id = asked.id;
+        answer.flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32;
+        libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut answer);
+    }
+}
+
+/// Reads memory of another process; gives how much, which is less where a page is missing.
+pub fn read_memory(thread: i32, address: u64, into: &mut [u8]) -> io::Result<usize> {
+    let ours = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
+    let Ok(address) = usize::try_from(address) else { return Err(io::Error::from_raw_os_error(libc::EFAULT)) };
+    let theirs = libc::iovec { iov_base: std::ptr::without_provenance_mut(address), iov_len: into.len() };
+    // SAFETY: ours is a live buffer of that length; theirs is checked by the kernel in the other process.
+    let count = unsafe { libc::process_vm_readv(thread, &raw const ours, 1, &raw const theirs, 1, 0) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}

@@ -12,6 +12,7 @@ use crate::fs::ops;
 use crate::process::usage::Usage;
 use crate::sandbox::init::{self, Job};
 use crate::sandbox::kernel::{self, Side};
+use crate::sandbox::pod::{self, PodEnds};
 use crate::sandbox::spec::{Level, Network};
 use crate::sandbox::wire::{self, Failure, NAMESPACES_STEP, Owner, Purpose, Report, Request, Status};
 
@@ -66,25 +67,35 @@ impl Launcher {
         while let Some((bytes, descriptors)) = wire::receive(&self.requests)? {
             let malformed = || io::Error::new(io::ErrorKind::InvalidData, "malformed request");
             let request = Request::decode(&bytes).map_err(|_| malformed())?;
-            let descriptors: [OwnedFd; wire::DESCRIPTORS_MAX] = descriptors.try_into().map_err(|_| malformed())?;
-            let [spec, stdout, stderr, control] = descriptors;
-            if request.purpose == Purpose::Answer {
-                let (status, usage) = (Status::Code(0), Usage::default());
-                // As below: if the engine has gone meanwhile, the next receive says so.
-                drop(wire::send(&control, &Report::Ended { status, usage }.encode(), &[]));
-                continue;
-            }
-            match kernel::clone_into(namespaces(request)) {
+            let given = Given::of(request, descriptors).ok_or_else(malformed)?;
+            let forked = match (request.purpose, given.job.as_ref(), &given.pod) {
+                (Purpose::Answer, ..) => {
+                    let (status, usage) = (Status::Code(0), Usage::default());
+                    // As below: if the engine has gone meanwhile, the next receive says so.
+                    drop(wire::send(&given.control, &Report::Ended { status, usage, observed: false }.encode(), &[]));
+                    continue;
+                }
+                (Purpose::Pod, ..) => kernel::clone_into(pod::NAMESPACES),
+                (_, Some(_), Some(ends)) => pod::clone_beneath(ends, namespaces(request)),
+                (_, _, _) => kernel::clone_into(namespaces(request)),
+            };
+            match forked {
                 Ok(Side::Parent(_)) => {}
                 Ok(Side::Child) => {
                     let Self { requests, alive, lifeline, owner } = self;
                     drop((requests, alive));
-                    init::main(Job { request, spec, stdout, stderr, control, lifeline, owner })
+                    match given.job {
+                        None => pod::found(&given.control, owner),
+                        Some([spec, stdout, stderr]) => {
+                            let Given { control, checks, .. } = given;
+                            init::main(Job { request, spec, stdout, stderr, control, checks, lifeline, owner })
+                        }
+                    }
                 }
                 Err(error) => {
                     let report = Report::Failed(Failure::new(NAMESPACES_STEP, error));
                     // If the engine has gone meanwhile, the next receive says so.
-                    drop(wire::send(&control, &report.encode(), &[]));
+                    drop(wire::send(&given.control, &report.encode(), &[]));
                 }
             }
         }
@@ -95,13 +106,37 @@ impl Launcher {
     }
 }
 
+/// The descriptors of a request by what they are.
+struct Given {
+    control: OwnedFd,
+    /// Job, standard output, standard error: whoever runs something has them.
+    job: Option<[OwnedFd; 3]>,
+    checks: Option<OwnedFd>,
+    pod: Option<PodEnds>,
+}
+
+impl Given {
+    /// Control first, then what the request says; `None` if it says something else.
+    fn of(request: Request, descriptors: Vec<OwnedFd>) -> Option<Self> {
+        let mut rest = descriptors.into_iter();
+        let control = rest.next()?;
+        let job = match request.purpose {
+            Purpose::Answer | Purpose::Pod => None,
+            Purpose::Run | Purpose::Probe => Some([rest.next()?, rest.next()?, rest.next()?]),
+        };
+        let checks = if request.company.checks { Some(rest.next()?) } else { None };
+        let pod = if request.company.pod { Some(PodEnds { user: rest.next()?, net: rest.next()? }) } else { None };
+        rest.next().is_none().then_some(Self { control, job, checks, pod })
+    }
+}
+
 fn namespaces(request: Request) -> libc::c_int {
     if request.level != Level::Namespaces {
         return 0;
     }
     let network = match request.network {
         Network::Loopback => libc::CLONE_NEWNET,
-        Network::Host => 0,
+        Network::Pod | Network::Host => 0,
     };
     network
         | libc::CLONE_NEWUSER

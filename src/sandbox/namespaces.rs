@@ -192,7 +192,7 @@ fn write_etc(spec: &SandboxSpec) -> Result<(), Failure> {
     }
     let system: &[&str] = if spec.system == System::Host { &SYSTEM_ETC } else { &[] };
     let network: &[&str] = match (spec.network, &spec.system) {
-        (Network::Loopback, _) => &[],
+        (Network::Loopback | Network::Pod, _) => &[],
         (Network::Host, System::Tree { .. }) => &rootfs::NETWORK_ETC,
         (Network::Host, System::Host | System::Nothing { .. }) => &NETWORK_ETC,
     };

@@ -8,13 +8,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::MemfdFlags;
-use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
+use rustix::net::Shutdown;
 
 use crate::process::cancel::Cancel;
+use crate::sandbox::checks::{Checked, socket_pair};
 use crate::sandbox::init::GRACE;
 use crate::sandbox::launcher::ARGUMENT;
+use crate::sandbox::observation::Observation;
 use crate::sandbox::plain;
+use crate::sandbox::pod::Pod;
 use crate::sandbox::refusal::{Facts, explain};
 use crate::sandbox::spec::{Exit, Finished, Leftover, Level, Network, SandboxError, SandboxSpec, Stream, Usage};
 use crate::sandbox::wire::{self, Failure, Purpose, Report, Request, Status};
@@ -33,7 +35,30 @@ pub trait Sandbox: Send + Sync {
         spec: &SandboxSpec,
         cancel: &Cancel,
         sink: &mut dyn FnMut(Stream, &[u8]),
+    ) -> Result<Finished, SandboxError> {
+        self.run_in(spec, Company::default(), cancel, sink)
+    }
+
+    /// The same, with others: in their pod, and checked while it runs.
+    fn run_in(
+        &self,
+        spec: &SandboxSpec,
+        company: Company,
+        cancel: &Cancel,
+        sink: &mut dyn FnMut(Stream, &[u8]),
     ) -> Result<Finished, SandboxError>;
+
+    /// A new network for several commands to share; `None` where every command has the host's anyway.
+    fn pod(&self) -> Result<Option<Pod>, SandboxError>;
+}
+
+/// Whom a command runs beside.
+#[derive(Debug, Default)]
+pub struct Company {
+    /// The pod it joins; its spec must say [`Network::Pod`] then.
+    pub pod: Option<Pod>,
+    /// The end of [`crate::sandbox::checks::Checks`] that goes with it.
+    pub checked: Option<Checked>,
 }
 
 /// Opens a level, with this very program as its launcher. Cheap: the launcher starts with the first command.
@@ -91,8 +116,8 @@ impl Connection {
     /// Whether it answers, or cannot be asked for want of something of our own.
     fn lives(&self, level: Level) -> bool {
         let Ok((control, answer)) = socket_pair() else { return true };
-        let request = Request { level, network: Network::Loopback, purpose: Purpose::Answer };
-        if let Err(error) = wire::send(&self.requests, &request.encode(), &[answer.as_fd(); wire::DESCRIPTORS_MAX]) {
+        let request = Request::bare(level, Purpose::Answer);
+        if let Err(error) = wire::send(&self.requests, &request.encode(), &[answer.as_fd()]) {
             return !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
         }
         drop(answer);
@@ -115,10 +140,6 @@ impl Drop for Connection {
     }
 }
 
-fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
-}
-
 impl Launched {
     pub(super) fn new(level: Level, program: &Path) -> Result<Self, SandboxError> {
         Ok(Self { level, program: program.to_owned(), connection: Mutex::new(None) })
@@ -127,7 +148,7 @@ impl Launched {
     /// Builds the view and runs nothing in it.
     pub(super) fn probe(&self, spec: &SandboxSpec) -> Result<Report, SandboxError> {
         let never = Cancel::new().map_err(|error| self.setup("preparing to wait", &error))?;
-        let (running, connection) = self.request(spec, Purpose::Probe)?;
+        let (running, connection) = self.request(spec, Purpose::Probe, Company::default())?;
         let (report, _, _) = running.follow(None, &never, &mut |_, _| {}).map_err(|end| self.gone(&connection, end))?;
         Ok(report)
     }
@@ -166,15 +187,24 @@ impl Launched {
         SandboxError::LauncherGone { cause }
     }
 
-    fn request(&self, spec: &SandboxSpec, purpose: Purpose) -> Result<(Running, Arc<Connection>), SandboxError> {
+    fn request(
+        &self,
+        spec: &SandboxSpec,
+        purpose: Purpose,
+        company: Company,
+    ) -> Result<(Running, Arc<Connection>), SandboxError> {
+        assert_eq!(spec.network == Network::Pod, company.pod.is_some(), "BUG: a pod's network without the pod");
         let connection = self.connect()?;
         let prepare = |error: io::Error| self.setup("preparing its descriptors", &error);
         let (stdout, stdout_theirs) = output_pipe().map_err(prepare)?;
         let (stderr, stderr_theirs) = output_pipe().map_err(prepare)?;
         let (control, control_theirs) = socket_pair().map_err(prepare)?;
-        let job = anonymous_file(&wire::encode_spec(spec)).map_err(prepare)?;
-        let request = Request { level: self.level, network: spec.network, purpose };
-        let theirs = [job.as_fd(), stdout_theirs.as_fd(), stderr_theirs.as_fd(), control_theirs.as_fd()];
+        let job = wire::anonymous_file("job", &wire::encode_spec(spec)).map_err(prepare)?;
+        let along = wire::Company { checks: company.checked.is_some(), pod: company.pod.is_some() };
+        let request = Request { level: self.level, network: spec.network, purpose, company: along };
+        let mut theirs = vec![control_theirs.as_fd(), job.as_fd(), stdout_theirs.as_fd(), stderr_theirs.as_fd()];
+        theirs.extend(company.checked.iter().map(|checked| checked.0.as_fd()));
+        theirs.extend(company.pod.iter().flat_map(Pod::descriptors));
         wire::send(&connection.requests, &request.encode(), &theirs)
             .map_err(|error| self.gone(&connection, Gone::System(error)))?;
         Ok((Running { control, streams: [Some(stdout), Some(stderr)] }, connection))
@@ -195,22 +225,44 @@ impl Sandbox for Launched {
         self.level
     }
 
-    fn run(
+    fn pod(&self) -> Result<Option<Pod>, SandboxError> {
+        if self.level != Level::Namespaces {
+            return Ok(None);
+        }
+        let connection = self.connect()?;
+        let (control, theirs) = socket_pair().map_err(|error| self.setup("preparing its descriptors", &error))?;
+        let request = Request::bare(self.level, Purpose::Pod);
+        wire::send(&connection.requests, &request.encode(), &[theirs.as_fd()])
+            .map_err(|error| self.gone(&connection, Gone::System(error)))?;
+        drop(theirs);
+        let (bytes, descriptors) = wire::receive(&control)
+            .map_err(Gone::System)
+            .and_then(|received| received.ok_or(Gone::Silent))
+            .map_err(|end| self.gone(&connection, end))?;
+        match (Report::decode(&bytes), <[OwnedFd; 2]>::try_from(descriptors)) {
+            (Ok(Report::Failed(failure)), _) => Err(self.failed(&failure)),
+            (Ok(_), Ok([user, net])) => Ok(Some(Pod::new(user, net))),
+            _ => Err(self.gone(&connection, Gone::Silent)),
+        }
+    }
+
+    fn run_in(
         &self,
         spec: &SandboxSpec,
+        company: Company,
         cancel: &Cancel,
         sink: &mut dyn FnMut(Stream, &[u8]),
     ) -> Result<Finished, SandboxError> {
         if cancel.is_cancelled() {
             let workspace = Leftover::on_disk(spec.stage.clone());
-            return Ok(Finished { exit: Exit::Cancelled, usage: Usage::default(), workspace });
+            return Ok(Finished { exit: Exit::Cancelled, usage: Usage::default(), workspace, observation: None });
         }
-        let (running, connection) = self.request(spec, Purpose::Run)?;
+        let (running, connection) = self.request(spec, Purpose::Run, company)?;
         let deadline = spec.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let (report, descriptor, stopped) =
+        let (report, mut descriptors, stopped) =
             running.follow(deadline, cancel, sink).map_err(|end| self.gone(&connection, end))?;
-        let (status, usage) = match report {
-            Report::Ended { status, usage } => (status, usage),
+        let (status, usage, observed) = match report {
+            Report::Ended { status, usage, observed } => (status, usage, observed),
             Report::CannotStart { cause } => {
                 let program = spec.argv.first().cloned().unwrap_or_default();
                 return Err(SandboxError::CannotStart { program, cause });
@@ -221,12 +273,22 @@ impl Sandbox for Launched {
             Status::Code(code) => Exit::Code(code),
             Status::Signal(signal) => Exit::Signal(signal),
         });
-        let workspace = match descriptor {
+        let observation = observed.then(|| descriptors.pop().map_or_else(not_reported, |file| read_observation(&file)));
+        let workspace = match descriptors.pop() {
             Some(descriptor) => Leftover::behind(descriptor),
             None => Leftover::on_disk(spec.stage.join(plain::COPY_DIR)),
         };
-        Ok(Finished { exit, usage, workspace })
+        Ok(Finished { exit, usage, workspace, observation })
     }
+}
+
+fn read_observation(file: &OwnedFd) -> Observation {
+    let bytes = wire::read_anonymous_file(file).unwrap_or_default();
+    Observation::decode(&bytes).unwrap_or_else(|_| not_reported())
+}
+
+fn not_reported() -> Observation {
+    Observation::nothing("what was observed did not arrive")
 }
 
 /// A pipe whose reading end does not block; the command's end does, as programs expect.
@@ -234,16 +296,6 @@ fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&reader, true)?;
     Ok((reader, writer))
-}
-
-/// A file in memory that holds these bytes, to be read from its start.
-fn anonymous_file(bytes: &[u8]) -> io::Result<OwnedFd> {
-    let file = rustix::fs::memfd_create("job", MemfdFlags::CLOEXEC)?;
-    let mut written = 0;
-    while written < bytes.len() {
-        written += rustix::io::retry_on_intr(|| rustix::io::pwrite(&file, &bytes[written..], written as u64))?;
-    }
-    Ok(file)
 }
 
 /// Why no report came.
@@ -269,13 +321,13 @@ const REPORT_DELAY_MAX: Duration = Duration::from_secs(30);
 const CHUNK_BYTES: usize = 64 * 1024;
 
 impl Running {
-    /// Carries output until the report comes. Gives the report, the workspace's descriptor, and why it was stopped.
+    /// Carries output until the report comes. Gives the report, the descriptors that came with it, and why it was stopped.
     fn follow(
         mut self,
         deadline: Option<Instant>,
         cancel: &Cancel,
         sink: &mut dyn FnMut(Stream, &[u8]),
-    ) -> Result<(Report, Option<OwnedFd>, Option<Exit>), Gone> {
+    ) -> Result<(Report, Vec<OwnedFd>, Option<Exit>), Gone> {
         let mut buffer = vec![0; CHUNK_BYTES];
         let mut stopped: Option<Exit> = None;
         let mut deadline = deadline;
@@ -307,10 +359,9 @@ impl Running {
             // Once the report is there everybody is gone, and what they have written waits in the pipes.
             self.carry(&mut buffer, if reported { Pass::All } else { Pass::One }, sink);
             if reported {
-                let (bytes, mut descriptors) =
-                    wire::receive(&self.control).map_err(Gone::System)?.ok_or(Gone::Silent)?;
+                let (bytes, descriptors) = wire::receive(&self.control).map_err(Gone::System)?.ok_or(Gone::Silent)?;
                 let report = Report::decode(&bytes).map_err(|error| Gone::System(io::Error::other(error)))?;
-                return Ok((report, descriptors.pop(), stopped));
+                return Ok((report, descriptors, stopped));
             }
         }
     }

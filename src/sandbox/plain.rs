@@ -235,6 +235,7 @@ mod tests {
             network: Network::Loopback,
             timeout: None,
             stage: "/s".into(),
+            observe: false,
         };
         let places = Places::below(&spec.stage, &spec);
         let check = |name: &str, value: &str, expect: &str| assert_eq!(places.translate(name, value), expect, "{name}");

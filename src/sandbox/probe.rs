@@ -68,6 +68,7 @@ fn tried(level: Level, launcher: &Path) -> Result<(), Refusal> {
         network: Network::Loopback,
         timeout: None,
         stage: mount_point(),
+        observe: false,
     };
     let report = Launched::new(level, launcher).and_then(|sandbox| sandbox.probe(&spec));
     match report.map_err(unexpected)? {

@@ -13,7 +13,7 @@ use crate::sandbox::spec::Mount;
 use crate::sandbox::wire::Failure;
 
 /// What every view has of its own, whatever a tree holds there. `/homeless` is to be absent.
-const OURS: [&str; 7] = ["dev", "etc", "homeless", "proc", "tmp", "tools", "workspace"];
+const OURS: [&str; 8] = ["dev", "etc", "homeless", "proc", "services", "tmp", "tools", "workspace"];
 
 /// Of the host's `/etc`, what its network needs: everything else is the tree's.
 pub(super) const NETWORK_ETC: [&str; 1] = ["etc/resolv.conf"];

@@ -41,6 +41,8 @@ pub const TOOLS_DIR: &str = "/tools";
 pub const HOME_DIR: &str = "/homeless";
 /// Scratch directory inside.
 pub const SCRATCH_DIR: &str = "/tmp";
+/// Directory that services and their users share inside, for sockets.
+pub const SERVICES_DIR: &str = "/services";
 /// Host name inside.
 pub const HOST_NAME: &str = "drystone";
 
@@ -48,9 +50,9 @@ pub const HOST_NAME: &str = "drystone";
 /// zip archive can hold, so that no time zone makes it earlier than the first.
 pub const MTIME_NS: i64 = 315_619_200 * 1_000_000_000;
 
-/// Mode of a file that the command may not change.
+/// Mode of an input. Writable by its bits, for copies of it are; that it cannot be written is the mount's matter.
 pub const fn input_mode(executable: bool) -> u32 {
-    if executable { 0o555 } else { 0o444 }
+    if executable { 0o755 } else { 0o644 }
 }
 
 /// What is in a file of the view.
@@ -138,6 +140,8 @@ pub enum System {
 pub enum Network {
     /// Loopback only.
     Loopback,
+    /// The loopback of a pod, which it shares with the others in it; said to sandboxes only, no action has it.
+    Pod,
     /// The host's.
     Host,
 }
@@ -165,6 +169,8 @@ pub struct SandboxSpec {
     pub timeout: Option<Duration>,
     /// A directory on disk the sandbox may use for this command alone; absolute, exists, empty; the caller removes it.
     pub stage: PathBuf,
+    /// Whether what it touches in the workspace is observed. Costs about 10 µs for each call that names a path.
+    pub observe: bool,
 }
 
 impl SandboxSpec {
@@ -214,6 +220,7 @@ pub enum Exit {
 }
 
 pub use crate::process::usage::Usage;
+pub use crate::sandbox::observation::{Observation, Touch};
 
 /// What came of it.
 #[derive(Debug)]
@@ -228,6 +235,8 @@ pub struct Finished {
     /// at `namespaces` they are what the inputs were mounted over, at `none` the copies. Caches mounted inside are empty directories or links.
     /// All processes are gone, so nothing changes under the reader. Freed when dropped.
     pub workspace: Leftover,
+    /// What it touched in the workspace; present where it was to be observed.
+    pub observation: Option<Observation>,
 }
 
 /// A directory that outlives the command until dropped.

@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 use std::ffi::{CString, NulError};
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use rustix::event::{PollFd, PollFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, Resource, Rlimit};
 
 use crate::fs::ops;
 use crate::sandbox::kernel::{self, Side};
-use crate::sandbox::wire::{Failure, plain};
+use crate::sandbox::trace::{self, Observer};
+use crate::sandbox::wire::{self, Failure, plain};
 
 /// A command as it must be said inside the view.
 pub struct Command {
@@ -42,33 +45,95 @@ pub enum Started {
     },
 }
 
+/// Whether what it does is observed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Watch {
+    /// It is; the observer, or why there is none, comes back.
+    Closely,
+    /// It is not.
+    No,
+}
+
+/// The observer of a command that was to be watched, or why there is none.
+pub type Observed = Option<Result<Observer, String>>;
+
 /// Starts the command in a session of its own. The descriptors are the command's alone afterwards.
-pub fn start(command: Command, stdout: OwnedFd, stderr: OwnedFd) -> Result<Started, Failure> {
+pub fn start(command: Command, stdout: OwnedFd, stderr: OwnedFd, watch: Watch) -> Result<(Started, Observed), Failure> {
     let step = "starting a process for the command";
     let (reader, writer) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|error| Failure::new(step, error))?;
+    let (ours, theirs) = match watch {
+        Watch::Closely => {
+            let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+            let (ours, theirs) = pair.map_err(|error| Failure::new(step, error))?;
+            (Some(ours), Some(theirs))
+        }
+        Watch::No => (None, None),
+    };
     match kernel::fork().map_err(|error| Failure::new(step, error))? {
         Side::Child => {
-            let cause = become_command(&command, &stdout, &stderr);
+            drop(ours);
+            let cause = become_command(&command, &stdout, &stderr, theirs);
             // Should the init be gone, nobody is left to tell.
             drop(io::PipeWriter::from(writer).write_all(cause.as_bytes()));
             kernel::exit_now(127)
         }
         Side::Parent(pid) => {
-            drop((writer, stdout, stderr));
+            drop((writer, stdout, stderr, theirs));
+            let mut observed = ours.map(|socket| receive_observer(&socket));
+            if let Some(Ok(observer)) = &mut observed {
+                answer_until_it_runs(&reader, observer);
+            }
             let mut cause = Vec::new();
             // A successful `execve` closes the pipe without a word.
             io::PipeReader::from(reader).read_to_end(&mut cause).map_err(|error| Failure::new(step, error))?;
             if cause.is_empty() {
-                return Ok(Started::Running(pid));
+                return Ok((Started::Running(pid), observed));
             }
-            Ok(Started::Not { cause: String::from_utf8_lossy(&cause).into_owned() })
+            Ok((Started::Not { cause: String::from_utf8_lossy(&cause).into_owned() }, observed))
         }
     }
 }
 
+/// Takes the listener that the process made before it executes anything.
+fn receive_observer(socket: &OwnedFd) -> Result<Observer, String> {
+    match wire::receive(socket) {
+        Ok(Some((reason, mut descriptors))) => match descriptors.pop() {
+            Some(listener) => Ok(Observer::new(listener)),
+            None => Err(String::from_utf8_lossy(&reason).into_owned()),
+        },
+        Ok(None) => Err("it ended before it could be observed".into()),
+        Err(error) => Err(plain(&error)),
+    }
+}
+
+/// Answers its calls, of which executing the program is one, until it is known whether it runs.
+fn answer_until_it_runs(reader: &OwnedFd, observer: &mut Observer) {
+    loop {
+        let mut fds = [PollFd::new(reader, PollFlags::IN), PollFd::from_borrowed_fd(observer.events(), PollFlags::IN)];
+        if rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, None)).is_err() || !fds[0].revents().is_empty() {
+            return;
+        }
+        observer.answer();
+    }
+}
+
+/// Has everything that this process will do asked about, and hands over the end on which it is.
+fn submit(socket: &OwnedFd) {
+    // The init closed itself, and so this copy of it, even to the init: which is about to read what this process asks for.
+    let opened = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable);
+    let submitted = opened.map_err(io::Error::from).and_then(|()| trace::submit());
+    let submitted = submitted.and_then(|listener| trace::leave_witness().map(|()| listener));
+    let sent = match submitted {
+        Ok(listener) => wire::send(socket, b"+", &[listener.as_fd()]),
+        Err(error) => wire::send(socket, format!("this machine does not let it: {}", plain(&error)).as_bytes(), &[]),
+    };
+    // The init is gone, and this process with it before long.
+    drop(sent);
+}
+
 /// Sets up this process and executes the program; returns only the reason why not.
-fn become_command(command: &Command, stdout: &OwnedFd, stderr: &OwnedFd) -> String {
+fn become_command(command: &Command, stdout: &OwnedFd, stderr: &OwnedFd, observer: Option<OwnedFd>) -> String {
     let prepared = (|| -> io::Result<()> {
         rustix::process::setsid()?;
         rustix::stdio::dup2_stdout(stdout)?;
@@ -86,7 +151,12 @@ fn become_command(command: &Command, stdout: &OwnedFd, stderr: &OwnedFd) -> Stri
         return format!("cannot enter its directory {}: {}", command.cwd.display(), plain(&error.into()));
     }
     match strings(command) {
-        Ok((argv, env)) => execute(command, &argv, &env),
+        Ok((argv, env)) => {
+            if let Some(socket) = observer {
+                submit(&socket);
+            }
+            execute(command, &argv, &env)
+        }
         Err(_) => "an argument or a variable holds a NUL byte".into(),
     }
 }
@@ -157,6 +227,13 @@ fn execute(command: &Command, argv: &[CString], env: &[CString]) -> String {
         (None, true) if path.is_empty() => "it is looked up on PATH, and PATH is not set in the sandbox".into(),
         (None, true) => format!("not in the sandbox PATH ({path})"),
         (None, false) => dangling(Path::new(program)).unwrap_or_else(|| "no such file in the sandbox".into()),
+    }
+}
+
+/// The interpreter that the kernel starts for a file, as the file names it.
+pub fn interpreter_of(program: &Path) -> Option<String> {
+    match interpreter(&head(program))? {
+        Interpreter::Script(name) | Interpreter::Loader(name) => Some(name),
     }
 }
 

@@ -1,5 +1,6 @@
 //! All processes beneath an init: signalling them and waiting until none is left. Knows no commands and no time limits.
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -20,6 +21,8 @@ const BURIAL: Duration = Duration::from_secs(5);
 pub struct Tree {
     level: Level,
     events: OwnedFd,
+    /// Children whose end somebody waits for, and how they ended once they have.
+    noted: RefCell<Vec<(Pid, Option<Status>)>>,
 }
 
 /// What is left after burying the dead.
@@ -39,12 +42,25 @@ impl Tree {
             // In a pid namespace the first process inherits orphans anyway.
             rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         }
-        Ok(Self { level, events })
+        Ok(Self { level, events, noted: RefCell::default() })
     }
 
     /// Readable when a child has ended and may be buried.
     pub fn events(&self) -> BorrowedFd<'_> {
         self.events.as_fd()
+    }
+
+    /// Keeps how this child, which still lives or was not buried yet, will end.
+    pub fn note(&self, pid: Pid) {
+        self.noted.borrow_mut().push((pid, None));
+    }
+
+    /// The noted children that were buried since they were asked for last.
+    pub fn take_noted(&self) -> Vec<(Pid, Status)> {
+        let mut noted = self.noted.borrow_mut();
+        let ended: Vec<(Pid, Status)> = noted.iter().filter_map(|(pid, status)| Some((*pid, (*status)?))).collect();
+        noted.retain(|(_, status)| status.is_none());
+        ended
     }
 
     /// Buries all who have ended; tells how `main` did, if it is among them.
@@ -55,12 +71,15 @@ impl Tree {
         loop {
             match rustix::process::wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, ended))) => {
+                    let ended = match (ended.exit_status(), ended.terminating_signal()) {
+                        (Some(code), _) => Some(Status::Code(code)),
+                        (None, Some(signal)) => Some(Status::Signal(signal)),
+                        (None, None) => None,
+                    };
                     if pid == main {
-                        *status = match (ended.exit_status(), ended.terminating_signal()) {
-                            (Some(code), _) => Some(Status::Code(code)),
-                            (None, Some(signal)) => Some(Status::Signal(signal)),
-                            (None, None) => None,
-                        };
+                        *status = ended;
+                    } else if let Some(noted) = self.noted.borrow_mut().iter_mut().find(|noted| noted.0 == pid) {
+                        noted.1 = ended;
                     }
                 }
                 Ok(None) => return Left::Some,

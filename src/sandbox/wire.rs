@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::MemfdFlags;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
 };
@@ -17,8 +18,8 @@ use crate::base::path::RelPath;
 use crate::process::usage::Usage;
 use crate::sandbox::spec::{Access, Content, Level, Mount, Network, SandboxSpec, System, View};
 
-/// Most descriptors in one message: job, standard output, standard error, control.
-pub const DESCRIPTORS_MAX: usize = 4;
+/// Most descriptors in one message: job, standard output, standard error, control, checks, and the two of a pod.
+pub const DESCRIPTORS_MAX: usize = 7;
 
 /// Longest message, in bytes; longer texts are cut.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
@@ -47,6 +48,17 @@ pub enum Purpose {
     Probe,
     /// The launcher itself answers: whether it lives is the question.
     Answer,
+    /// Make a pod; its namespaces come with the report.
+    Pod,
+}
+
+/// Which descriptors follow the four that every command has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Company {
+    /// A socket for what is asked about the command while it runs.
+    pub checks: bool,
+    /// The user and the net namespace of the pod it joins.
+    pub pod: bool,
 }
 
 /// What the launcher must know before it forks.
@@ -56,13 +68,20 @@ pub struct Request {
     pub level: Level,
     /// Whether the network namespace is a new one.
     pub network: Network,
-    /// Run, probe or answer.
+    /// Run, probe, answer or make a pod.
     pub purpose: Purpose,
+    /// What comes along.
+    pub company: Company,
 }
 
 impl Request {
-    /// Three bytes.
-    pub fn encode(self) -> [u8; 3] {
+    /// Asks for nothing but this, with a control socket alone.
+    pub fn bare(level: Level, purpose: Purpose) -> Self {
+        Self { level, network: Network::Loopback, purpose, company: Company::default() }
+    }
+
+    /// Four bytes.
+    pub fn encode(self) -> [u8; 4] {
         let level = match self.level {
             Level::None => 0,
             Level::Landlock => 1,
@@ -72,8 +91,10 @@ impl Request {
             Purpose::Run => 0,
             Purpose::Probe => 1,
             Purpose::Answer => 2,
+            Purpose::Pod => 3,
         };
-        [level, u8::from(self.network == Network::Host), purpose]
+        let company = u8::from(self.company.checks) | u8::from(self.company.pod) << 1;
+        [level, network_number(self.network), purpose, company]
     }
 
     /// Reads them back.
@@ -85,15 +106,35 @@ impl Request {
             2 => Level::Namespaces,
             _ => return Err(DecodeError::Invalid { what: "level" }),
         };
-        let network = if decoder.u8()? == 0 { Network::Loopback } else { Network::Host };
+        let network = network_of(decoder.u8()?)?;
         let purpose = match decoder.u8()? {
             0 => Purpose::Run,
             1 => Purpose::Probe,
             2 => Purpose::Answer,
+            3 => Purpose::Pod,
             _ => return Err(DecodeError::Invalid { what: "purpose" }),
         };
+        let company = decoder.u8()?;
         decoder.finish()?;
-        Ok(Self { level, network, purpose })
+        let company = Company { checks: company & 1 != 0, pod: company & 2 != 0 };
+        Ok(Self { level, network, purpose, company })
+    }
+}
+
+fn network_number(network: Network) -> u8 {
+    match network {
+        Network::Loopback => 0,
+        Network::Host => 1,
+        Network::Pod => 2,
+    }
+}
+
+fn network_of(number: u8) -> Result<Network, DecodeError> {
+    match number {
+        0 => Ok(Network::Loopback),
+        1 => Ok(Network::Host),
+        2 => Ok(Network::Pod),
+        _ => Err(DecodeError::Invalid { what: "network" }),
     }
 }
 
@@ -145,6 +186,8 @@ pub enum Report {
         status: Status,
         /// What all of it used.
         usage: Usage,
+        /// Whether it was to be observed: what was seen comes along as an anonymous file, after the workspace.
+        observed: bool,
     },
     /// The program could not be executed.
     CannotStart {
@@ -160,12 +203,13 @@ impl Report {
     pub fn encode(&self) -> Vec<u8> {
         let mut encoder = Encoder::new();
         match self {
-            Report::Ended { status, usage } => {
+            Report::Ended { status, usage, observed } => {
                 let (kind, number) = match *status {
                     Status::Code(code) => (0, code),
                     Status::Signal(signal) => (1, signal),
                 };
                 encoder.u8(0).u8(kind).u64(u64::from(number.cast_unsigned())).u64(usage.cpu_ms).u64(usage.max_rss_kib);
+                encoder.u8(u8::from(*observed));
             }
             Report::CannotStart { cause } => {
                 encoder.u8(1).bytes(cut(cause).as_bytes());
@@ -191,7 +235,7 @@ impl Report {
                 let number = number(&mut decoder)?;
                 let status = if signalled { Status::Signal(number) } else { Status::Code(number) };
                 let usage = Usage { cpu_ms: decoder.u64()?, max_rss_kib: decoder.u64()? };
-                Report::Ended { status, usage }
+                Report::Ended { status, usage, observed: decoder.u8()? == 1 }
             }
             1 => Report::CannotStart { cause: decoder.text("cause")?.to_owned() },
             2 => {
@@ -263,8 +307,9 @@ pub fn encode_spec(spec: &SandboxSpec) -> Vec<u8> {
         path(&mut encoder, &mount.inside);
         encoder.u8(u8::from(mount.access == Access::ReadWrite));
     }
-    encoder.u8(u8::from(spec.network == Network::Host));
+    encoder.u8(network_number(spec.network));
     path(&mut encoder, &spec.stage);
+    encoder.u8(u8::from(spec.observe));
     encoder.into_vec()
 }
 
@@ -323,10 +368,35 @@ pub fn decode_spec(bytes: &[u8]) -> Result<SandboxSpec, DecodeError> {
             Ok(Mount { host, inside, access })
         })
         .collect::<Result<_, _>>()?;
-    let network = if decoder.u8()? == 1 { Network::Host } else { Network::Loopback };
+    let network = network_of(decoder.u8()?)?;
     let stage = path(&mut decoder)?;
+    let observe = decoder.u8()? == 1;
     decoder.finish()?;
-    Ok(SandboxSpec { argv, env, cwd, view, mtimes, system, mounts, network, timeout: None, stage })
+    Ok(SandboxSpec { argv, env, cwd, view, mtimes, system, mounts, network, timeout: None, stage, observe })
+}
+
+/// A file in memory that holds these bytes, to be read from its start.
+pub fn anonymous_file(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
+    let file = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?;
+    let mut written = 0;
+    while written < bytes.len() {
+        written += rustix::io::retry_on_intr(|| rustix::io::pwrite(&file, &bytes[written..], written as u64))?;
+    }
+    Ok(file)
+}
+
+/// What such a file holds.
+pub fn read_anonymous_file(file: impl AsFd) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(rustix::fs::fstat(&file)?.st_size).unwrap_or(0)];
+    let mut length = 0;
+    while length < bytes.len() {
+        match rustix::io::retry_on_intr(|| rustix::io::pread(&file, &mut bytes[length..], length as u64))? {
+            0 => break,
+            count => length += count,
+        }
+    }
+    bytes.truncate(length);
+    Ok(bytes)
 }
 
 /// Sends one message with its descriptors. The receiver being gone is an error, not a signal.
@@ -401,6 +471,7 @@ mod tests {
             network: Network::Host,
             timeout: None,
             stage: std::ffi::OsString::from_vec(vec![b'/', 0xff]).into(),
+            observe: true,
         }
     }
 
@@ -421,17 +492,19 @@ mod tests {
     #[test]
     fn requests_and_reports_arrive_as_they_were_sent() {
         for level in [Level::None, Level::Landlock, Level::Namespaces] {
-            for network in [Network::Loopback, Network::Host] {
-                for purpose in [Purpose::Run, Purpose::Probe] {
-                    let request = Request { level, network, purpose };
-                    assert_eq!(Request::decode(&request.encode()), Ok(request));
+            for network in [Network::Loopback, Network::Pod, Network::Host] {
+                for purpose in [Purpose::Run, Purpose::Probe, Purpose::Answer, Purpose::Pod] {
+                    for (checks, pod) in [(false, false), (true, false), (false, true), (true, true)] {
+                        let request = Request { level, network, purpose, company: Company { checks, pod } };
+                        assert_eq!(Request::decode(&request.encode()), Ok(request));
+                    }
                 }
             }
         }
         let usage = Usage { cpu_ms: 7, max_rss_kib: 8 };
         let reports = [
-            Report::Ended { status: Status::Code(-1), usage },
-            Report::Ended { status: Status::Signal(9), usage },
+            Report::Ended { status: Status::Code(-1), usage, observed: true },
+            Report::Ended { status: Status::Signal(9), usage, observed: false },
             Report::CannotStart { cause: "no".into() },
             Report::Failed(Failure { step: "mounting".into(), cause: "no".into(), errno: 1 }),
         ];

@@ -22,6 +22,7 @@ use crate::store::history;
 use crate::store::locks::{LiveLeases, live_leases, sweep_action_locks, wait_exclusive};
 use crate::store::mark::{Marked, Marking};
 use crate::store::open::{Session, Store};
+use crate::store::path_sets;
 use crate::store::recover;
 use crate::store::results;
 
@@ -315,6 +316,7 @@ pub(super) fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
 
 /// Drops memory that nothing refers to any more.
 fn forget(connection: &Connection, before_ms: i64) -> rusqlite::Result<()> {
+    path_sets::forget(connection, before_ms)?;
     connection.execute("DELETE FROM recent WHERE at_ms < ?1", [before_ms])?;
     connection.execute("DELETE FROM history WHERE at_ms < ?1", [before_ms])?;
     connection.execute(
@@ -343,7 +345,7 @@ fn set_back(connection: &Connection, latest_ms: i64) -> rusqlite::Result<()> {
 /// Counts the running total anew.
 pub(super) fn recount(connection: &Connection) -> rusqlite::Result<()> {
     let content: i64 = connection.query_row("SELECT coalesce(sum(stored), 0) FROM content", [], |row| row.get(0))?;
-    let fingerprints = int(history::fingerprint_bytes(connection)?);
+    let fingerprints = int(history::fingerprint_bytes(connection)? + path_sets::all_bytes(connection)?);
     let results: i64 = connection.query_row("SELECT count(*) FROM result", [], |row| row.get(0))?;
     let bytes = content + fingerprints + results * int(results::ROW_BYTES);
     connection.execute("UPDATE usage SET bytes = ?1 WHERE id = 0", [bytes])?;

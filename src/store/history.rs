@@ -133,7 +133,8 @@ pub(super) fn pack(bytes: &[u8]) -> Vec<u8> {
     packed.expect("compressing memory into memory fails only without memory")
 }
 
-fn unpack(packed: &[u8]) -> Option<Vec<u8>> {
+/// Unpacks one; `None` if it is damaged.
+pub(super) fn unpack(packed: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     let decoder = zstd::stream::Decoder::new(packed).ok()?;
     decoder.take(FINGERPRINT_BYTES_MAX).read_to_end(&mut bytes).ok()?;

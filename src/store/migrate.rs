@@ -6,13 +6,14 @@ use crate::base::digest::Digest;
 use crate::base::encode::Encoder;
 
 /// Every version, oldest first. Append-only: position `n` takes a database from version `n` to `n + 1`.
-const MIGRATIONS: [&str; 1] = [include_str!("../../schema/sql/0001_init.sql")];
+const MIGRATIONS: [&str; 2] =
+    [include_str!("../../schema/sql/0001_init.sql"), include_str!("../../schema/sql/0002_path_sets.sql")];
 
 /// The version this program writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// Digest of all tables and indexes of [`VERSION`]; a new migration comes with a new one.
-const SCHEMA_DIGEST: &str = "dd3fb6d060c08fb270c419e73ab143476fe6473135de437222fbb07d9e12e6a6";
+const SCHEMA_DIGEST: &str = "0e127382e9d30bc934882dc10fbeb6da0fc2152f0f97a935f11b13df8857128b";
 
 /// Marks the file as ours: `drys` in ASCII.
 const APPLICATION_ID: i64 = 0x6472_7973;

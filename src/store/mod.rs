@@ -11,6 +11,7 @@
 //! | `tree_dirs` | trees as directories, shared by everyone who reads them |
 //! | `results`, `history` | the action cache; durations, outcomes, fingerprints |
 //! | `durations` | what an imported archive says about durations, alike for all who imported it |
+//! | `path_sets` | what traced tasks touched |
 //! | `gc`, `mark`, `verify`, `stat`, `archive` | keeping it small and sound, carrying it elsewhere |
 //!
 //! Laws: bytes are digested whenever they are read, and what does not match is absent; a row is committed after the bytes it
@@ -32,6 +33,7 @@ mod locks;
 mod mark;
 mod migrate;
 mod open;
+mod path_sets;
 mod pending;
 mod recover;
 mod results;
@@ -54,6 +56,7 @@ pub use history::{History, TaskRun};
 pub use kept::{Fill, Keep};
 pub use locks::ActionLock;
 pub use open::{OpenOptions, Store, workspace_state};
+pub use path_sets::PathSet;
 pub use results::{ActionResult, LedgerEntry, Recorded};
 pub use stage::Stage;
 pub use stat::StoreStat;

@@ -21,6 +21,7 @@ use crate::store::error::StoreError;
 use crate::store::history::{self, TaskRun};
 use crate::store::layout::Layout;
 use crate::store::locks::{ActionLock, Pass, hold};
+use crate::store::path_sets;
 use crate::store::pending::{Pending, QueuedContent, QueuedResult};
 use crate::store::recover;
 use crate::store::results::{self, Recording};
@@ -49,6 +50,8 @@ pub(super) enum Job {
     Forget { action: Digest, outputs: Digest },
     /// Notes how a task ended.
     Run(Box<TaskRun>),
+    /// Keeps what a traced task touched.
+    PathSet(Box<path_sets::Noted>),
 }
 
 #[derive(Debug)]
@@ -128,7 +131,7 @@ impl Queue {
             Job::Record(recording) if recording.is_new => {
                 self.pending.note_result(recording.result.action, QueuedResult::Record(Arc::clone(recording)))
             }
-            Job::Record(_) | Job::Touch { .. } | Job::TouchResult { .. } | Job::Run(_) => 0,
+            Job::Record(_) | Job::Touch { .. } | Job::TouchResult { .. } | Job::Run(_) | Job::PathSet(_) => 0,
         };
         self.send(Message::Job(Queued { job, number, _pass: pass, _lock: lock }))
     }
@@ -246,7 +249,7 @@ impl Writer {
             Job::Put { key, .. } | Job::Drop { key } => self.pending.settle_content(key, queued.number),
             Job::Forget { action, .. } => self.pending.settle_result(action, queued.number),
             Job::Record(recording) => self.pending.settle_result(&recording.result.action, queued.number),
-            Job::Touch { .. } | Job::TouchResult { .. } | Job::Run(_) => {}
+            Job::Touch { .. } | Job::TouchResult { .. } | Job::Run(_) | Job::PathSet(_) => {}
         }
     }
 
@@ -316,6 +319,7 @@ fn apply(connection: &Connection, jobs: &[Queued]) -> rusqlite::Result<()> {
             }
             Job::TouchResult { action, at_ms } => results::touch(connection, action, *at_ms)?,
             Job::Forget { action, outputs } => grown += results::forget(connection, action, outputs)?,
+            Job::PathSet(noted) => grown += path_sets::insert(connection, noted)?,
             Job::Run(run) => {
                 history::note(connection, run)?;
                 labels.insert((run.label.as_str(), run.workspace.as_str()));

@@ -21,6 +21,12 @@ const DEPENDENCY_FILES: [&str; 7] =
 /// Says what belongs to the source files.
 const IGNORE_FILE: &str = ".gitignore";
 
+/// Whether a traced task is known to look at a path, or nothing is known of what it looks at.
+pub type TracedPaths<'a> = dyn Fn(TaskId, &RelPath) -> bool + 'a;
+
+/// Where traced tasks look: anywhere.
+static ROOT: RelPath = RelPath::root();
+
 /// Files and directories of the workspace that belong to the tools of a task, as far as they are there.
 pub type ToolPaths<'a> = dyn Fn(TaskId) -> Vec<RelPath> + 'a;
 
@@ -36,6 +42,7 @@ pub fn directly(
     changed: &[RelPath],
     outputs: &OutputIndex<'_>,
     tools: &ToolPaths<'_>,
+    traced: &TracedPaths<'_>,
 ) -> BTreeMap<TaskId, RelPath> {
     let mut changed: Vec<&RelPath> = changed.iter().collect();
     changed.sort();
@@ -52,7 +59,11 @@ pub fn directly(
             touch(task, path);
         }
         let near = candidates(workspace, task, &changed);
-        if let Some(path) = near.into_iter().filter(|path| inputs::covers(workspace, task, path, outputs)).min() {
+        let is_traced =
+            matches!(&workspace.tasks[task].kind, TaskKind::Run(run) if matches!(run.inputs, Inputs::Traced));
+        let seen =
+            |path: &&RelPath| inputs::covers(workspace, task, path, outputs) && (!is_traced || traced(task, path));
+        if let Some(path) = near.into_iter().filter(seen).min() {
             touch(task, path);
         }
         if changed.is_empty() {
@@ -112,7 +123,7 @@ impl<'a> Special<'a> {
         let root = self.manifest_of.values().next().copied().flatten();
         let mut found: Vec<&RelPath> = self.manifest_of[workspace.package_of(task)].or(root).into_iter().collect();
         found.extend(self.dependencies.iter().find(|path| declares_needs(declared, &directory(path))));
-        if let TaskKind::Run(run) = &declared.kind {
+        if let Some(run) = declared.kind.command() {
             if !run.tools.is_empty() || matches!(run.command, Command::Exec(_)) {
                 found.extend(self.versions.iter().find(|path| package.starts_with(&directory(path))));
             }
@@ -145,7 +156,7 @@ fn directory(path: &RelPath) -> RelPath {
 /// Where a task declares its programs to be, if in the workspace; nothing says that they are there.
 fn program_paths(workspace: &Workspace, task: TaskId) -> Vec<RelPath> {
     let declared = &workspace.tasks[task];
-    let TaskKind::Run(run) = &declared.kind else { return Vec::new() };
+    let Some(run) = declared.kind.command() else { return Vec::new() };
     let program = match &run.command {
         Command::Exec(words) => words.first(),
         Command::Shell(_) => None,
@@ -187,20 +198,18 @@ fn within<'a>(changed: &[&'a RelPath], dir: &RelPath) -> Vec<&'a RelPath> {
 
 /// Directories and files where inputs of a task can lie.
 fn places(task: &Task) -> Vec<&RelPath> {
-    match &task.kind {
-        TaskKind::Fetch(_) => Vec::new(),
+    let Some(run) = task.kind.command() else { return Vec::new() };
+    let mut all = input_places(task, run);
+    if run.split.is_some() {
         // Items are inputs wherever in the package they lie.
-        TaskKind::Run(run) if run.split.is_some() => {
-            let mut all = input_places(task, run);
-            all.push(&task.label.package);
-            all
-        }
-        TaskKind::Run(run) => input_places(task, run),
+        all.push(&task.label.package);
     }
+    all
 }
 
 fn input_places<'t>(task: &'t Task, run: &'t RunTask) -> Vec<&'t RelPath> {
     match &run.inputs {
+        Inputs::Traced => vec![&ROOT],
         Inputs::Package => vec![&task.label.package],
         Inputs::Patterns(list) => {
             list.items.iter().filter(|item| !item.exclude).map(|item| &item.pattern.prefix).collect()
@@ -234,7 +243,7 @@ mod tests {
         let index = OutputIndex::new(&workspace);
         let check = |changed: &[&str], expect: &[&str]| {
             let changed: Vec<RelPath> = changed.iter().map(|file| path(file)).collect();
-            let touched = directly(&workspace, &changed, &index, &|_| Vec::new());
+            let touched = directly(&workspace, &changed, &index, &|_| Vec::new(), &|_, _| true);
             let shown: Vec<String> =
                 touched.iter().map(|(task, by)| format!("{} by {by}", workspace.tasks[*task].label)).collect();
             assert_eq!(shown, expect, "{changed:?}");
@@ -254,7 +263,7 @@ mod tests {
 
     fn check(workspace: &Workspace, changed: &[&str], expect: &[&str]) {
         let changed: Vec<RelPath> = changed.iter().map(|file| path(file)).collect();
-        let touched = directly(workspace, &changed, &OutputIndex::new(workspace), &|_| Vec::new());
+        let touched = directly(workspace, &changed, &OutputIndex::new(workspace), &|_| Vec::new(), &|_, _| true);
         let shown: Vec<String> = touched.keys().map(|task| workspace.tasks[*task].label.to_string()).collect();
         assert_eq!(shown, expect, "{changed:?}");
     }
@@ -292,7 +301,7 @@ mod tests {
         let workspace = Fixture::new().package("a").task("t").inputs(&["x"]).tools(&["gen"]).build();
         let index = OutputIndex::new(&workspace);
         let tools = |_| vec![path("tools/gen"), path("node_modules/kit")];
-        let touched = |file: &str| directly(&workspace, &[path(file)], &index, &tools).len();
+        let touched = |file: &str| directly(&workspace, &[path(file)], &index, &tools, &|_, _| true).len();
         assert_eq!((touched("tools/gen"), touched("node_modules/kit/lib/a.js"), touched("tools/other")), (1, 1, 0));
     }
 

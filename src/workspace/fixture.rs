@@ -66,7 +66,7 @@ impl Fixture {
         let place = self.place();
         let label = Label::new(self.last.clone(), name);
         let kind = TaskKind::Run(run_task());
-        self.tasks.push(Task { label, place, needs: Vec::new(), tags: Vec::new(), kind });
+        self.tasks.push(Task { label, place, needs: Vec::new(), services: Vec::new(), tags: Vec::new(), kind });
         self
     }
 
@@ -164,7 +164,7 @@ impl Fixture {
     fn last_run(&mut self) -> &mut RunTask {
         match &mut self.last_task().kind {
             TaskKind::Run(run) => run,
-            TaskKind::Fetch(_) => unreachable!("the fixture makes run tasks only"),
+            TaskKind::Fetch(_) | TaskKind::Service(_) => unreachable!("what came last is a run task"),
         }
     }
 
@@ -236,6 +236,7 @@ pub(crate) fn run_task() -> RunTask {
         reports: PatternList::default(),
         fix: None,
         salt: None,
+        undeclared: crate::manifest::model::Undeclared::Warn,
         split: None,
     }
 }

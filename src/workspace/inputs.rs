@@ -5,6 +5,7 @@
 //! - patterns: what git does not ignore and the last matching pattern includes. A pattern without wildcard that names a
 //!   file also finds it when git ignores it; one that names a directory takes what is not ignored beneath, and like
 //!   `dir/**` its empty directories too.
+//! - `"traced"`: none here; what it was seen to touch is the engine's matter.
 //! - never: outputs of any task, unless `committed`, and then only for other tasks than the one that makes them.
 //!   So the inputs are the same whether or not anything was built before.
 
@@ -17,7 +18,7 @@ use crate::base::path::RelPath;
 use crate::fs::ops::{self, FsError, Kind};
 use crate::fs::walk::{Trouble, WalkError};
 use crate::manifest::glob::PatternItem;
-use crate::manifest::model::{Inputs, TaskKind, Which};
+use crate::manifest::model::{Inputs, Which};
 use crate::workspace::discover::MANIFEST;
 use crate::workspace::files::{Region, SourceFiles};
 use crate::workspace::model::Workspace;
@@ -92,11 +93,13 @@ pub fn input_files(
     task: TaskId,
     outputs: &OutputIndex<'_>,
 ) -> Result<InputFiles, InputError> {
-    let TaskKind::Run(run) = &workspace.tasks[task].kind else { return Ok(InputFiles::default()) };
+    let Some(run) = workspace.tasks[task].kind.command() else { return Ok(InputFiles::default()) };
     let selection = Selection { workspace, sources, outputs, task };
     let (picked, unmatched) = match &run.inputs {
         Inputs::Package => (selection.package()?, Vec::new()),
         Inputs::Patterns(list) => selection.patterns(&list.items)?,
+        // Nobody knows them before it has run.
+        Inputs::Traced => (Picked::new(), Vec::new()),
     };
     selection.finish(picked, unmatched)
 }
@@ -105,10 +108,11 @@ pub fn input_files(
 ///
 /// What git ignores counts as a source here: that is known only of what is there.
 pub fn covers(workspace: &Workspace, task: TaskId, path: &RelPath, outputs: &OutputIndex<'_>) -> bool {
-    let TaskKind::Run(run) = &workspace.tasks[task].kind else { return false };
+    let Some(run) = workspace.tasks[task].kind.command() else { return false };
     let meant = match &run.inputs {
         Inputs::Package => workspace.owner(path) == Some(workspace.package_of(task)) && path.file_name() != MANIFEST,
         Inputs::Patterns(list) => list.matches(path),
+        Inputs::Traced => true,
     };
     if let Some(split) = workspace.split_of(task)
         && let Some(covered) = split.covers_item(workspace, task, path)

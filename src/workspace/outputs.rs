@@ -70,6 +70,7 @@ pub fn claims_of(id: TaskId, task: &Task) -> Vec<Claim> {
             pattern.literal = true;
             vec![claim(&pattern, &task.place, Committed::No)]
         }
+        TaskKind::Service(_) => Vec::new(),
     }
 }
 

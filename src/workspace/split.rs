@@ -142,7 +142,7 @@ impl Splits {
 pub fn split_of(task: &Task) -> Option<&Split> {
     match &task.kind {
         TaskKind::Run(run) => run.split.as_deref(),
-        TaskKind::Fetch(_) => None,
+        TaskKind::Fetch(_) | TaskKind::Service(_) => None,
     }
 }
 
@@ -367,7 +367,7 @@ impl<'a> Lister<'a> {
 /// The patterns of the inputs as text: equal texts match the same files.
 fn texts(run: &RunTask) -> Vec<String> {
     match &run.inputs {
-        Inputs::Package => Vec::new(),
+        Inputs::Package | Inputs::Traced => Vec::new(),
         Inputs::Patterns(list) => list
             .items
             .iter()

@@ -11,13 +11,17 @@ use crate::workspace::model::Workspace;
 pub(crate) fn expand(workspace: &mut Workspace) {
     for id in workspace.tasks.ids() {
         let package = workspace.package_of(id);
-        let TaskKind::Run(run) = &workspace.tasks[id].kind else { continue };
+        let Some(run) = workspace.tasks[id].kind.command() else { continue };
         let Inputs::Patterns(list) = &run.inputs else { continue };
         if list.items.iter().all(|item| item.reach.is_none()) {
             continue;
         }
         let items = list.items.iter().flat_map(|item| expanded(workspace, package, item)).collect();
-        let TaskKind::Run(run) = &mut workspace.tasks[id].kind else { continue };
+        let run = match &mut workspace.tasks[id].kind {
+            TaskKind::Run(run) => run,
+            TaskKind::Service(service) => &mut service.run,
+            TaskKind::Fetch(_) => continue,
+        };
         if let Inputs::Patterns(list) = &mut run.inputs {
             list.items = items;
         }

@@ -61,20 +61,37 @@ fn listed(umask: &str, age: &str, mode: &str, isolation: &str) -> String {
 }
 
 #[test]
+fn a_copy_of_an_input_can_be_written() {
+    let workspace = TestWorkspace::new(
+        "[task.a]\nrun = \"cp in.txt out.txt; echo more >> out.txt; cp -p in.txt kept.txt; cp in.txt kept.txt; cp -r dir made; echo more >> made/x\"\n\
+         inputs = [\"in.txt\", \"dir/**\"]\noutputs = [\"out.txt\", \"kept.txt\", \"made\"]\n",
+    );
+    workspace.write("in.txt", "text\n");
+    workspace.write("dir/x", "text\n");
+    for level in ["namespaces", "none"] {
+        workspace.events(&["a", "--isolation", level]);
+        assert_eq!(
+            (workspace.read("out.txt"), workspace.read("made/x")),
+            ("text\nmore\n".into(), "text\nmore\n".into())
+        );
+    }
+}
+
+#[test]
 fn what_stat_tells_of_inputs_is_the_same_in_every_clone() {
     let one = listed("022", "2001-02-03 04:05:06", "0644", "namespaces");
     let other = listed("077", "2033-02-03 04:05:06.7", "0660", "namespaces");
     assert!(one == other, "{one}\n{other}");
     let lines: Vec<&str> = one.lines().collect();
     for line in [
-        "./src/plain regular file 444 1000 1 5 315619200 315619200",
-        "./src/run regular file 555 1000 1 10 315619200 315619200",
+        "./src/plain regular file 644 1000 1 5 315619200 315619200",
+        "./src/run regular file 755 1000 1 10 315619200 315619200",
         "./src/deep directory 755 1000 315619200",
-        "./src/deep/large regular file 444 1000 1 400000 315619200 315619200",
-        "./large regular file 444 1000 1 300000 315619200 315619200",
-        "./tool regular file 555 1000 1 10 315619200 315619200",
+        "./src/deep/large regular file 644 1000 1 400000 315619200 315619200",
+        "./large regular file 644 1000 1 300000 315619200 315619200",
+        "./tool regular file 755 1000 1 10 315619200 315619200",
         "./tree directory 755 1000 315619200",
-        "./tree/sub/7 regular file 444 1000 1 2 315619200 315619200",
+        "./tree/sub/7 regular file 644 1000 1 2 315619200 315619200",
         "./tree/link symbolic link 777 1000 315619200",
     ] {
         assert!(lines.contains(&line), "{line} is not in\n{one}");

@@ -4,6 +4,8 @@ mod ending;
 mod escape;
 mod failing;
 mod landlock;
+mod observing;
+mod pod;
 mod user;
 mod view;
 mod world;

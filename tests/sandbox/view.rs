@@ -88,8 +88,8 @@ fn of_inputs_nothing_shows_but_content_kind_and_executable_bit() {
         );
         spec.mtimes = BTreeMap::from([(rel("lib/old"), 7_000_000_000), (rel("out"), 8_000_000_000)]);
         let ran = world.run(spec);
-        let expect = "lib/a -r--r--r-- 1 6 315619200\nlib/b -r-xr-xr-x 1 10 315619200\n\
-                      lib/link lrwxrwxrwx 1 1 315619200\nlib/old -r--r--r-- 1 4 7\n\
+        let expect = "lib/a -rw-r--r-- 1 6 315619200\nlib/b -rwxr-xr-x 1 10 315619200\n\
+                      lib/link lrwxrwxrwx 1 1 315619200\nlib/old -rw-r--r-- 1 4 7\n\
                       . drwxr-xr-x 315619200\nlib drwxr-xr-x 315619200\nout drwxr-xr-x 8\n";
         let (listed, read) = ran.stdout.split_at(expect.len().min(ran.stdout.len()));
         assert_eq!((listed, ran.stderr.as_str()), (expect, ""), "{level:?}");

@@ -119,6 +119,7 @@ pub fn argv(argv: &[&str]) -> SandboxSpec {
         network: Network::Loopback,
         timeout: Some(Duration::from_secs(60)),
         stage: PathBuf::new(),
+        observe: false,
     }
 }
 

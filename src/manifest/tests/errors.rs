@@ -80,10 +80,10 @@ fn every_unknown_key_is_reported_at_once_with_the_nearest_that_exists() {
     check(
         concat!("rnu = 'x'\n", "run = 'y'\n", "[tasks.build]\n", "run = 'x'\n", "[zzz]\n",),
         &[
-            "`rnu` stands outside of any section @ rnu > its sections are `[workspace]`, `[store]`, `[remote]`, `[package]`, `[template.NAME]`, `[[apply]]`, `[task.NAME]`, `[fetch.NAME]`",
+            "`rnu` stands outside of any section @ rnu > its sections are `[workspace]`, `[store]`, `[remote]`, `[package]`, `[template.NAME]`, `[[apply]]`, `[task.NAME]`, `[fetch.NAME]`, `[service.NAME]`",
             "`run` stands outside of any section @ run > `run` belongs in a task: write it below a `[task.NAME]` line",
             "a manifest has no section `[tasks]` @ tasks > did you mean `[task.NAME]`?",
-            "a manifest has no section `[zzz]` @ zzz > its sections are `[workspace]`, `[store]`, `[remote]`, `[package]`, `[template.NAME]`, `[[apply]]`, `[task.NAME]`, `[fetch.NAME]`",
+            "a manifest has no section `[zzz]` @ zzz > its sections are `[workspace]`, `[store]`, `[remote]`, `[package]`, `[template.NAME]`, `[[apply]]`, `[task.NAME]`, `[fetch.NAME]`, `[service.NAME]`",
         ],
     );
     check(
@@ -131,20 +131,17 @@ fn every_unknown_key_is_reported_at_once_with_the_nearest_that_exists() {
 #[test]
 fn what_a_later_version_brings_is_refused_by_name() {
     check(
-        concat!("[gate.x]\n", "[image.x]\n", "[service.x]\n", "[pipeline.x]\n", "[input.x]\n",),
+        concat!("[gate.x]\n", "[image.x]\n", "[pipeline.x]\n", "[input.x]\n",),
         &[
             "`[gate]` is not supported by this version of drystone @ gate > take it out",
             "`[image]` is not supported by this version of drystone @ image > take it out",
-            "`[service]` is not supported by this version of drystone @ service > take it out",
             "`[pipeline]` is not supported by this version of drystone @ pipeline > take it out",
             "`[input]` is not supported by this version of drystone @ input > take it out",
         ],
     );
     check(
-        concat!("[task.a]\n", "run = 'x ${items}'\n", "services = []\n", "inputs = 'traced'\n",),
+        concat!("[task.a]\n", "run = 'x ${items}'\n",),
         &[
-            "`services` is not supported by this version of drystone @ services > take it out",
-            "`inputs = \"traced\"` is not supported by this version of drystone @ 'traced' > list patterns, or leave `inputs` out to take the whole package",
             "`${items}` stands for a part of a task, and this one has no `split` @ ${items} > add `split = { items = \"tests/**/test_*.py\" }`",
         ],
     );
@@ -190,7 +187,7 @@ fn every_value_of_the_wrong_type_is_reported_at_once() {
     check(
         concat!("[task.a]\n", "run = 'x'\n", "inputs = 'src/**'\n",),
         &[
-            "`inputs` cannot be the word `src/**` @ 'src/**' > write a list, `[\"src/**\"]`, or `\"package\"` for every file of the package",
+            "`inputs` cannot be the word `src/**` @ 'src/**' > write a list, `[\"src/**\"]`, `\"package\"` for every file of the package, or `\"traced\"` for what it is seen to read",
         ],
     );
     check(concat!("[task]\n", "a = 3\n",), &["`[task.a]` must be a table @ 3 (this is an integer)"]);

@@ -10,7 +10,7 @@ use crate::manifest::glob::{Pattern, PatternList};
 use crate::manifest::lower::{PackageContext, lower_package, templates};
 use crate::manifest::model::{
     Command, Ecosystem, Expected, FetchTask, Inputs, IsolationRequest, Reach, Resources, RunTask, SystemPolicy, Task,
-    TaskKind, Unpack, Which,
+    TaskKind, Undeclared, Unpack, Which,
 };
 use crate::manifest::read::read;
 
@@ -63,6 +63,9 @@ fn a_task_that_says_nothing_gets_the_defaults() {
     assert_eq!(task.isolation, IsolationRequest::Auto);
     assert_eq!(task.resources, Resources { cpu: 1, memory_bytes: None, pool: None, exclusive: false });
     assert!(matches!(only("[task.a]\nrun = 'make'\ninputs = 'package'\n").inputs, Inputs::Package));
+    assert!(matches!(only("[task.a]\nrun = 'make'\ninputs = 'traced'\n").inputs, Inputs::Traced));
+    assert_eq!(only("[task.a]\nrun = 'make'\n").undeclared, Undeclared::Warn);
+    assert_eq!(only("[task.a]\nrun = 'make'\nundeclared = 'error'\n").undeclared, Undeclared::Error);
 }
 
 #[test]

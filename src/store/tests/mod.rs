@@ -9,5 +9,6 @@ mod gc;
 mod kept;
 mod memory;
 mod model;
+mod path_sets;
 mod trial;
 mod verify;

@@ -112,6 +112,13 @@ impl Events {
         reasons.iter().map(|r| format!("{} {} {}", text(&r["field"]), text(&r["name"]), text(&r["change"]))).collect()
     }
 
+    /// Labels of the services of which this was told (`started`, `ready`, `stopped`), in order.
+    pub fn services(&self, what: &str) -> Vec<String> {
+        let event = format!("service.{what}");
+        let these = self.0.iter().filter(|told| told["event"] == event.as_str());
+        these.map(|told| told["service"].as_str().expect("a label").to_owned()).collect()
+    }
+
     /// The last event.
     pub fn summary(&self) -> &Value {
         self.0.last().expect("a run has events")

@@ -1,0 +1,204 @@
+//! Follows a path as the kernel will, link by link, and tells which places in the workspace it leads through.
+//!
+//! The supervisor is in the command's own mount namespace, so what it finds is what the command finds, unless the command changes it
+//! at that very moment: only its own files can change so, the inputs are read-only.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use crate::base::path::RelPath;
+use crate::fs::ops;
+use crate::sandbox::spec::WORKSPACE_DIR;
+
+/// Links followed in one path before the kernel gives up (`MAXSYMLINKS`).
+const LINKS_MAX: usize = 40;
+
+/// Where the paths of the system begin: read-only, the same for every task, and keyed by themselves.
+const SYSTEM: [&[u8]; 7] = [b"/usr/", b"/lib/", b"/lib64/", b"/lib32/", b"/bin/", b"/sbin/", b"/etc/"];
+
+/// Where a path led.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Resolved {
+    /// Links in the workspace that were followed.
+    pub links: Vec<Vec<u8>>,
+    /// Where it ended; `None` if that is of no interest or nowhere.
+    pub end: Option<End>,
+}
+
+/// The end of a path.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct End {
+    /// Absolute and without links but for a last one that was not followed.
+    pub place: Vec<u8>,
+    /// Whether something is there.
+    pub there: bool,
+}
+
+/// The last place of a path, and whether a link there is followed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Last {
+    /// It is.
+    Follow,
+    /// It stands for itself.
+    Keep,
+}
+
+/// Whether a path means the system's files and cannot lead anywhere else.
+pub fn is_of_system(path: &[u8]) -> bool {
+    SYSTEM.iter().any(|dir| path.starts_with(dir)) && !path.split(|byte| *byte == b'/').any(|part| part == b"..")
+}
+
+/// The path below the workspace, as bytes.
+pub fn in_workspace(place: &[u8]) -> Option<&[u8]> {
+    match place.strip_prefix(WORKSPACE_DIR.as_bytes()) {
+        Some(b"") => Some(b""),
+        Some(rest) => rest.strip_prefix(b"/"),
+        None => None,
+    }
+}
+
+/// A place below the workspace as a path; `Err` if it is one that no path can be.
+pub fn relative(place: &[u8]) -> Option<Result<RelPath, ()>> {
+    in_workspace(place).map(|path| RelPath::parse_bytes(path).map_err(|_| ()))
+}
+
+/// Follows `path` from `base`, an absolute directory without links, on behalf of the thread `thread`.
+pub fn resolve(base: &[u8], path: &[u8], last: Last, thread: i32) -> Resolved {
+    let mut resolved = Resolved::default();
+    let mut current = if path.starts_with(b"/") { Vec::new() } else { strip_root(base).to_vec() };
+    // Parts still to go, the next one last.
+    let mut parts = Vec::new();
+    push_parts(&mut parts, path);
+    let trailing_slash = path.ends_with(b"/") || path.ends_with(b"/.");
+    let mut followed = 0;
+    while let Some(part) = parts.pop() {
+        match part.as_slice() {
+            b".." => {
+                let end = current.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+                current.truncate(end);
+                continue;
+            }
+            // `/proc/self` is whoever asks: that is not us.
+            b"self" | b"thread-self" if current == b"/proc" => {
+                current.extend(format!("/{thread}").as_bytes());
+                continue;
+            }
+            _ => {}
+        }
+        let mut next = current.clone();
+        next.push(b'/');
+        next.extend(&part);
+        let keep = parts.is_empty() && last == Last::Keep && !trailing_slash;
+        let link = ops::read_link(Path::new(std::ffi::OsStr::from_bytes(&next)));
+        match link {
+            Ok(_) if keep => {
+                resolved.end = Some(End { place: next, there: true });
+                return resolved;
+            }
+            Ok(target) => {
+                followed += 1;
+                if followed > LINKS_MAX {
+                    return resolved;
+                }
+                if in_workspace(&next).is_some() {
+                    resolved.links.push(next);
+                }
+                let target = target.as_os_str().as_bytes();
+                if current.starts_with(b"/proc/") {
+                    // The text is where it leads, if it leads to a path at all.
+                    if !target.starts_with(b"/") || target.ends_with(b" (deleted)") {
+                        return resolved;
+                    }
+                    current = strip_root(target).to_vec();
+                    continue;
+                }
+                if target.starts_with(b"/") {
+                    current.clear();
+                }
+                push_parts(&mut parts, target);
+            }
+            // Not a link: something else is there.
+            Err(error) if error.cause.raw_os_error() == Some(libc::EINVAL) => current = next,
+            Err(error) if matches!(error.cause.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => {
+                // What was meant, where that can be told: it is not there, as little as what it lies in.
+                if !parts.iter().any(|part| part == b"..") {
+                    for part in parts.iter().rev() {
+                        next.push(b'/');
+                        next.extend(part);
+                    }
+                }
+                resolved.end = Some(End { place: next, there: false });
+                return resolved;
+            }
+            // Too long, or too many links, for the kernel too.
+            Err(error) if matches!(error.cause.raw_os_error(), Some(libc::ENAMETOOLONG | libc::ELOOP)) => {
+                return resolved;
+            }
+            // There, for all that can be told.
+            Err(_) => current = next,
+        }
+    }
+    if current.is_empty() {
+        current.push(b'/');
+    }
+    resolved.end = Some(End { place: current, there: true });
+    resolved
+}
+
+fn strip_root(place: &[u8]) -> &[u8] {
+    if place == b"/" { b"" } else { place }
+}
+
+fn push_parts(parts: &mut Vec<Vec<u8>>, path: &[u8]) {
+    let new = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".");
+    parts.extend(new.rev().map(<[u8]>::to_vec));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_lead_where_the_kernel_takes_them() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let root = ops::canonical(dir.path()).expect("it is there");
+        ops::create_dir_all(&root.join("a/b")).expect("it can be made");
+        ops::write(&root.join("a/b/file"), b"").expect("it can be written");
+        ops::symlink("../a/./b", &root.join("a/link")).expect("it can be made");
+        ops::symlink("link/missing", &root.join("a/dangling")).expect("it can be made");
+        ops::symlink("loop", &root.join("loop")).expect("it can be made");
+        let root = root.as_os_str().as_bytes();
+        let check = |path: &str, last: Last, expect: Option<(&str, bool)>| {
+            let end = resolve(root, path.as_bytes(), last, 1).end;
+            let expect = expect.map(|(path, there)| {
+                let place = [root, b"/", path.as_bytes()].concat();
+                End { place: place.strip_suffix(b"/").unwrap_or(&place).to_vec(), there }
+            });
+            assert_eq!(end, expect, "{path}");
+        };
+        check("a/b/file", Last::Follow, Some(("a/b/file", true)));
+        check("a//link/./file", Last::Keep, Some(("a/b/file", true)));
+        check("a/link", Last::Follow, Some(("a/b", true)));
+        check("a/link", Last::Keep, Some(("a/link", true)));
+        check("a/link/", Last::Keep, Some(("a/b", true)));
+        check("a/dangling", Last::Follow, Some(("a/b/missing", false)));
+        check("a/dangling", Last::Keep, Some(("a/dangling", true)));
+        check("x/y/z", Last::Follow, Some(("x/y/z", false)));
+        check("x/../y", Last::Follow, Some(("x", false)));
+        check("a/b/file/x", Last::Follow, Some(("a/b/file/x", false)));
+        check("a/link/..", Last::Follow, Some(("a", true)));
+        check("loop", Last::Follow, None);
+        check(&"x".repeat(300), Last::Follow, None);
+        check(".", Last::Follow, Some(("", true)));
+        let end = |path: &[u8]| resolve(b"/", path, Last::Follow, 1).end.map(|end| end.place);
+        assert_eq!(end(b"../.."), Some(b"/".to_vec()));
+    }
+
+    #[test]
+    fn what_is_of_the_system_and_what_is_of_the_workspace() {
+        assert!(is_of_system(b"/usr/lib/x") && !is_of_system(b"/usr/../workspace/x") && !is_of_system(b"usr/x"));
+        assert_eq!(in_workspace(b"/workspace"), Some(&b""[..]));
+        assert_eq!(in_workspace(b"/workspace/a"), Some(&b"a"[..]));
+        assert_eq!(in_workspace(b"/workspaces/a"), None);
+    }
+}
