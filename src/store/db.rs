@@ -15,6 +15,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::base::diagnostic::Diagnostic;
+use crate::fs::lock::{self, Lock, Sharing};
 use crate::fs::ops;
 use crate::store::error::{BUSY_WAIT_S, StoreError, Trouble, trouble};
 use crate::store::layout::Layout;
@@ -35,6 +36,8 @@ pub(super) enum Access {
 const BUSY_ATTEMPTS: usize = 6;
 /// How often a database is set aside within one operation before the disk itself is taken to be broken.
 const DAMAGE_ATTEMPTS: usize = 2;
+/// How often one operation starts over because the database was set aside under it.
+const MOVED_ATTEMPTS: usize = 8;
 /// The write-ahead log is cut back to this size, in bytes.
 const JOURNAL_BYTES_MAX: i64 = 64 * 1024 * 1024;
 /// Idle readers kept.
@@ -141,13 +144,16 @@ impl Database {
         doing: &'static str,
         run: impl Fn(Option<Connection>) -> rusqlite::Result<(T, Connection)>,
     ) -> Result<T, StoreError> {
-        let (mut busy, mut damaged) = (0, 0);
+        let (mut busy, mut damaged, mut moved) = (0, 0, 0);
         loop {
             let (pooled, generation) = {
                 let mut state = hold(&self.state);
                 (state.idle.pop(), state.generation)
             };
-            let error = match run(pooled) {
+            let staying = if pooled.is_none() { self.keep_in_place()? } else { None };
+            let result = run(pooled);
+            drop(staying);
+            let error = match result {
                 Ok((value, connection)) => {
                     self.give_back(connection, generation);
                     return Ok(value);
@@ -159,6 +165,10 @@ impl Database {
                 Trouble::Damaged if damaged < DAMAGE_ATTEMPTS => {
                     damaged += 1;
                     self.replace(generation, &error.to_string())?;
+                }
+                _ if moved < MOVED_ATTEMPTS && self.has_moved(generation)? => {
+                    moved += 1;
+                    self.follow()?;
                 }
                 _ => return Err(StoreError::database(&self.path, doing, error)),
             }
@@ -174,14 +184,21 @@ impl Database {
 
     /// A connection for writing, for the writer thread and for collection.
     pub fn writer(&self) -> Result<Connected, StoreError> {
-        let mut damaged = 0;
+        let (mut damaged, mut moved) = (0, 0);
         loop {
             let generation = hold(&self.state).generation;
-            match self.connect(Purpose::Write) {
+            let staying = self.keep_in_place()?;
+            let connected = self.connect(Purpose::Write);
+            drop(staying);
+            match connected {
                 Ok(connection) => return Ok(Connected { connection, generation }),
                 Err(error) if trouble(&error) == Trouble::Damaged && damaged < DAMAGE_ATTEMPTS => {
                     damaged += 1;
                     self.replace(generation, &error.to_string())?;
+                }
+                Err(_) if moved < MOVED_ATTEMPTS && self.has_moved(generation)? => {
+                    moved += 1;
+                    self.follow()?;
                 }
                 Err(error) => return Err(StoreError::database(&self.path, "connect", error)),
             }
@@ -195,7 +212,7 @@ impl Database {
         connected: &mut Option<Connected>,
         run: impl Fn(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
-        let (mut busy, mut damaged) = (0, 0);
+        let (mut busy, mut damaged, mut moved) = (0, 0, 0);
         loop {
             self.follow()?;
             if connected.as_ref().is_some_and(|held| held.generation != hold(&self.state).generation) {
@@ -224,9 +241,30 @@ impl Database {
                     drop(held);
                     self.replace(generation, &error.to_string())?;
                 }
+                _ if moved < MOVED_ATTEMPTS && self.has_moved(held.generation)? => moved += 1,
                 _ => return Err(StoreError::database(&self.path, doing, error)),
             }
         }
+    }
+
+    /// While this is held nobody sets the database aside. For connecting: SQLite opens the log and the shared memory by name
+    /// after the database itself, and those of another one must not come to stand there in between.
+    fn keep_in_place(&self) -> Result<Option<Lock>, StoreError> {
+        match self.access {
+            Access::ReadOnly => Ok(None),
+            Access::ReadWrite => Ok(Some(lock::wait(&self.layout.lock("open"), Sharing::Shared)?)),
+        }
+    }
+
+    /// Whether the database was set aside since `generation` was the current one, by this process or another. Whatever fails
+    /// meanwhile (a log is renamed before its database is) says nothing about the new one. Waits until that is done.
+    fn has_moved(&self, generation: u64) -> Result<bool, StoreError> {
+        if self.access == Access::ReadOnly {
+            return Ok(false);
+        }
+        let state = hold(&self.state);
+        let _open = wait_exclusive(&self.layout.lock("open"))?;
+        Ok(state.generation != generation || state.identity != self.identity())
     }
 
     /// Sees whether another process set the database aside, and turns to the new one.
@@ -361,6 +399,8 @@ impl Database {
         connection.pragma_update_and_check(None, "journal_size_limit", JOURNAL_BYTES_MAX, |_| Ok(()))?;
         // A damaged cell is then found as damage instead of being believed. No memory map: a truncated file would be a SIGBUS.
         connection.pragma_update(None, "cell_size_check", true)?;
+        // The log is opened with the first look, if not before.
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
         connection.set_prepared_statement_cache_capacity(64);
         if purpose == Purpose::Read {
             connection.pragma_update(None, "query_only", true)?;

@@ -2,9 +2,11 @@
 
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::base::digest::Digest;
 use crate::fs::ops;
+use crate::store::content::{self, Key};
 use crate::store::tests::trial::{Trial, action, content_file, noise, put, record};
 use crate::store::{Store, VerifyMode, VerifyOptions};
 
@@ -301,4 +303,35 @@ fn a_half_written_format_file_is_written_again() {
         ops::write(&trial.store_dir().join("FORMAT"), text).expect("writable");
         assert!(trial.open().lookup(&action("build")).expect("no error").is_some());
     }
+}
+
+#[test]
+fn whoever_connects_while_the_database_is_set_aside_comes_to_the_new_one() {
+    let trial = Trial::new();
+    let store = trial.open();
+    let other = trial.open();
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let connecting: Vec<_> = [&store, &other, &store]
+            .into_iter()
+            .map(|store| {
+                let is_done = &is_done;
+                scope.spawn(move || {
+                    while !is_done.load(Ordering::SeqCst) {
+                        let writing = |connection: &rusqlite::Connection| content::add_usage(connection, 1);
+                        store.database.write("count", &mut None, writing).expect("it can be written");
+                        let reading =
+                            |connection: &rusqlite::Connection| content::find(connection, &Key::blob(Digest::of(b"")));
+                        store.database.read("look", reading).expect("it can be read");
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..40 {
+            store.database.replace(store.database.generation(), "a test says so").expect("it can be set aside");
+        }
+        is_done.store(true, Ordering::SeqCst);
+        connecting.into_iter().for_each(|thread| thread.join().expect("a thread that fails says why"));
+    });
+    assert_works(&store, &[("a", b"a")]);
 }
