@@ -133,7 +133,7 @@ def reach(name, connect):
         pass
 unix = lambda: socket.socket(socket.AF_UNIX)
 reach('a path', lambda: unix().connect(host + '/socket'))
-reach('an abstract name', lambda: unix().connect('\\0drystone-escape'))
+reach('an abstract name', lambda: unix().connect('\\0' + sys.argv[3]))
 reach('loopback', lambda: socket.create_connection(('127.0.0.1', port), 1))
 reach('loopback, version 6', lambda: socket.create_connection(('::1', port), 1))
 reach('the network', lambda: socket.create_connection(('1.1.1.1', 53), 1))
@@ -159,12 +159,14 @@ fn no_socket_and_no_call_reaches_the_host() {
     }
     let aside = tempfile::tempdir().expect("a directory");
     let _path = std::os::unix::net::UnixListener::bind(aside.path().join("socket")).expect("a socket");
-    let name = std::os::unix::net::SocketAddr::from_abstract_name(b"drystone-escape").expect("a name");
-    let _abstract = std::os::unix::net::UnixListener::bind_addr(&name).expect("a socket");
+    // All of the machine share these names: another run of this test may be at it.
+    let name = format!("drystone-escape-{}", std::process::id());
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).expect("a name");
+    let _abstract = std::os::unix::net::UnixListener::bind_addr(&address).expect("a socket");
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = tcp.local_addr().expect("an address").port();
     let script = bait.world.file("ws/sockets.py", SOCKETS);
-    let command = format!("/usr/bin/python3 sockets.py {} {port}", aside.path().display());
+    let command = format!("/usr/bin/python3 sockets.py {} {port} {name}", aside.path().display());
     let ran = bait.world.run(with(sh(&command), &[("sockets.py", file_view(script))]));
     assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""));
 }
