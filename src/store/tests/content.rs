@@ -231,6 +231,8 @@ fn stages_are_private_and_vanish_and_so_do_those_of_dead_sessions() {
     let other = store.stage().expect("there is room");
     assert_ne!(stage.path(), other.path());
     ops::write(&stage.path().join("x"), b"x").expect("writable");
+    // Its writer sweeps when it starts, which must not meet what is only now being laid out.
+    store.flush().expect("the writer has started");
     ops::create_dir_all(&store.dir().join("stage/dead.1-0/deep")).expect("writable");
     ops::write(&store.dir().join("tmp/dead.1-1"), b"half").expect("writable");
     let second = trial.open();
