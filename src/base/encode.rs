@@ -57,6 +57,13 @@ impl Encoder {
     pub fn into_vec(self) -> Vec<u8> {
         self.buffer
     }
+
+    /// The stream, ended by its digest: for files of which a part may be missing or changed.
+    pub fn into_sealed(mut self) -> Vec<u8> {
+        let checksum = Digest::of(self.as_slice());
+        self.digest(&checksum);
+        self.into_vec()
+    }
 }
 
 /// Why an encoding could not be read. The bytes come from disk or from a remote, so none of this is our bug.
@@ -92,6 +99,16 @@ impl<'a> Decoder<'a> {
     /// Starts at the first byte.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
+    }
+
+    /// Reads what [`Encoder::into_sealed`] made.
+    pub fn sealed(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let body_len = bytes.len().checked_sub(DIGEST_LEN).ok_or(DecodeError::Truncated { at: bytes.len() })?;
+        let (body, checksum) = bytes.split_at(body_len);
+        if Digest::of(body).as_bytes() != checksum {
+            return Err(DecodeError::Invalid { what: "checksum" });
+        }
+        Ok(Self::new(body))
     }
 
     fn take(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
@@ -168,6 +185,22 @@ mod tests {
         assert_eq!(decoder.text("name"), Ok("wall"));
         assert_eq!(decoder.digest(), Ok(Digest::of(b"")));
         assert_eq!(decoder.finish(), Ok(()));
+    }
+
+    #[test]
+    fn of_a_sealed_stream_every_changed_and_every_missing_byte_is_noticed() {
+        let mut encoder = Encoder::new();
+        encoder.u8(7).bytes(b"text");
+        let sealed = encoder.into_sealed();
+        let mut decoder = Decoder::sealed(&sealed).expect("as it was made");
+        assert_eq!((decoder.u8(), decoder.bytes()), (Ok(7), Ok(&b"text"[..])));
+        assert_eq!(decoder.finish(), Ok(()));
+        for at in 0..sealed.len() {
+            assert!(Decoder::sealed(&sealed[..at]).is_err(), "cut at {at}");
+            let mut changed = sealed.clone();
+            changed[at] ^= 1;
+            assert!(Decoder::sealed(&changed).is_err(), "byte {at}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::base::digest::{DIGEST_LEN, Digest};
+use crate::base::digest::Digest;
 use crate::base::encode::{DecodeError, Decoder, Encoder};
 use crate::base::path::RelPath;
 use crate::base::tree::{Entry, Listing};
@@ -63,18 +63,11 @@ impl Record {
         for (path, (content, mtime_ns)) in &self.paths {
             encoder.bytes(path.as_str().as_bytes()).digest(content).u64(mtime_ns.cast_unsigned());
         }
-        let checksum = Digest::of(encoder.as_slice());
-        encoder.digest(&checksum);
-        encoder.into_vec()
+        encoder.into_sealed()
     }
 
     fn decode(bytes: &[u8], label: &str) -> Result<Self, DecodeError> {
-        let body_len = bytes.len().checked_sub(DIGEST_LEN).ok_or(DecodeError::Truncated { at: bytes.len() })?;
-        let (body, checksum) = bytes.split_at(body_len);
-        if Digest::of(body).as_bytes() != checksum {
-            return Err(DecodeError::Invalid { what: "checksum" });
-        }
-        let mut decoder = Decoder::new(body);
+        let mut decoder = Decoder::sealed(bytes)?;
         if decoder.bytes()? != MAGIC || decoder.text("label")? != label {
             return Err(DecodeError::Invalid { what: "header" });
         }

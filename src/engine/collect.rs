@@ -10,7 +10,7 @@ use crate::engine::secrets::Secrets;
 use crate::fs::ops::{self, Kind};
 use crate::fs::walk::{self, WalkError};
 use crate::manifest::glob::{Pattern, PatternList};
-use crate::sandbox::spec::View;
+use crate::sandbox::spec::{View, is_in_whole_dir};
 use crate::store::{Store, StoreError};
 
 /// What counts as what.
@@ -134,18 +134,10 @@ fn takes(pattern: &Pattern, path: &RelPath, ground: Ground<'_>) -> bool {
 /// Whether the path was placed in the view, by itself or beneath a whole directory.
 fn placed(view: &std::collections::BTreeMap<RelPath, View>, path: &RelPath) -> bool {
     match view.get(path) {
-        Some(View::Empty) => return false,
-        Some(_) => return true,
-        None => {}
+        Some(View::Empty) => false,
+        Some(_) => true,
+        None => is_in_whole_dir(view, path),
     }
-    let mut above = path.parent();
-    while let Some(dir) = above {
-        if matches!(view.get(&dir), Some(View::Dir { .. })) {
-            return true;
-        }
-        above = dir.parent();
-    }
-    false
 }
 
 fn ignored(declared: &Declared<'_>, path: &RelPath) -> bool {

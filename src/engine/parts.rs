@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::base::diagnostic::Diagnostic;
-use crate::base::digest::{DIGEST_LEN, Digest};
+use crate::base::digest::Digest;
 use crate::base::encode::{DecodeError, Decoder, Encoder};
 use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
@@ -334,18 +334,11 @@ impl Remembered {
         for (part, tree) in &self.shares {
             encoder.bytes(part.as_bytes()).digest(tree);
         }
-        let checksum = Digest::of(encoder.as_slice());
-        encoder.digest(&checksum);
-        encoder.into_vec()
+        encoder.into_sealed()
     }
 
     fn decode(bytes: &[u8], label: &str) -> Result<Self, DecodeError> {
-        let body_len = bytes.len().checked_sub(DIGEST_LEN).ok_or(DecodeError::Truncated { at: bytes.len() })?;
-        let (body, checksum) = bytes.split_at(body_len);
-        if Digest::of(body).as_bytes() != checksum {
-            return Err(DecodeError::Invalid { what: "checksum" });
-        }
-        let mut decoder = Decoder::new(body);
+        let mut decoder = Decoder::sealed(bytes)?;
         if decoder.bytes()? != MAGIC || decoder.text("label")? != label {
             return Err(DecodeError::Invalid { what: "header" });
         }

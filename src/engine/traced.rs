@@ -22,7 +22,7 @@ use crate::fingerprint::traced::{Depth, Named, Observed, Paths, Seen};
 use crate::fs::ops::{self, Kind};
 use crate::fs::stat::StatKey;
 use crate::manifest::model::{Inputs, RunTask, TaskKind};
-use crate::sandbox::spec::{Observation, View};
+use crate::sandbox::spec::{Observation, View, is_in_whole_dir};
 use crate::store::{ActionResult, PathSet, StoreError};
 
 /// A traced action with its inputs known.
@@ -286,18 +286,12 @@ impl State {
         if let Some((path, _)) = self.stats.iter().find(|(_, stat)| stat.ctime_ns >= started.ctime_ns) {
             return Some(path.clone());
         }
-        let is_live = |path: &RelPath| {
-            let mut here = Some(path.clone());
-            while let Some(dir) = here {
-                if matches!(view.get(&dir), Some(View::Dir { .. })) {
-                    return true;
-                }
-                here = dir.parent();
-            }
-            false
-        };
         // In a directory that was shown whole, the command saw what came and went.
-        let live = self.observed.paths.iter().filter(|(path, _)| is_live(path) && !visible.made.contains_key(*path));
+        let live = self
+            .observed
+            .paths
+            .iter()
+            .filter(|(path, _)| is_in_whole_dir(view, path) && !visible.made.contains_key(*path));
         let mut live = live.map(|(path, (_, seen))| (path, seen));
         let changed = live.find(|(path, seen)| !is_as_listed(&session.workspace.root.join(path.as_str()), seen));
         changed.map(|(path, _)| path.clone())

@@ -19,7 +19,7 @@ use crate::engine::visible::Visible;
 use crate::engine::waiting;
 use crate::fs::stat::StatKey;
 use crate::manifest::model::{Inputs, RunTask};
-use crate::sandbox::spec::{Access, Mount, SandboxSpec, System, View, WORKSPACE_DIR};
+use crate::sandbox::spec::{Access, Mount, SandboxSpec, System, View, WORKSPACE_DIR, is_in_whole_dir};
 use crate::store::{CacheDir, Stage};
 
 /// A view and the signatures of every source file that it shows.
@@ -97,7 +97,7 @@ pub fn show(
     stats.extend(changed.into_iter().map(|path| (path, StatKey::default())));
     if matches!(run.inputs, Inputs::Traced) {
         for (path, shown) in Visible::new(session, task, run, &prepared.listing).view(session)? {
-            if !is_beneath_whole(&view, &path) {
+            if !is_in_whole_dir(&view, &path) {
                 view.entry(path).or_insert(shown);
             }
         }
@@ -142,17 +142,6 @@ pub fn show(
         observe: false,
     };
     Ok(Shown { spec, stats, ages, caches, loose })
-}
-
-fn is_beneath_whole(view: &BTreeMap<RelPath, View>, path: &RelPath) -> bool {
-    let mut above = path.parent();
-    while let Some(dir) = above {
-        if matches!(view.get(&dir), Some(View::Dir { .. })) {
-            return true;
-        }
-        above = dir.parent();
-    }
-    false
 }
 
 fn changeable(view: View) -> View {

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::base::digest::{DIGEST_LEN, Digest};
+use crate::base::digest::Digest;
 use crate::base::encode::{DecodeError, Decoder, Encoder};
 use crate::base::path::RelPath;
 use crate::base::tree::Entry;
@@ -56,18 +56,11 @@ impl Record {
         for (path, mark) in &self.paths {
             encoder.bytes(path.as_str().as_bytes()).digest(mark);
         }
-        let checksum = Digest::of(encoder.as_slice());
-        encoder.digest(&checksum);
-        encoder.into_vec()
+        encoder.into_sealed()
     }
 
     fn decode(bytes: &[u8], label: Option<&str>) -> Result<Self, DecodeError> {
-        let body_len = bytes.len().checked_sub(DIGEST_LEN).ok_or(DecodeError::Truncated { at: bytes.len() })?;
-        let (body, checksum) = bytes.split_at(body_len);
-        if Digest::of(body).as_bytes() != checksum {
-            return Err(DecodeError::Invalid { what: "checksum" });
-        }
-        let mut decoder = Decoder::new(body);
+        let mut decoder = Decoder::sealed(bytes)?;
         let magic = decoder.bytes()?;
         let found = decoder.text("label")?;
         if magic != MAGIC || label.is_some_and(|label| label != found) {

@@ -97,6 +97,18 @@ pub enum View {
     Empty,
 }
 
+/// Whether a path lies in a directory that is shown whole, or is one.
+pub fn is_in_whole_dir(view: &BTreeMap<RelPath, View>, path: &RelPath) -> bool {
+    let mut here = Some(path.clone());
+    while let Some(dir) = here {
+        if matches!(view.get(&dir), Some(View::Dir { .. })) {
+            return true;
+        }
+        here = dir.parent();
+    }
+    false
+}
+
 /// A directory of the host made visible elsewhere than the workspace.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Mount {

@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::base::digest::{DIGEST_LEN, Digest};
 use crate::base::encode::{DecodeError, Decoder, Encoder};
 use crate::fs::atomic::{self, Durability};
 use crate::fs::ops::{self, FsError};
@@ -36,9 +35,7 @@ pub(super) fn keep<'r>(dir: &Path, results: impl Iterator<Item = &'r ActionResul
     for (label, result) in newest {
         encoder.bytes(label.as_bytes()).u64(result.duration_ms);
     }
-    let checksum = Digest::of(encoder.as_slice());
-    encoder.digest(&checksum);
-    atomic::write(&file(dir), encoder.as_slice(), Durability::Relaxed)
+    atomic::write(&file(dir), &encoder.into_sealed(), Durability::Relaxed)
 }
 
 fn file(dir: &Path) -> std::path::PathBuf {
@@ -46,12 +43,7 @@ fn file(dir: &Path) -> std::path::PathBuf {
 }
 
 fn decode(bytes: &[u8]) -> Result<BTreeMap<String, u64>, DecodeError> {
-    let body_len = bytes.len().checked_sub(DIGEST_LEN).ok_or(DecodeError::Truncated { at: bytes.len() })?;
-    let (body, checksum) = bytes.split_at(body_len);
-    if Digest::of(body).as_bytes() != checksum {
-        return Err(DecodeError::Invalid { what: "checksum" });
-    }
-    let mut decoder = Decoder::new(body);
+    let mut decoder = Decoder::sealed(bytes)?;
     if decoder.bytes()? != MAGIC {
         return Err(DecodeError::Invalid { what: "header" });
     }
@@ -67,6 +59,7 @@ fn decode(bytes: &[u8]) -> Result<BTreeMap<String, u64>, DecodeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::digest::Digest;
 
     #[test]
     fn the_newest_result_of_a_label_counts_and_damage_is_noticed() {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -135,20 +136,35 @@ fn no_action_runs_twice_at_once_however_many_processes_want_it() {
     }
 }
 
+/// Two worktrees on one store with one task, which says that it has begun and then waits to be let go.
+struct Meeting {
+    first: TestWorkspace,
+    second: TestWorkspace,
+    started: PathBuf,
+    go: PathBuf,
+}
+
+impl Meeting {
+    fn new() -> Self {
+        let first = TestWorkspace::empty();
+        let second = on_the_store_of(&first);
+        let (started, go) = (first.beside("started"), first.beside("go"));
+        let manifest = format!(
+            "[workspace]\nname = \"test\"\n[task.t]\nrun = \"echo x >> {}; while ! test -e {}; do :; done; cat in.txt > out.txt\"\ninputs = [\"in.txt\"]\noutputs = [\"out.txt\"]\n",
+            started.display(),
+            go.display()
+        );
+        for workspace in [&first, &second] {
+            workspace.write("drystone.toml", &manifest);
+            workspace.write("in.txt", "text");
+        }
+        Self { first, second, started, go }
+    }
+}
+
 #[test]
 fn of_two_worktrees_on_one_store_one_executes_and_the_other_waits_and_takes_the_result() {
-    let first = TestWorkspace::empty();
-    let second = on_the_store_of(&first);
-    let (started, go) = (first.beside("started"), first.beside("go"));
-    let manifest = format!(
-        "[workspace]\nname = \"test\"\n[task.t]\nrun = \"echo x >> {}; while ! test -e {}; do :; done; cat in.txt > out.txt\"\ninputs = [\"in.txt\"]\noutputs = [\"out.txt\"]\n",
-        started.display(),
-        go.display()
-    );
-    for workspace in [&first, &second] {
-        workspace.write("drystone.toml", &manifest);
-        workspace.write("in.txt", "text");
-    }
+    let Meeting { first, second, started, go } = Meeting::new();
     let args = ["run", "--isolation", "none", "--format", "json", "t"];
     let one = first.start(&args);
     while !started.exists() {
@@ -171,18 +187,7 @@ fn of_two_worktrees_on_one_store_one_executes_and_the_other_waits_and_takes_the_
 
 #[test]
 fn when_the_one_that_executes_is_killed_the_one_that_waits_executes() {
-    let first = TestWorkspace::empty();
-    let second = on_the_store_of(&first);
-    let (started, go) = (first.beside("started"), first.beside("go"));
-    let manifest = format!(
-        "[workspace]\nname = \"test\"\n[task.t]\nrun = \"echo x >> {}; while ! test -e {}; do :; done; cat in.txt > out.txt\"\ninputs = [\"in.txt\"]\noutputs = [\"out.txt\"]\n",
-        started.display(),
-        go.display()
-    );
-    for workspace in [&first, &second] {
-        workspace.write("drystone.toml", &manifest);
-        workspace.write("in.txt", "text");
-    }
+    let Meeting { first, second, started, go } = Meeting::new();
     let args = ["run", "--isolation", "none", "--format", "json", "t"];
     let mut one = first.start(&args);
     while !started.exists() {
