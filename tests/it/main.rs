@@ -14,6 +14,7 @@ mod outputs;
 mod ownership;
 mod run;
 mod services;
+mod services_end;
 mod split;
 mod stores;
 mod support;
