@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use rustix::process::Signal;
+
 use crate::base::ids::TaskId;
 use crate::engine::event::{Log, ServiceEvent};
 use crate::engine::pod::News;
@@ -13,7 +15,7 @@ use crate::engine::restore::RestoreError;
 use crate::engine::secrets::{Redaction, Secrets};
 use crate::engine::session::{Session, held};
 use crate::engine::view::{self, Purpose, Shown};
-use crate::manifest::model::{Ready, ServiceTask};
+use crate::manifest::model::{Ready, ServiceTask, StopSignal};
 use crate::process::cancel::Cancel;
 use crate::sandbox::checks::Checks;
 use crate::sandbox::open::{Company, Sandbox};
@@ -105,6 +107,7 @@ impl Instance {
         let stage = session.store.stage()?;
         let scratch = stage.path().to_owned();
         let mut shown = view::show(session, task, &service.run, prepared, dependencies, scratch, Purpose::Run)?;
+        shown.spec.stop_signal = signal(service.stop_signal);
         let (checks, checked) = Checks::new()?;
         let company = Company { checked: Some(checked), ..join(&mut shown.spec) };
         let shown = Arc::new(shown);
@@ -191,6 +194,19 @@ impl Drop for Instance {
     fn drop(&mut self) {
         self.stop();
         self.join();
+    }
+}
+
+fn signal(declared: StopSignal) -> Signal {
+    match declared {
+        StopSignal::Term => Signal::TERM,
+        StopSignal::Int => Signal::INT,
+        StopSignal::Quit => Signal::QUIT,
+        StopSignal::Hup => Signal::HUP,
+        StopSignal::Usr1 => Signal::USR1,
+        StopSignal::Usr2 => Signal::USR2,
+        StopSignal::Winch => Signal::WINCH,
+        StopSignal::Kill => Signal::KILL,
     }
 }
 

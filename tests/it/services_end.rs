@@ -97,3 +97,32 @@ fn services_that_do_not_come_up_together_are_stopped_together() {
     assert_eq!((run.with("failed"), run.services("ready").len()), (set(&["//:test"]), DEAF));
     assert!(took < Duration::from_secs(8), "two seconds of grace for each of {DEAF}, one after the other: {took:?}");
 }
+
+#[test]
+fn a_service_is_asked_to_end_by_the_signal_it_names() {
+    let check = |line: &str, expect: bool| {
+        let workspace = TestWorkspace::new(&format!(
+            r#"
+[service.deaf]
+run = "trap '' TERM; trap 'echo in a hurry; exit 0' INT; echo up; tail -f /dev/null & wait"
+ready = {{ log = "up" }}
+inputs = []
+{line}
+[service.brief]
+run = "echo up"
+ready = {{ log = "up" }}
+services = [":deaf"]
+inputs = []
+"#
+        ));
+        // Once one has ended, the other is asked to.
+        let told = workspace.run(&["run", "kind:service"]).expect(1).stderr;
+        assert_eq!(told.contains("//:deaf | in a hurry\n"), expect, "{line}: {told}");
+    };
+    check("stop-signal = \"SIGINT\"", true);
+    check("stop-signal = \"SIGKILL\"", false);
+    check("", false);
+    let bad = "[service.a]\nrun = \"x\"\nready = { port = 1 }\nstop-signal = \"TERM\"\n";
+    let told = TestWorkspace::new(bad).run(&["run"]).expect(2).stderr;
+    assert!(told.contains("SIGTERM") && told.contains("`TERM`"), "{told}");
+}
