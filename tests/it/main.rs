@@ -13,6 +13,7 @@ mod oracle;
 mod outputs;
 mod ownership;
 mod run;
+mod service_keys;
 mod services;
 mod services_end;
 mod split;
