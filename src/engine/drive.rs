@@ -348,6 +348,7 @@ impl Loop<'_, '_> {
                 Input::Done(ix, Outcome::Hit)
             }
             Looked::Failed(mishap) => self.failure(ix, *mishap),
+            Looked::Cancelled => self.cancelled(ix, Log::new()),
         }
     }
 
@@ -355,14 +356,16 @@ impl Loop<'_, '_> {
         match ended {
             Ended::Passed(success) => self.success(ix, *success),
             Ended::Failed(mishap) => self.failure(ix, *mishap),
-            Ended::Cancelled(log) => {
-                self.counts.cancelled += 1;
-                let notes = self.settle_without(ix);
-                let finished = TaskFinished { log, notes, ..self.blank(ix, Outcome::Cancelled) };
-                self.sink.event(&Event::TaskFinished(Box::new(finished)));
-                Input::Done(ix, Outcome::Cancelled)
-            }
+            Ended::Cancelled(log) => self.cancelled(ix, log),
         }
+    }
+
+    fn cancelled(&mut self, ix: Ix, log: Log) -> Input {
+        self.counts.cancelled += 1;
+        let notes = self.settle_without(ix);
+        let finished = TaskFinished { log, notes, ..self.blank(ix, Outcome::Cancelled) };
+        self.sink.event(&Event::TaskFinished(Box::new(finished)));
+        Input::Done(ix, Outcome::Cancelled)
     }
 
     fn blank(&self, ix: Ix, outcome: Outcome) -> TaskFinished {

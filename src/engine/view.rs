@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use rustix::process::Signal;
+
 use crate::base::digest::Digest;
 use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
@@ -138,6 +140,7 @@ pub fn show(
         mounts,
         network: prepared.action.network,
         timeout: run.timeout,
+        stop_signal: Signal::TERM,
         stage,
         observe: false,
     };

@@ -270,6 +270,29 @@ pub enum IsolationWord {
     None,
 }
 
+/// A signal that asks a service to end.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+#[schemars(inline)]
+pub enum SignalWord {
+    /// What most programs take for a request to end.
+    SigTerm,
+    /// As Ctrl-C.
+    SigInt,
+    /// Often a graceful or a hasty end.
+    SigQuit,
+    /// As a closed terminal.
+    SigHup,
+    /// What the program takes it for.
+    SigUsr1,
+    /// What the program takes it for.
+    SigUsr2,
+    /// What the program takes it for.
+    SigWinch,
+    /// At once, without a word.
+    SigKill,
+}
+
 /// `resources` of a task.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -352,6 +375,10 @@ pub struct ServiceTable {
     /// Longest it may take to become ready.
     #[schemars(extend("default" = "60s"))]
     pub timeout: Option<At<String>>,
+    /// The signal that asks it to end, sent to all its processes: `"SIGINT"` is what PostgreSQL calls a fast shutdown. What still runs
+    /// two seconds later is killed.
+    #[schemars(extend("default" = "SIGTERM"))]
+    pub stop_signal: Option<At<SignalWord>>,
     /// The source files it reads, as those of a task.
     #[schemars(extend("default" = "package"))]
     pub inputs: Option<At<InputsText>>,

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::base::path::RelPath;
 
 /// How far a result can be trusted: lower levels never serve a request for a higher one.
@@ -179,6 +181,8 @@ pub struct SandboxSpec {
     pub network: Network,
     /// After this the whole tree of processes is ended.
     pub timeout: Option<Duration>,
+    /// What asks all its processes to end when it is to stop; they are killed after a grace.
+    pub stop_signal: Signal,
     /// A directory on disk the sandbox may use for this command alone; absolute, exists, empty; the caller removes it.
     pub stage: PathBuf,
     /// Whether what it touches in the workspace is observed. Costs about 10 µs for each call that names a path.

@@ -1,6 +1,7 @@
 //! Outputs on disk: exact, repaired, swapped in whole, never beyond what is declared.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use crate::support::{TestWorkspace, set};
@@ -195,4 +196,28 @@ fn fix_runs_the_fixer_on_copies_and_writes_what_it_changed() {
     let before = workspace.snapshot();
     workspace.run(&["run", "--fix", "broken"]).expect(2);
     assert_eq!(workspace.snapshot(), before);
+}
+
+#[test]
+fn an_interrupt_ends_the_wait_for_another_process_that_writes() {
+    let workspace = made();
+    workspace.run(&["run", "make"]).expect(0);
+    fs::remove_dir_all(workspace.root().join("dist")).expect("it was made");
+    let find = format!("find {} -path '*/written/lock-*'", workspace.store().display());
+    let found = workspace.shell(&find).output().expect("find starts").stdout;
+    let files: Vec<fs::File> =
+        String::from_utf8_lossy(&found).lines().map(|path| fs::File::open(path).expect("it is there")).collect();
+    assert!(!files.is_empty(), "the lock of the outputs is somewhere else");
+    for file in &files {
+        rustix::fs::flock(file, rustix::fs::FlockOperation::LockExclusive).expect("nobody has it");
+    }
+    let mut running = workspace.start(&["run", "--format", "json", "make"]);
+    let mut lines = BufReader::new(running.stdout.take().expect("it is piped")).lines();
+    assert!(lines.next().expect("an event").expect("text").contains("run.started"));
+    running.interrupt();
+    let last = lines.last().expect("an event").expect("text");
+    assert!(last.contains("\"interrupted\":true") && last.contains("\"cancelled\":1"), "{last}");
+    assert_eq!(running.output().status.code(), Some(130));
+    drop(files);
+    assert_eq!(workspace.events(&["make"]).with("hit"), set(&["//:make"]));
 }
