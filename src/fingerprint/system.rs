@@ -63,12 +63,8 @@ const LISTED: [&str; 15] = [
 
 /// Files that decide what is found below `/usr`, and that no package brings: the loader's cache, what `locale-gen` makes, files and modes
 /// that an administrator told dpkg to leave to them.
-const DECIDING: [&str; 4] = [
-    "etc/ld.so.cache",
-    "usr/lib/locale/locale-archive",
-    "var/lib/dpkg/diversions",
-    "var/lib/dpkg/statoverride",
-];
+const DECIDING: [&str; 4] =
+    ["etc/ld.so.cache", "usr/lib/locale/locale-archive", "var/lib/dpkg/diversions", "var/lib/dpkg/statoverride"];
 
 /// Where directories called `python3*` hold packages of any origin.
 const PYTHON_HOMES: [&str; 2] = ["usr/lib", "usr/lib64"];
