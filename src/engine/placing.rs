@@ -67,19 +67,20 @@ impl Announced {
 #[derive(Debug)]
 pub struct Placing {
     dir: PathBuf,
-    announced: RefCell<(BTreeSet<RelPath>, Vec<(PathBuf, Lock)>)>,
+    dirs: RefCell<BTreeSet<RelPath>>,
+    files: RefCell<Vec<(PathBuf, Lock)>>,
 }
 
 impl Placing {
     /// Nothing yet.
     pub fn new(state_dir: &Path) -> Self {
-        Self { dir: state_dir.join("placing"), announced: RefCell::default() }
+        Self { dir: state_dir.join("placing"), dirs: RefCell::default(), files: RefCell::default() }
     }
 
     /// Announces temporaries in directories of the workspace. Cost: one small file, if any of them is new.
     pub fn will_write(&self, dirs: impl Iterator<Item = RelPath>) -> Result<(), FsError> {
         let dirs: BTreeSet<RelPath> = {
-            let known = &mut self.announced.borrow_mut().0;
+            let mut known = self.dirs.borrow_mut();
             dirs.filter(|dir| known.insert(dir.clone())).collect()
         };
         if dirs.is_empty() { Ok(()) } else { self.announce(dirs, None) }
@@ -96,14 +97,14 @@ impl Placing {
         // Whoever sweeps may come between the making and the locking, and take it away.
         let lock = lock::wait_named(&path, Sharing::Exclusive)?;
         ops::write(&path, &Announced { series: atomic::own_series(), dirs, aside }.encode())?;
-        self.announced.borrow_mut().1.push((path, lock));
+        self.files.borrow_mut().push((path, lock));
         Ok(())
     }
 }
 
 impl Drop for Placing {
     fn drop(&mut self) {
-        for (path, _lock) in self.announced.get_mut().1.drain(..) {
+        for (path, _lock) in self.files.get_mut().drain(..) {
             // What stays is swept by the next run, which finds nothing to do.
             drop(ops::remove_file(&path));
         }
@@ -175,7 +176,7 @@ mod tests {
         sweep(&state, &root);
         assert_eq!(all(), [true, true, true, false], "it lives");
         // As a kill does: the locks are free, the files stay.
-        placing.announced.borrow_mut().1.clear();
+        placing.files.borrow_mut().clear();
         sweep(&state, &root);
         assert_eq!(all(), [false, true, false, true]);
         assert!(ops::read_dir(&state.join("placing")).expect("a directory").is_empty());
@@ -190,7 +191,7 @@ mod tests {
         ops::create_dir_all(&root).expect("a temporary directory");
         let placing = Placing::new(&state);
         placing.will_write([rel("a")].into_iter()).expect("it is announced");
-        placing.announced.borrow_mut().1.clear();
+        placing.files.borrow_mut().clear();
         let outside = atomic::temporary_beside(&dir.path().join("outside/dist"));
         ops::create_dir_all(&outside).expect("a temporary directory");
         ops::symlink("../outside", &root.join("a")).expect("a temporary link");
