@@ -14,6 +14,7 @@ use crate::engine::event::{
 };
 use crate::engine::job::{self, Ended, Fault, Looked, Mishap, Missed, Success};
 use crate::engine::parts::{Left, Parts, Settled};
+use crate::engine::placing;
 use crate::engine::plan::Plan;
 use crate::engine::pod::{Registry, Unready};
 use crate::engine::prepare::{Dependency, Produced, as_produced};
@@ -60,6 +61,7 @@ pub fn drive(
     after: AfterUse,
     sink: &mut dyn EventSink,
 ) -> Summary {
+    placing::sweep(&session.state_dir, &session.workspace.root);
     let jobs = session.options.jobs.max(1);
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(jobs as usize)

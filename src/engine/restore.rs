@@ -8,6 +8,7 @@ use crate::base::path::RelPath;
 use crate::base::tree::{Entry, Listing};
 use crate::engine::materialize::{Destination, MaterializeError};
 use crate::engine::owned::Owned;
+use crate::engine::placing::Placing;
 use crate::engine::present::{Names, Present};
 use crate::engine::session::Session;
 use crate::engine::takeover;
@@ -143,7 +144,8 @@ fn put(
         if !present.is_still(root, owned, &now) || records.load(&label) != record {
             continue;
         }
-        let destination = Destination { root, owned, store: &session.store };
+        let placing = Placing::new(&session.state_dir);
+        let destination = Destination { root, owned, store: &session.store, placing: &placing };
         let (doomed, changed) = no_longer_made(owned, &present, wanted, &record, &recoverable);
         place(&destination, &present, wanted, &doomed, (&records, &label, record))?;
         return Ok(Placed { written: true, notes: left_alone(session, task, owned, &changed) });
@@ -311,7 +313,9 @@ fn place_after_failure(
         record.note(owned.package.join(path), entry);
     }
     records.save(label, &record)?;
-    let destination = Destination { root: &session.workspace.root, owned, store: &session.store };
+    let placing = Placing::new(&session.state_dir);
+    let root = &session.workspace.root;
+    let destination = Destination { root, owned, store: &session.store, placing: &placing };
     let mut notes = Vec::new();
     for one in wanted {
         if let Err(error) = destination.place_all(std::iter::once(one)) {

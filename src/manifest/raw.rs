@@ -208,7 +208,7 @@ pub struct TaskTable {
     pub resources: Option<ResourcesTable>,
     /// Directories of the package that are its own and are kept between its runs. They are not in the key. Inputs that
     /// changed since its last run are newer than all that is in them, others keep their times: tools that compare times are right.
-    /// Beside `inputs = "traced"` they start empty each time.
+    /// They are emptied when the output tree of a task in `tools` or `root` changes, and each time beside `inputs = "traced"`.
     pub caches: Option<Vec<At<String>>>,
     /// Patterns of what it may write without declaring it; thrown away. Relative to the package, `//` from the root.
     pub scratch: Option<Vec<At<String>>>,

@@ -221,3 +221,35 @@ fn an_interrupt_ends_the_wait_for_another_process_that_writes() {
     drop(files);
     assert_eq!(workspace.events(&["make"]).with("hit"), set(&["//:make"]));
 }
+
+#[test]
+fn outputs_in_a_lower_layer_of_an_overlay_are_replaced() {
+    // As in a container whose image has outputs of an earlier run: such a directory can be neither exchanged nor renamed.
+    let manifest = "[task.t]\nrun = \"mkdir -p dist/d; cp in dist/a; cp in dist/d/new; if test $(cat in) = none; then rm -r dist; mkdir dist; fi\"\n\
+         inputs = [\"in\"]\noutputs = [\"dist/**\"]\n";
+    let workspace = TestWorkspace::new(manifest);
+    workspace.write("in", "1");
+    workspace.run(&["run", "t"]).expect(0);
+    let (root, beside) = (workspace.root(), workspace.beside("layers"));
+    let script = format!(
+        "set -e; mkdir -p {0}/upper {0}/work {0}/seen; mount -t overlay overlay -olowerdir={1},upperdir={0}/upper,workdir={0}/work {0}/seen; \
+         cd {0}/seen; echo mounted",
+        beside.display(),
+        root.display()
+    );
+    let within = |more: &str| {
+        let args = ["-rm", "sh", "-c", &format!("{script}; {more}")];
+        let output = workspace.shell("exec \"$0\" \"$@\"").arg("unshare").args(args).output().expect("a shell");
+        (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    if !within("true").0.contains("mounted") {
+        eprintln!("!!! NOT TESTED: outputs on an overlay, which cannot be mounted here");
+        return;
+    }
+    let program = env!("CARGO_BIN_EXE_drystone");
+    let (said, told) = within(&format!(
+        "echo 2 > in; {program} run t >&2; ls -A . dist dist/d; cat dist/a; echo none > in; {program} run t >&2; ls -A dist"
+    ));
+    let expect = "mounted\n.:\ndist\ndrystone.toml\nin\n\ndist:\na\nd\n\ndist/d:\nnew\n2\n";
+    assert_eq!(said, expect, "{told}");
+}
