@@ -53,6 +53,25 @@ pub enum Named {
     Dir,
 }
 
+impl Named {
+    fn code(self) -> u8 {
+        match self {
+            Self::File => 0,
+            Self::Link => 2,
+            Self::Dir => 3,
+        }
+    }
+
+    fn from_code(code: u8) -> Result<Self, DecodeError> {
+        match code {
+            0 => Ok(Self::File),
+            2 => Ok(Self::Link),
+            3 => Ok(Self::Dir),
+            _ => Err(DecodeError::Invalid { what: "kind" }),
+        }
+    }
+}
+
 /// What was at a path, as far as it was looked at.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Seen {
@@ -80,6 +99,11 @@ pub enum Seen {
     Link {
         /// Its target as written.
         target: String,
+    },
+    /// Nothing, for what it would lie in is no directory: one finds that out, or is led elsewhere.
+    Barred {
+        /// What is in the way.
+        by: Named,
     },
 }
 
@@ -116,16 +140,14 @@ impl Observed {
                 Seen::Names(names) => {
                     encoder.u8(4).u64(names.len() as u64);
                     for (name, kind) in names {
-                        let kind = match kind {
-                            Named::File => 0,
-                            Named::Link => 2,
-                            Named::Dir => 3,
-                        };
-                        encoder.bytes(name.as_bytes()).u8(kind);
+                        encoder.bytes(name.as_bytes()).u8(kind.code());
                     }
                 }
                 Seen::Link { target } => {
                     encoder.u8(5).bytes(target.as_bytes());
+                }
+                Seen::Barred { by } => {
+                    encoder.u8(6).u8(by.code());
                 }
             }
         }
@@ -146,6 +168,7 @@ impl Observed {
                 3 => Seen::Dir,
                 4 => Seen::Names(names(&mut decoder)?),
                 5 => Seen::Link { target: decoder.text("target")?.to_owned() },
+                6 => Seen::Barred { by: Named::from_code(decoder.u8()?)? },
                 _ => return Err(DecodeError::Invalid { what: "kind" }),
             };
             paths.insert(path, (depth, seen));
@@ -191,20 +214,17 @@ fn names(decoder: &mut Decoder<'_>) -> Result<BTreeMap<String, Named>, DecodeErr
     let mut names = BTreeMap::new();
     for _ in 0..decoder.u64()? {
         let name = decoder.text("name")?.to_owned();
-        let kind = match decoder.u8()? {
-            0 => Named::File,
-            2 => Named::Link,
-            3 => Named::Dir,
-            _ => return Err(DecodeError::Invalid { what: "kind" }),
-        };
-        names.insert(name, kind);
+        names.insert(name, Named::from_code(decoder.u8()?)?);
     }
     Ok(names)
 }
 
 fn change(was: &Seen, is: &Seen) -> String {
     match (was, is) {
-        (Seen::Absent, _) => "added".into(),
+        (_, Seen::Barred { by: Named::Link }) => "lies behind a link".into(),
+        (_, Seen::Barred { .. }) => "lies beneath a file".into(),
+        (Seen::Barred { .. }, Seen::Absent) => "lies in no file or link any more".into(),
+        (Seen::Absent | Seen::Barred { .. }, _) => "added".into(),
         (_, Seen::Absent) => "removed".into(),
         (Seen::Content { digest: was, executable: could }, Seen::Content { digest: is, executable: can })
             if was == is && could != can =>
@@ -248,6 +268,7 @@ mod tests {
                 (path("d"), (looked, Seen::Dir)),
                 (path("e"), (names, Seen::Names(listed))),
                 (path("f"), (looked, Seen::Link { target: "../x".into() })),
+                (path("g"), (looked, Seen::Barred { by: Named::Link })),
             ]),
         }
     }
@@ -267,7 +288,7 @@ mod tests {
         assert_eq!(sample().digest().to_hex(), GOLDEN_DIGEST, "encoding: {:02x?}", sample().encode());
     }
 
-    const GOLDEN_DIGEST: &str = "1ca6fc556e360f9a9c6d4e0c1d586f899592fba968625a2433cabc371c97b1e9";
+    const GOLDEN_DIGEST: &str = "6f0cce035cc58df9e3b68074118dbaee03ff63a1483b0f4829aad12d66162ee1";
 
     #[test]
     fn every_difference_changes_the_digest_and_is_told_by_its_path() {
@@ -285,6 +306,9 @@ mod tests {
         check("a", Seen::Content { digest: Digest::of(b"1"), executable: false }, "a is no longer executable");
         check("a", Seen::Absent, "a removed");
         check("b", Seen::File { size: 8, executable: false }, "b changed");
+        check("c", Seen::Barred { by: Named::File }, "c lies beneath a file");
+        check("c", Seen::Barred { by: Named::Link }, "c lies behind a link");
+        check("g", Seen::Absent, "g lies in no file or link any more");
         check("c", Seen::Content { digest: Digest::of(b""), executable: false }, "c added");
         check("d", Seen::File { size: 0, executable: false }, "d changed its kind");
         check("e", Seen::Names(BTreeMap::from([("a".into(), Named::File)])), "e `b` is gone from it");

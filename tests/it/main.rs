@@ -20,5 +20,6 @@ mod support;
 mod toolchains;
 mod tools;
 mod traced;
+mod traced_detours;
 mod undeclared;
 mod views;
