@@ -196,3 +196,25 @@ fn fix_runs_the_fixer_on_copies_and_writes_what_it_changed() {
     workspace.run(&["run", "--fix", "broken"]).expect(2);
     assert_eq!(workspace.snapshot(), before);
 }
+
+#[test]
+fn inputs_that_are_renamed_with_their_directory_are_no_outputs() {
+    let workspace = TestWorkspace::new("");
+    let task = |name: &str, from: &str, inputs: &str| {
+        format!("[task.{name}]\nrun = \"mv {from} {name}\"\ninputs = {inputs}\noutputs = [\"{name}/**\"]\n")
+    };
+    let manifest = task("one", "src", "[\"src/**\"]") + &task("two", "../lib", "\"traced\"");
+    workspace.write("app/drystone.toml", &manifest);
+    workspace.write("app/src/small", "small\n");
+    workspace.write("app/src/large", &"large\n".repeat(1_000_000));
+    // Beside something that is not shown, a directory is mounted by itself.
+    workspace.write("lib/whole/x", "");
+    workspace.write("lib/ignored", "");
+    workspace.write(".gitignore", "ignored\n");
+    for (task, output) in [("one", "one/large"), ("two", "two/whole")] {
+        let ran = workspace.run(&["run", &format!("//app:{task}")]).expect(1);
+        let expect = format!("output `{output}` is an input that was renamed with its directory");
+        assert!(ran.stderr.contains(&expect), "{}", ran.stderr);
+        assert!(!workspace.has(&format!("app/{task}")));
+    }
+}
