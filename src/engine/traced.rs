@@ -109,9 +109,9 @@ fn all_paths(session: &Session<'_>, task: TaskId) -> BTreeMap<RelPath, Known> {
         let Ok(observed) = Observed::decode(&known.bytes) else { continue };
         for (path, (_, seen)) in observed.paths {
             let kept = all.entry(path).or_default();
-            kept.absent |= seen == Seen::Absent;
-            if let Seen::Names(names) = seen {
-                kept.names.get_or_insert_default().extend(names.into_keys());
+            kept.absent |= *seen.there() == Seen::Absent;
+            if let Seen::Names(names) = seen.there() {
+                kept.names.get_or_insert_default().extend(names.keys().cloned());
             }
         }
     }
@@ -275,6 +275,11 @@ fn observe(session: &Session<'_>, visible: &Visible<'_>, paths: &Paths) -> Optio
         stats.push((path.clone(), leaf.stat));
         observed.paths.insert(path, (depth, seen));
     }
+    for (path, (depth, seen)) in &mut observed.paths {
+        if depth.writes && visible.is_shut(session, path) {
+            *seen = Seen::Shut(Box::new(std::mem::replace(seen, Seen::Absent)));
+        }
+    }
     Some(State { observed, stats })
 }
 
@@ -292,13 +297,26 @@ impl State {
         if let Some((path, _)) = self.stats.iter().find(|(_, stat)| stat.ctime_ns >= started.ctime_ns) {
             return Some(path.clone());
         }
+        // What is mounted cannot be removed, so whoever missed it saw the tree before it came.
+        let missed = |path: &RelPath| {
+            let touch = observation.paths.get(path).copied().unwrap_or_default();
+            touch.has(Touch::ABSENT) && !touch.has(Touch::WRITTEN)
+        };
+        let mut files = self
+            .observed
+            .paths
+            .iter()
+            .filter(|(_, (_, seen))| matches!(seen.there(), Seen::File { .. } | Seen::Content { .. }));
+        if let Some((path, _)) = files.find(|(path, _)| missed(path)) {
+            return Some(path.clone());
+        }
         // In a directory that was shown whole, the command saw what came and went.
         let live = self
             .observed
             .paths
             .iter()
             .filter(|(path, _)| is_in_whole_dir(view, path) && !visible.made.contains_key(*path));
-        let mut live = live.map(|(path, (_, seen))| (path, seen));
+        let mut live = live.map(|(path, (_, seen))| (path, seen.there()));
         let changed = live.find(|(path, seen)| {
             let touch = observation.paths.get(*path).copied().unwrap_or_default();
             !is_as_found(touch, seen) || !is_as_listed(&session.workspace.root.join(path.as_str()), seen, started)
@@ -317,7 +335,7 @@ fn is_as_found(touch: Touch, seen: &Seen) -> bool {
 fn is_as_listed(disk: &Path, seen: &Seen, started: &StatKey) -> bool {
     match seen {
         Seen::Absent | Seen::Barred { by: Named::File } => ops::symlink_metadata(disk).is_err(),
-        Seen::Barred { .. } => false,
+        Seen::Barred { .. } | Seen::Shut(_) => false,
         Seen::File { .. } | Seen::Content { .. } | Seen::Link { .. } => true,
         Seen::Dir => ops::symlink_metadata(disk).is_ok_and(|meta| meta.is_dir()),
         // A name that came and went leaves the directory changed.

@@ -158,10 +158,35 @@ impl<'a> Visible<'a> {
         names
     }
 
+    /// Whether the path lies in a directory that is shown whole, or is one: there nothing can be written.
+    ///
+    /// Cost: the listing of that directory and all beneath it, unless that is told by where it lies.
+    pub fn is_shut(&self, session: &Session<'_>, path: &RelPath) -> bool {
+        let mut here = Some(path.clone());
+        while let Some(dir) = here {
+            match self.kind(&dir) {
+                Some(Named::Dir) => {
+                    let layout = self.layout(session);
+                    return layout.may_be_whole(&dir) && matches!(layout.dir(&dir), Ok(Laid::Whole));
+                }
+                _ => here = dir.parent(),
+            }
+        }
+        false
+    }
+
     /// The view: whole directories where that shows nothing else, files and links one by one elsewhere. Only what is of the sources.
     ///
     /// Cost: one listing per directory that is not inside a hidden one.
     pub fn view(&self, session: &Session<'_>) -> Result<BTreeMap<RelPath, View>, FsError> {
+        let mut view = BTreeMap::new();
+        if let Laid::Parts(parts) = self.layout(session).dir(&RelPath::root())? {
+            view.extend(parts);
+        }
+        Ok(view)
+    }
+
+    fn layout(&self, session: &'a Session<'a>) -> Layout<'_> {
         let (package, run) = (self.package, self.run);
         let mine = beneath(&self.sources.plain, package).take(OWN_FILES_MAX + 1).count();
         let mut closed: BTreeSet<RelPath> = run.caches.iter().map(|cache| package.join(cache)).collect();
@@ -171,12 +196,7 @@ impl<'a> Visible<'a> {
             // Tools write beside what they read: there it lands in the sandbox, as for any other task.
             closed.insert(package.clone());
         }
-        let layout = Layout { visible: self, session, package, closed };
-        let mut view = BTreeMap::new();
-        if let Laid::Parts(parts) = layout.dir(&RelPath::root())? {
-            view.extend(parts);
-        }
-        Ok(view)
+        Layout { visible: self, session, package, closed }
     }
 }
 

@@ -201,6 +201,17 @@ fn what_scratch_no_longer_hides_is_seen() {
 }
 
 #[test]
+fn whether_a_file_could_be_made_depends_on_how_its_directory_is_shown() {
+    reruns(
+        "touch ../lib/deep/new",
+        &|root| put(root, ".gitignore", "ignored*\n"),
+        &|root| put(root, "lib/deep/ignored", ""),
+        "input lib/deep/new can be written now",
+        &|root| remove(root, "lib/deep/ignored"),
+    );
+}
+
+#[test]
 fn a_link_above_what_was_missed_affects_it() {
     let workspace = traced("cat ../way/in/c.txt > out.txt || echo none > out.txt");
     workspace.git(&["init", "-q"]);

@@ -151,6 +151,7 @@ const SHARED: &[Call] = &[
     call(SYS_MOUNT_SETATTR, OWN_ROOT, &[]),
     call(SYS_OPEN_TREE_ATTR, OWN_ROOT, &[]),
     call(libc::SYS_setns, OWN_ROOT, &[]),
+    call(libc::SYS_bpf, Deed::Escapes("it asked for a program of the kernel's (bpf)"), &[]),
     call(libc::SYS_open_by_handle_at, Deed::Escapes("it opened a file by its handle"), &[]),
     call(libc::SYS_seccomp, Deed::Escapes("it asked to observe its own processes"), &[]),
 ];
