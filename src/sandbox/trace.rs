@@ -9,6 +9,7 @@
 //! that was withdrawn before we took it remains in the count, and is found there at the end. To be able to count while every other
 //! process is gone, a *witness* under the same filter waits until then.
 
+mod asking;
 mod calls;
 mod filter;
 mod resolve;
@@ -25,6 +26,7 @@ use crate::fs::ops;
 use crate::sandbox::kernel::{self, Asked, Next, Side};
 use crate::sandbox::observation::{Observation, Touch};
 use crate::sandbox::start;
+use crate::sandbox::trace::asking::{is_mapped, opened_at};
 use crate::sandbox::trace::calls::{Call, Deed, Follow, Operand};
 use crate::sandbox::trace::resolve::{End, Last, resolve};
 
@@ -205,8 +207,10 @@ impl Observer {
         let end = path.iter().rposition(|byte| *byte == b'/').unwrap_or_default();
         let dir = &path[..end];
         if !self.system_dirs.contains(dir) {
-            let place = resolve(b"/", dir, Last::Follow, 1).end.map(|end| [&end.place[..], b"/"].concat());
-            if !place.is_some_and(|place| resolve::is_of_system(&place)) {
+            let resolved = resolve(b"/", dir, Last::Follow, 1);
+            let place = resolved.end.map(|end| [&end.place[..], b"/"].concat());
+            let stays = resolved.links.is_empty() && resolved.left.is_empty();
+            if !(stays && place.is_some_and(|place| resolve::is_of_system(&place))) {
                 return false;
             }
             if self.system_dirs.len() < SYSTEM_DIRS_MAX {
@@ -245,7 +249,11 @@ impl Observer {
             Deed::OpenHow(argument) => {
                 // Flags, mode, and how paths are resolved, 64 bits each.
                 let mut how = [0; 24];
-                let count = kernel::read_memory(asked.thread, asked.arguments[argument], &mut how).ok()?;
+                let address = asked.arguments[argument];
+                let Ok(count) = kernel::read_memory(asked.thread, address, &mut how) else {
+                    self.unreadable(asked, address);
+                    return None;
+                };
                 let number = |at: usize| how[at..at + 8].try_into().map_or(0, u64::from_le_bytes);
                 const RESOLVE_IN_ROOT: u64 = 0x10;
                 if count < how.len() || number(16) & RESOLVE_IN_ROOT != 0 {
@@ -330,9 +338,7 @@ impl Observer {
                     text.extend(read);
                 }
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EFAULT | libc::ESRCH | libc::EIO)) => {
-                    if is_mapped(asked.thread, address) {
-                        self.gap("a path of its lies in memory that nobody else can read");
-                    }
+                    self.unreadable(asked, address);
                     return None;
                 }
                 Err(error) => {
@@ -344,6 +350,13 @@ impl Observer {
             wanted = PATH_MAX;
         }
         None
+    }
+
+    /// What a call names could not be read: where the kernel can, that is a gap.
+    fn unreadable(&mut self, asked: &Asked, address: u64) {
+        if is_mapped(asked.thread, address) {
+            self.gap("a path of its lies in memory that nobody else can read");
+        }
     }
 
     fn note(&mut self, place: &[u8], touch: Touch) {
@@ -361,30 +374,6 @@ impl Observer {
             self.seen.insert(path, touch);
         }
     }
-}
-
-/// Where `/proc` has the directory, or file, that an argument of the thread's call stands for.
-fn opened_at(asked: &Asked, argument: Option<usize>) -> String {
-    // Descriptors are 32 bits wide; what stands above them means nothing.
-    let descriptor = argument.map(|argument| asked.arguments[argument] as i32);
-    match descriptor.filter(|descriptor| *descriptor != libc::AT_FDCWD) {
-        Some(descriptor) => format!("/proc/{}/fd/{descriptor}", asked.thread),
-        None => format!("/proc/{}/cwd", asked.thread),
-    }
-}
-
-/// Whether the thread may use the memory at an address: then the kernel reads it for the thread, whether we can or not.
-fn is_mapped(thread: i32, address: u64) -> bool {
-    let maps = ops::read(Path::new(&format!("/proc/{thread}/maps"))).unwrap_or_default();
-    maps.split(|byte| *byte == b'\n').any(|line| {
-        let mut words = line.split(|byte| *byte == b' ').map(String::from_utf8_lossy);
-        let (range, rights) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        let bound = |text: &str| u64::from_str_radix(text, 16).ok();
-        let within = range.split_once('-').is_some_and(|(start, end)| {
-            bound(start).is_some_and(|start| start <= address) && bound(end).is_some_and(|end| address < end)
-        });
-        within && !rights.starts_with("---")
-    })
 }
 
 fn last(follow: bool) -> Last {

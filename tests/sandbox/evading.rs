@@ -17,6 +17,11 @@ fn a_path_in_memory_that_only_the_kernel_can_read_is_a_gap() {
         #include <unistd.h>
         int main(int count, char **words) {
             char *page;
+            if (words[1][0] == 'h') {
+                page = mmap(0, 4096, PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+                page[0] = 0;
+                return syscall(437, AT_FDCWD, "src/a.txt", page, 24) < 0 ? 0 : write(1, "opened", 6) != 6;
+            }
             if (words[1][0] == 'w') {
                 page = mmap(0, 4096, PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
             } else {
@@ -29,7 +34,7 @@ fn a_path_in_memory_that_only_the_kernel_can_read_is_a_gap() {
             return open(page, O_RDONLY) < 0 ? 0 : write(1, "opened", 6) != 6;
         }"#;
     let Some(program) = compiled(&world, "hidden", &[], text) else { return };
-    for kind in ["write-only", "secret"] {
+    for kind in ["write-only", "secret", "how-to-open"] {
         let mut spec = furnished(&world, argv(&["/workspace/program", kind]));
         spec.view.insert(rel("program"), program.clone());
         spec.observe = true;

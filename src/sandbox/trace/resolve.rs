@@ -11,6 +11,7 @@ use std::path::Path;
 use crate::base::path::RelPath;
 use crate::fs::ops;
 use crate::sandbox::spec::WORKSPACE_DIR;
+use crate::sandbox::trace::asking::process_of;
 
 /// Links followed in one path before the kernel gives up (`MAXSYMLINKS`).
 const LINKS_MAX: usize = 40;
@@ -172,13 +173,6 @@ pub fn place_behind(link: &[u8], text: &[u8]) -> Option<Vec<u8>> {
     let named = ops::symlink_metadata(path(text)).ok().map(|meta| (meta.dev(), meta.ino()));
     let is_its_name = meant.is_some() && meant == named;
     Some(if is_its_name { text } else { former }.to_vec())
-}
-
-/// The process of a thread: its number is that of its first thread.
-fn process_of(thread: i32) -> i32 {
-    let status = ops::read_text(Path::new(&format!("/proc/{thread}/status"))).unwrap_or_default();
-    let process = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
-    process.and_then(|process| process.trim().parse().ok()).unwrap_or(thread)
 }
 
 fn strip_root(place: &[u8]) -> &[u8] {
