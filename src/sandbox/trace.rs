@@ -26,7 +26,7 @@ use crate::fs::ops;
 use crate::sandbox::kernel::{self, Asked, Next, Side};
 use crate::sandbox::observation::{Observation, Touch};
 use crate::sandbox::start;
-use crate::sandbox::trace::asking::{is_mapped, opened_at};
+use crate::sandbox::trace::asking::{is_mapped, opened_at, path_in_address};
 use crate::sandbox::trace::calls::{Call, Deed, Follow, Operand};
 use crate::sandbox::trace::resolve::{End, Last, resolve};
 
@@ -162,7 +162,12 @@ impl Observer {
 
     fn look_at(&mut self, asked: &Asked, call: &Call, operand: &Operand) {
         // What cannot be read the kernel cannot read either: the call fails without looking at anything.
-        let Some(path) = self.text(asked, asked.arguments[operand.path]) else { return };
+        let address = asked.arguments[operand.path];
+        let path = match call.deed {
+            Deed::Socket(_) => self.socket(asked, address, asked.arguments[operand.path + 1]),
+            _ => self.text(asked, address),
+        };
+        let Some(path) = path else { return };
         if self.stays_in_system(&path) {
             if call.deed == Deed::Execute {
                 self.execute(asked, &End { place: path, there: true, opened: None });
@@ -243,7 +248,7 @@ impl Observer {
             Follow::If(argument, bit) => asked.arguments[argument] & bit != 0,
         };
         let flags = match call.deed {
-            Deed::Does(touch) => return Some((touch, last(follow))),
+            Deed::Does(touch) | Deed::Socket(touch) => return Some((touch, last(follow))),
             Deed::Execute => return Some((Touch::EXECUTED.and(Touch::READ), last(follow))),
             Deed::Open(argument) => asked.arguments[argument],
             Deed::OpenHow(argument) => {
@@ -350,6 +355,17 @@ impl Observer {
             wanted = PATH_MAX;
         }
         None
+    }
+
+    /// The path in a socket's address. `None` if it has none.
+    fn socket(&mut self, asked: &Asked, address: u64, length: u64) -> Option<Vec<u8>> {
+        let mut name = [0; size_of::<libc::sockaddr_un>()];
+        let length = name.len().min(usize::try_from(length as i32).ok()?);
+        let Ok(count) = kernel::read_memory(asked.thread, address, &mut name[..length]) else {
+            self.unreadable(asked, address);
+            return None;
+        };
+        path_in_address(&name[..count]).map(<[u8]>::to_vec)
     }
 
     /// What a call names could not be read: where the kernel can, that is a gap.

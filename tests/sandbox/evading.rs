@@ -65,6 +65,28 @@ os.write(program, b'#!/workspace/bin/interpreter\\n')
 }
 
 #[test]
+fn sockets_that_are_named_by_paths_are_seen() {
+    let Some(world) = namespaces() else { return };
+    let script = "
+import socket
+for name in ['src/a.txt', 'none', '\\0abstract']:
+    try:
+        socket.socket(socket.AF_UNIX).connect(name)
+    except OSError:
+        pass
+socket.socket(socket.AF_UNIX).bind('made')
+try:
+    socket.socket().connect(('127.0.0.1', 1))
+except OSError:
+    pass";
+    let Some(spec) = python(script) else { return };
+    let absent = Touch::LOOKED.and(Touch::ABSENT);
+    let made = Touch::WRITTEN.and(Touch::ABSENT);
+    let found = Touch::LOOKED.and(Touch::FOUND);
+    saw(&observe(&world, furnished(&world, spec)), &[("src/a.txt", found), ("none", absent), ("made", made)]);
+}
+
+#[test]
 fn links_of_a_root_that_lead_into_the_workspace_are_followed() {
     let Some(world) = namespaces() else { return };
     let text = "#include <fcntl.h>\nint main(void) { return open(\"/usr/share/way\", O_RDONLY) < 0 || \

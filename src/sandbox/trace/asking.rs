@@ -1,4 +1,4 @@
-//! What `/proc` tells of a thread that asks. Follows no path.
+//! What `/proc` and its arguments tell of a thread that asks. Follows no path.
 
 use std::path::Path;
 
@@ -34,4 +34,12 @@ pub fn process_of(thread: i32) -> i32 {
     let status = ops::read_text(Path::new(&format!("/proc/{thread}/status"))).unwrap_or_default();
     let process = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
     process.and_then(|process| process.trim().parse().ok()).unwrap_or(thread)
+}
+
+/// The path in the address of a local socket.
+pub fn path_in_address(address: &[u8]) -> Option<&[u8]> {
+    let (family, path) = address.split_at_checked(size_of::<libc::sa_family_t>())?;
+    let is_local = *family == (libc::AF_UNIX as libc::sa_family_t).to_ne_bytes();
+    // A name that begins with a zero is in no directory.
+    path.split(|byte| *byte == 0).next().filter(|path| is_local && !path.is_empty())
 }

@@ -35,6 +35,8 @@ pub enum Deed {
     OpenHow(usize),
     /// Does always the same.
     Does(Touch),
+    /// Does this with the path in a socket's address, whose length is in the argument after it.
+    Socket(Touch),
     /// Executes it.
     Execute,
     /// Lists the directory behind the descriptor in the first argument.
@@ -115,6 +117,8 @@ const SHARED: &[Call] = &[
     call(SYS_FILE_GETATTR, LOOKS, &[at(0, 1, Follow::Unless(4, NOFOLLOW))]),
     // What it does to the path is refused; whether something is there it tells before.
     call(libc::SYS_quotactl, LOOKS, &[here(1, Follow::Always)]),
+    call(libc::SYS_connect, Deed::Socket(Touch::LOOKED), &[here(1, Follow::Always)]),
+    call(libc::SYS_bind, Deed::Socket(Touch::WRITTEN.and(Touch::LOOKED)), &[here(1, Follow::Never)]),
     call(libc::SYS_inotify_add_watch, LOOKS, &[here(1, Follow::Always)]),
     call(libc::SYS_fanotify_mark, LOOKS, &[at(3, 4, Follow::Always)]),
     call(libc::SYS_name_to_handle_at, LOOKS, &[at(0, 1, Follow::If(4, FOLLOW))]),
