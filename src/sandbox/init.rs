@@ -224,7 +224,8 @@ fn wait(
         if to_check {
             return Woken::Asked;
         }
-        if ended || ready == 0 {
+        // Who asks without end has no more time than anybody else.
+        if ended || ready == 0 || until.is_some_and(|deadline| Instant::now() >= deadline) {
             return Woken::ToBury;
         }
         match observer.as_deref_mut() {

@@ -52,6 +52,12 @@ pub const HOST_NAME: &str = "drystone";
 /// zip archive can hold, so that no time zone makes it earlier than the first.
 pub const MTIME_NS: i64 = 315_619_200 * 1_000_000_000;
 
+/// Permission bits of what an input is mounted on: nothing that a command makes has them, so it is known again where it came to lie
+/// when the command renamed the directory that it is in.
+pub const STAND_IN_FILE_MODE: u32 = 0o1444;
+/// The same of a directory.
+pub const STAND_IN_DIR_MODE: u32 = 0o1555;
+
 /// Mode of an input. Writable by its bits, for copies of it are; that it cannot be written is the mount's matter.
 pub const fn input_mode(executable: bool) -> u32 {
     if executable { 0o755 } else { 0o644 }

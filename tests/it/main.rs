@@ -22,5 +22,6 @@ mod support;
 mod toolchains;
 mod tools;
 mod traced;
+mod traced_detours;
 mod undeclared;
 mod views;

@@ -253,3 +253,25 @@ fn outputs_in_a_lower_layer_of_an_overlay_are_replaced() {
     let expect = "mounted\n.:\ndist\ndrystone.toml\nin\n\ndist:\na\nd\n\ndist/d:\nnew\n2\n";
     assert_eq!(said, expect, "{told}");
 }
+
+#[test]
+fn inputs_that_are_renamed_with_their_directory_are_no_outputs() {
+    let workspace = TestWorkspace::new("");
+    let task = |name: &str, from: &str, inputs: &str| {
+        format!("[task.{name}]\nrun = \"mv {from} {name}\"\ninputs = {inputs}\noutputs = [\"{name}/**\"]\n")
+    };
+    let manifest = task("one", "src", "[\"src/**\"]") + &task("two", "../lib", "\"traced\"");
+    workspace.write("app/drystone.toml", &manifest);
+    workspace.write("app/src/small", "small\n");
+    workspace.write("app/src/large", &"large\n".repeat(1_000_000));
+    // Beside something that is not shown, a directory is mounted by itself.
+    workspace.write("lib/whole/x", "");
+    workspace.write("lib/ignored", "");
+    workspace.write(".gitignore", "ignored\n");
+    for (task, output) in [("one", "one/large"), ("two", "two/whole")] {
+        let ran = workspace.run(&["run", &format!("//app:{task}")]).expect(1);
+        let expect = format!("output `{output}` is an input that was renamed with its directory");
+        assert!(ran.stderr.contains(&expect), "{}", ran.stderr);
+        assert!(!workspace.has(&format!("app/{task}")));
+    }
+}
