@@ -14,8 +14,9 @@ use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::base::tree::Entry;
 use crate::engine::event::MissReason;
-use crate::engine::prepare::{Prepared, Sources, prepare};
+use crate::engine::prepare::{Prepared, prepare};
 use crate::engine::session::{Session, held};
+use crate::engine::sources::Sources;
 use crate::engine::visible::Visible;
 use crate::fingerprint::action::{Action, Tracing};
 use crate::fingerprint::traced::{Depth, Named, Observed, Paths, Seen};
@@ -122,7 +123,7 @@ pub fn lookup(
     run: &RunTask,
     prepared: &Prepared,
 ) -> Result<Option<(ActionResult, Keyed)>, StoreError> {
-    let visible = Visible::new(session, task, run, &prepared.listing);
+    let visible = Visible::new(session, task, run, prepared.inputs.all());
     let mut tried = Vec::new();
     for (at, known) in session.store.path_sets(&prepared.key)?.into_iter().enumerate() {
         if tried.contains(&known.paths) {
@@ -145,7 +146,7 @@ pub fn lookup(
 /// What differs from the newest known observation; empty if there is none, `None` if nothing does.
 pub fn changes(session: &Session<'_>, task: TaskId, run: &RunTask, prepared: &Prepared) -> Option<Vec<MissReason>> {
     let known = session.store.path_sets(&prepared.key).unwrap_or_default();
-    let visible = Visible::new(session, task, run, &prepared.listing);
+    let visible = Visible::new(session, task, run, prepared.inputs.all());
     // Of each set the newest state: the one with the fewest differences tells.
     let told = known.iter().filter_map(|known| {
         let was = Observed::decode(&known.bytes).ok()?;
@@ -187,7 +188,7 @@ pub fn keyed(
         return Err(not_kept(format!("not all that it touched was seen: {gap}"))
             .help("list its inputs instead of `inputs = \"traced\"`, or leave out what cannot be seen"));
     }
-    let visible = Visible::new(session, task, run, &prepared.listing);
+    let visible = Visible::new(session, task, run, prepared.inputs.all());
     let paths = paths(session, task, run, &visible, observation);
     let state = observe(session, &visible, &paths);
     let changed = match &state {
