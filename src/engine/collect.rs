@@ -14,6 +14,7 @@ use crate::sandbox::spec::{View, is_in_whole_dir};
 use crate::store::{Store, StoreError};
 
 /// What counts as what.
+#[derive(Clone, Copy)]
 pub struct Declared<'a> {
     /// Directory of the package, relative to the workspace.
     pub package: &'a RelPath,
