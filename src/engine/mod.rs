@@ -32,6 +32,7 @@ pub mod service;
 pub mod session;
 pub mod shape;
 pub mod showing;
+pub mod sight;
 pub mod sources;
 pub mod takeover;
 pub mod toolchain;
