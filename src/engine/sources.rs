@@ -4,6 +4,7 @@
 //! Parts of a split task share most of what they see. It is put together and folded once; each part adds its own items.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::base::diagnostic::Diagnostic;
@@ -117,7 +118,7 @@ impl Inputs {
             }
         };
         // What a dependency makes comes from it, even where the tree has a committed file of that name.
-        let own = sources.listing.iter().filter(|(path, _)| !inputs.listing.contains_key(*path));
+        let own = sources.listing.iter().filter(|(path, _)| has_room(&inputs.listing, path));
         let own = own.map(|(path, entry)| (path.clone(), entry.clone())).collect();
         Self { own, shared: Some(inputs), all: OnceLock::new() }
     }
@@ -146,15 +147,70 @@ fn with_outputs(session: &Session<'_>, mut listing: Listing, dependencies: &[Dep
     for dependency in in_workspace(dependencies) {
         let package = session.package(dependency.task);
         for (path, entry) in seen(session, dependency) {
-            listing.insert(package.join(path), entry.clone());
+            let path = package.join(path);
+            make_room(&mut listing, &path, entry);
+            listing.insert(path, entry.clone());
         }
     }
     drop_shadowed_directories(&mut listing);
     listing
 }
 
+/// Takes away what cannot be beside an output: a file where its directory is, and what lies where it is itself.
+fn make_room(listing: &mut Listing, path: &RelPath, entry: &Entry) {
+    if let Some(file) = file_above(listing, path) {
+        listing.remove(&file);
+    }
+    if *entry != Entry::Dir {
+        let inside: Vec<RelPath> = beneath(listing, path).cloned().collect();
+        inside.iter().for_each(|path| drop(listing.remove(path)));
+    }
+}
+
+/// Whether a file can be added to a listing.
+fn has_room(listing: &Listing, path: &RelPath) -> bool {
+    !listing.contains_key(path) && file_above(listing, path).is_none() && beneath(listing, path).next().is_none()
+}
+
+/// The file or link that stands where a directory above the path would be.
+fn file_above(listing: &Listing, path: &RelPath) -> Option<RelPath> {
+    let above = std::iter::successors(path.parent(), RelPath::parent);
+    above.into_iter().find(|dir| listing.get(dir).is_some_and(|entry| *entry != Entry::Dir))
+}
+
+/// The paths in a directory and deeper.
+fn beneath<'a>(listing: &'a Listing, dir: &'a RelPath) -> impl Iterator<Item = &'a RelPath> {
+    let after = listing.range((Bound::Excluded(dir), Bound::Unbounded)).map(|(path, _)| path);
+    // `a-b` sorts between `a` and `a/c`.
+    after.take_while(|path| path.as_str().starts_with(dir.as_str())).filter(|path| path.starts_with(dir))
+}
+
 /// A directory listed for itself is implied once something lies beneath it.
 fn drop_shadowed_directories(listing: &mut Listing) {
     let parents: BTreeSet<RelPath> = listing.keys().filter_map(RelPath::parent).collect();
     listing.retain(|path, entry| *entry != Entry::Dir || !parents.contains(path));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_beside_an_output_makes_room_for_it() {
+        let path = |text: &str| RelPath::parse(text).expect("a good path");
+        let file = Entry::File { digest: Digest::of(b""), size: 0, executable: false };
+        let check = |before: &[&str], output: &str, expect: &[&str]| {
+            let mut listing: Listing = before.iter().map(|text| (path(text), file.clone())).collect();
+            let fits = has_room(&listing, &path(output));
+            make_room(&mut listing, &path(output), &file);
+            listing.insert(path(output), file.clone());
+            assert_eq!(listing.keys().map(RelPath::as_str).collect::<Vec<_>>(), expect, "{before:?} {output}");
+            assert_eq!(fits, before.len() + 1 == expect.len(), "{before:?} {output}");
+            fold(&listing);
+        };
+        check(&["g", "h"], "g/x/y", &["g/x/y", "h"]);
+        check(&["g-a", "g/x", "g/y/z", "ga"], "g", &["g", "g-a", "ga"]);
+        check(&["g/x"], "g/x", &["g/x"]);
+        check(&["g/x"], "g/y", &["g/x", "g/y"]);
+    }
 }

@@ -128,6 +128,9 @@ pub fn unite(session: &Session<'_>, pieces: &[Piece], keep: Keep) -> Result<Unio
     Ok(union)
 }
 
+/// The position of a report that stands against merging, and what is wrong with it.
+type Unmerged = (usize, String);
+
 /// What one part has at a path.
 struct Held<'p> {
     piece: &'p Piece,
@@ -221,7 +224,7 @@ impl Uniting<'_, '_> {
         path: &RelPath,
         held: &[Held<'_>],
         is_junit: bool,
-    ) -> Result<Result<Vec<u8>, Option<(usize, String)>>, UnionError> {
+    ) -> Result<Result<Vec<u8>, Option<Unmerged>>, UnionError> {
         let sizes = held.iter().map(|held| if let Entry::File { size, .. } = held.entry { *size } else { 0 });
         if sizes.fold(0, u64::saturating_add) > MERGED_BYTES_MAX {
             let problem = format!("together they are larger than {}", human_bytes(MERGED_BYTES_MAX));
