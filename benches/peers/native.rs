@@ -67,7 +67,9 @@ fn chore(mut words: &[&str]) -> io::Result<()> {
             for (number, source) in sources.iter().enumerate() {
                 let text = &mut texts[number % parts.max(1)];
                 let before = text.len();
-                for line in fs::read(source)?.split_inclusive(|byte| *byte == b'\n').filter(|line| !line.starts_with(b"//")) {
+                for line in
+                    fs::read(source)?.split_inclusive(|byte| *byte == b'\n').filter(|line| !line.starts_with(b"//"))
+                {
                     text.extend_from_slice(line);
                 }
                 digest.update(&text[before..]);
@@ -184,7 +186,12 @@ fn sweep(dir: &Path, each: impl Fn(&Path, u64) -> io::Result<()> + Sync) -> io::
 
 type Failure = std::sync::Mutex<Option<io::Error>>;
 
-fn descend<'s>(scope: &rayon::Scope<'s>, dir: PathBuf, look: &'s (impl Fn(&Path, u64) -> io::Result<()> + Sync), failed: &'s Failure) {
+fn descend<'s>(
+    scope: &rayon::Scope<'s>,
+    dir: PathBuf,
+    look: &'s (impl Fn(&Path, u64) -> io::Result<()> + Sync),
+    failed: &'s Failure,
+) {
     let all = || -> io::Result<()> {
         for entry in fs::read_dir(&dir)? {
             let entry = entry?;

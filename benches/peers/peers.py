@@ -419,6 +419,7 @@ class ViteTask(Npm):
 
     def define(self, root: Path) -> None:
         self.write_packages(root)
+        early = self.version().startswith("0.")
         last = [f"{package.name}#{kind}" for package in self.repo.packages for kind in ("lint", "test")]
         self.config(root, {"everything": {"command": "true", "cache": False, "dependsOn": last}})
         for package in self.repo.packages:
@@ -429,8 +430,9 @@ class ViteTask(Npm):
                     inputs += [{"pattern": f"{it.dir}/dist/index", "base": "workspace"} for it in package.depends]
                 elif kind == "test":
                     inputs.append("dist/index")
-                tasks[kind] = {"command": self.line(package, kind)}
-                tasks[kind]["cache"] = {"input": inputs, "output": package.output_patterns(kind)}
+                files = {"input": inputs, "output": package.output_patterns(kind)}
+                # Before its first release they stood in the task itself.
+                tasks[kind] = {"command": self.line(package, kind)} | (files if early else {"cache": files})
             tasks["build"]["dependsOn"] = [f"{below.name}#build" for below in package.depends]
             tasks["test"]["dependsOn"] = ["build"]
             self.config(root / package.dir, tasks)
