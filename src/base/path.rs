@@ -1,14 +1,18 @@
 //! Workspace-relative paths that are right by construction. Does no I/O.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// A normalized UTF-8 path relative to the workspace root (or, where said, to a package or an output tree).
 ///
 /// No leading or trailing slash, no empty, `.` or `..` component, no NUL, no backslash games: what parses can be joined to a
 /// root and stays below it as long as no symlink is followed. The root itself is the empty path.
-/// Ordering is by bytes of the text.
+/// Ordering is by bytes of the text. A copy shares the text: a run names each file in many places.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct RelPath(String);
+pub struct RelPath(
+    /// `None` for the root, and never empty: so the derived comparisons are those of the texts.
+    Option<Arc<str>>,
+);
 
 /// Why a text is not a [`RelPath`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +34,11 @@ pub enum PathError {
 impl RelPath {
     /// The root: the empty path.
     pub const fn root() -> Self {
-        Self(String::new())
+        Self(None)
+    }
+
+    fn of(text: &str) -> Self {
+        Self((!text.is_empty()).then(|| text.into()))
     }
 
     /// Parses and normalizes: `./a`, `a/`, `a/./b` and `a/x/../b` are accepted, what leaves is not.
@@ -58,7 +66,7 @@ impl RelPath {
                 part => parts.push(part),
             }
         }
-        Ok(Self(parts.join("/")))
+        Ok(Self::of(&parts.join("/")))
     }
 
     /// Parses the bytes of a file name or path from the disk.
@@ -68,12 +76,12 @@ impl RelPath {
 
     /// The text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.0.as_deref().unwrap_or_default()
     }
 
     /// Whether this is the root.
     pub fn is_root(&self) -> bool {
-        self.0.is_empty()
+        self.0.is_none()
     }
 
     /// This path followed by another.
@@ -81,7 +89,7 @@ impl RelPath {
         match (self.is_root(), other.is_root()) {
             (true, _) => other.clone(),
             (_, true) => self.clone(),
-            _ => Self(format!("{}/{}", self.0, other.0)),
+            _ => Self::of(&format!("{self}/{other}")),
         }
     }
 
@@ -94,33 +102,29 @@ impl RelPath {
             !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0']),
             "BUG: {name:?} is not a file name"
         );
-        if self.is_root() { Self(name.to_owned()) } else { Self(format!("{}/{name}", self.0)) }
+        if self.is_root() { Self::of(name) } else { Self::of(&format!("{self}/{name}")) }
     }
 
     /// The directory it is in; `None` for the root.
     pub fn parent(&self) -> Option<RelPath> {
-        match self.0.rfind('/') {
-            Some(slash) => Some(Self(self.0[..slash].to_owned())),
-            None if self.is_root() => None,
-            None => Some(Self::root()),
-        }
+        let text = self.0.as_deref()?;
+        Some(text.rfind('/').map_or(Self::root(), |slash| Self::of(&text[..slash])))
     }
 
     /// The last component; empty for the root.
     pub fn file_name(&self) -> &str {
-        self.0.rsplit('/').next().unwrap_or("")
+        self.as_str().rsplit('/').next().unwrap_or("")
     }
 
     /// The components, outermost first.
     pub fn components(&self) -> impl Iterator<Item = &str> {
-        self.0.split('/').filter(|part| !part.is_empty())
+        self.as_str().split('/').filter(|part| !part.is_empty())
     }
 
     /// Whether this is `dir` or lies beneath it, by whole components.
     pub fn starts_with(&self, dir: &RelPath) -> bool {
-        dir.is_root()
-            || self.0 == dir.0
-            || (self.0.starts_with(&dir.0) && self.0.as_bytes().get(dir.0.len()) == Some(&b'/'))
+        let rest = self.as_str().strip_prefix(dir.as_str());
+        dir.is_root() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
     /// What is left below `dir`; `None` if it is not beneath it.
@@ -128,20 +132,20 @@ impl RelPath {
         if !self.starts_with(dir) {
             return None;
         }
-        let rest = &self.0[dir.0.len()..];
-        Some(Self(rest.strip_prefix('/').unwrap_or(rest).to_owned()))
+        let rest = &self.as_str()[dir.as_str().len()..];
+        Some(Self::of(rest.strip_prefix('/').unwrap_or(rest)))
     }
 }
 
 impl fmt::Display for RelPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_root() { "." } else { &self.0 })
+        f.write_str(self.0.as_deref().unwrap_or("."))
     }
 }
 
 impl fmt::Debug for RelPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.0)
+        write!(f, "{:?}", self.as_str())
     }
 }
 

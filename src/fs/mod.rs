@@ -4,6 +4,7 @@ pub mod atomic;
 pub mod digest;
 #[cfg(debug_assertions)]
 pub mod fault;
+mod ignored;
 pub mod link;
 pub mod lock;
 pub mod ops;

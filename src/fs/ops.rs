@@ -7,6 +7,11 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FileType, OFlags};
+
+/// What the kernel may fill with names in one call.
+const DIRECTORY_BUFFER_BYTES: usize = 32 * 1024;
+
 /// A file operation that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {verb} {}: {}", path.display(), plain(cause))]
@@ -360,6 +365,43 @@ pub fn read_dir(path: &Path) -> Result<Vec<DirEntry>, FsError> {
     // Sorted by bytes, not locale: nothing downstream may depend on directory order.
     entries.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(entries)
+}
+
+/// Tells every name in a directory, in no order, with what it is; links are not followed. For many directories: nothing is allocated
+/// for a name.
+pub fn each_name(path: &Path, mut each: impl FnMut(&[u8], Kind)) -> Result<(), FsError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let system = |error: rustix::io::Errno| FsError::new("list", path, error.into());
+    let dir = rustix::fs::open(path, flags, rustix::fs::Mode::empty()).map_err(system)?;
+    let mut buffer = Vec::with_capacity(DIRECTORY_BUFFER_BYTES);
+    let mut entries = rustix::fs::RawDir::new(&dir, buffer.spare_capacity_mut());
+    while let Some(entry) = entries.next() {
+        let entry = entry.map_err(system)?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let file_type = match entry.file_type() {
+            // Some file systems leave it to the caller to look.
+            FileType::Unknown => {
+                match rustix::fs::statat(&dir, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+                    // It went meanwhile.
+                    Err(rustix::io::Errno::NOENT) => continue,
+                    Err(error) => return Err(system(error)),
+                }
+            }
+            known => known,
+        };
+        let kind = match file_type {
+            FileType::Symlink => Kind::Link,
+            FileType::Directory => Kind::Dir,
+            FileType::RegularFile => Kind::File,
+            _ => Kind::Special,
+        };
+        each(name.to_bytes(), kind);
+    }
+    Ok(())
 }
 
 /// Waits until the bytes of a file are on the disk.

@@ -2,22 +2,16 @@
 //!
 //! No walk lists the temporaries of `fs::atomic`: what a killed run left must not become an input or an output.
 
+use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use ignore::WalkBuilder;
+use rayon::prelude::*;
 
 use crate::base::path::RelPath;
 use crate::fs::atomic;
+use crate::fs::ignored::{Marks, Rules};
 use crate::fs::ops::{self, FsError, Kind};
-
-/// Which files are listed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Ignore {
-    /// Those that git does not ignore (`.gitignore` at every level, `.git/info/exclude`).
-    Respect,
-    /// All of them, but for `.git`.
-    Disregard,
-}
 
 /// One listed file, link, directory or special file.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -90,105 +84,169 @@ impl From<Trouble> for WalkError {
 pub struct Survey {
     /// In byte order of the paths; directories included.
     pub found: Vec<Found>,
-    /// In the order met.
+    /// In byte order of the paths.
     pub troubles: Vec<Trouble>,
 }
 
-/// Lists everything beneath `root.join(dir)`, in byte order of the paths; directories included.
+/// Lists everything beneath `root.join(start)` that git does not ignore; directories included. Goes on past what it cannot look
+/// at: the caller knows whether that matters.
 ///
-/// Paths are relative to `root`. `.git` directories are left out. `skip` may prune a directory by its path.
-/// Cost: one `readdir` per directory; no file is opened but the ignore files.
-pub fn walk(
-    root: &Path,
-    dir: &RelPath,
-    ignore: Ignore,
-    skip: impl Fn(&RelPath) -> bool + Send + Sync + 'static,
-) -> Result<Vec<Found>, WalkError> {
-    let survey = survey(root, dir, ignore, skip);
-    match survey.troubles.into_iter().next() {
-        Some(trouble) => Err(trouble.into()),
-        None => Ok(survey.found),
-    }
-}
-
-/// Like [`walk`], but goes on past what it cannot look at: the caller knows whether that matters.
-pub fn survey(
-    root: &Path,
-    dir: &RelPath,
-    ignore: Ignore,
-    skip: impl Fn(&RelPath) -> bool + Send + Sync + 'static,
-) -> Survey {
-    let start = root.join(dir.as_str());
-    let respect = ignore == Ignore::Respect;
-    let owned_root = root.to_owned();
-    let mut builder = WalkBuilder::new(&start);
-    builder
-        .standard_filters(false)
-        .hidden(false)
-        .parents(respect)
-        .git_ignore(respect)
-        .git_exclude(respect)
-        .ignore(false)
-        .require_git(false)
-        .follow_links(false)
-        .filter_entry(move |entry| {
-            if entry.file_name() == ".git" || is_temporary(entry.file_name()) {
-                return false;
-            }
-            if !entry.file_type().is_some_and(|kind| kind.is_dir()) {
-                return true;
-            }
-            entry
-                .path()
-                .strip_prefix(&owned_root)
-                .ok()
-                .and_then(|path| RelPath::parse_bytes(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())).ok())
-                .is_none_or(|path| !skip(&path))
-        });
+/// Paths are relative to `root`. `.git` directories are left out. `skip` may prune a directory by its path. Whether `start` itself
+/// is ignored does not matter. Cost: one `readdir` per directory; no file is opened but the ignore files.
+pub fn survey(root: &Path, start: &RelPath, skip: impl Fn(&RelPath) -> bool + Sync) -> Survey {
+    let walk = Walk::new(root, |_, path| skip(path));
     let mut survey = Survey::default();
-    for entry in builder.build() {
-        let entry = match entry {
-            Ok(entry) if entry.depth() == 0 => continue,
-            Ok(entry) => entry,
-            Err(error) => {
-                survey.troubles.push(unreadable(&start, &error));
-                continue;
-            }
-        };
-        let kind = match entry.file_type() {
-            Some(kind) if kind.is_symlink() => Kind::Link,
-            Some(kind) if kind.is_dir() => Kind::Dir,
-            Some(kind) if kind.is_file() => Kind::File,
-            _ => Kind::Special,
-        };
-        let path = entry.path().strip_prefix(root).unwrap_or(entry.path());
-        match RelPath::parse_bytes(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())) {
-            Ok(path) => survey.found.push(Found { path, kind }),
-            Err(_) => survey.troubles.push(Trouble::NotUtf8 { path: entry.path().to_owned() }),
-        }
+    let mut left = vec![walk.start(0, start, &mut HashMap::new())];
+    while let Some(dir) = left.pop() {
+        let listed = walk.list(&dir);
+        left.extend(listed.below);
+        survey.found.extend(listed.found);
+        survey.troubles.extend(listed.troubles);
     }
-    survey.found.sort_by(|one, other| one.path.cmp(&other.path));
-    survey
+    walk.finish(survey)
 }
 
-fn unreadable(start: &Path, error: &ignore::Error) -> Trouble {
-    fn parts(error: &ignore::Error, path: &mut PathBuf) -> String {
-        match error {
-            ignore::Error::WithPath { path: place, err } => {
-                place.clone_into(path);
-                parts(err, path)
+/// The same for several directories at once, on the current rayon pool; what is beneath two of them is listed for both.
+///
+/// `skip` also gets the position of the start. Not for threads that must not take up other work while they wait.
+pub fn surveys(root: &Path, starts: &[RelPath], skip: impl Fn(usize, &RelPath) -> bool + Sync) -> Vec<Survey> {
+    let walk = Walk::new(root, skip);
+    let mut surveys: Vec<Survey> = starts.iter().map(|_| Survey::default()).collect();
+    let mut known = HashMap::new();
+    let mut left: Vec<Dir> = starts.iter().enumerate().map(|(at, start)| walk.start(at, start, &mut known)).collect();
+    // All directories of one depth together: nothing waits for another but once per depth.
+    while !left.is_empty() {
+        let listed: Vec<Listed> = left.par_iter().map(|dir| walk.list(dir)).collect();
+        let mut below = Vec::new();
+        for (dir, listed) in left.iter().zip(listed) {
+            below.extend(listed.below);
+            surveys[dir.start].found.extend(listed.found);
+            surveys[dir.start].troubles.extend(listed.troubles);
+        }
+        left = below;
+    }
+    surveys.into_par_iter().map(|survey| walk.finish(survey)).collect()
+}
+
+/// A directory that is to be listed.
+struct Dir {
+    /// Which of the starts it lies beneath.
+    start: usize,
+    on_disk: PathBuf,
+    /// Relative to the root; `None` where a name on the way is not UTF-8.
+    path: Option<RelPath>,
+    /// Those of the directories above it.
+    rules: Rules,
+    depth: usize,
+}
+
+/// What lies in one directory.
+#[derive(Default)]
+struct Listed {
+    found: Vec<Found>,
+    below: Vec<Dir>,
+    troubles: Vec<Trouble>,
+}
+
+struct Walk<'r, S> {
+    /// As it was given.
+    root: &'r Path,
+    /// Without links in it: the rules of directories above it hold too.
+    real: PathBuf,
+    skip: S,
+}
+
+impl<'r, S: Fn(usize, &RelPath) -> bool + Sync> Walk<'r, S> {
+    fn new(root: &'r Path, skip: S) -> Self {
+        Self { root, real: ops::canonical(root).unwrap_or_else(|_| root.to_owned()), skip }
+    }
+
+    fn start(&self, start: usize, dir: &RelPath, known: &mut HashMap<RelPath, Rules>) -> Dir {
+        let rules = self.rules_above(dir, known);
+        Dir { start, on_disk: self.on_disk(dir), path: Some(dir.clone()), rules, depth: 0 }
+    }
+
+    fn on_disk(&self, dir: &RelPath) -> PathBuf {
+        if dir.is_root() { self.real.clone() } else { self.real.join(dir.as_str()) }
+    }
+
+    /// The rules that hold for a directory itself; `known` has those that hold in the directories above.
+    fn rules_above(&self, dir: &RelPath, known: &mut HashMap<RelPath, Rules>) -> Rules {
+        let Some(parent) = dir.parent() else { return Rules::above(&self.real) };
+        if let Some(rules) = known.get(&parent) {
+            return rules.clone();
+        }
+        let rules = self.rules_above(&parent, known).looked_for(&self.on_disk(&parent));
+        known.insert(parent, rules.clone());
+        rules
+    }
+
+    fn list(&self, dir: &Dir) -> Listed {
+        let mut text: Vec<u8> = Vec::new();
+        let mut names: Vec<(usize, Kind)> = Vec::new();
+        let mut marks = Marks::default();
+        let listed = ops::each_name(&dir.on_disk, |name, kind| {
+            marks.see(name);
+            if name != b".git" && !std::str::from_utf8(name).is_ok_and(atomic::is_temporary) {
+                text.extend_from_slice(name);
+                names.push((text.len(), kind));
             }
-            ignore::Error::WithDepth { err, .. } | ignore::Error::WithLineNumber { err, .. } => parts(err, path),
-            ignore::Error::Io(cause) => {
-                let text = cause.to_string();
-                text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+        });
+        let mut all = Listed::default();
+        match listed {
+            // Something else took its place.
+            Err(error) if dir.depth == 0 && error.cause.raw_os_error() == Some(libc::ENOTDIR) => {}
+            Err(error) => {
+                all.troubles.push(Trouble::Unreadable { cause: error.plain_cause(), path: self.shown(&dir.on_disk) });
             }
-            other => other.to_string(),
+            Ok(()) => {}
+        }
+        let rules = dir.rules.clone().within(&dir.on_disk, marks);
+        let mut on_disk = dir.on_disk.clone();
+        let mut begin = 0;
+        for (end, kind) in names {
+            let name = std::ffi::OsStr::from_bytes(&text[begin..end]);
+            begin = end;
+            on_disk.push(name);
+            self.add(dir, name, kind, &on_disk, &rules, &mut all);
+            on_disk.pop();
+        }
+        all
+    }
+
+    fn add(&self, dir: &Dir, name: &std::ffi::OsStr, kind: Kind, on_disk: &Path, rules: &Rules, all: &mut Listed) {
+        if rules.ignore(on_disk, kind == Kind::Dir) {
+            return;
+        }
+        let path = dir.path.as_ref().zip(name.to_str()).map(|(dir, name)| dir.child(name));
+        if kind == Kind::Dir && path.as_ref().is_some_and(|path| (self.skip)(dir.start, path)) {
+            return;
+        }
+        if kind == Kind::Dir {
+            let (start, path, rules, depth) = (dir.start, path.clone(), rules.clone(), dir.depth + 1);
+            all.below.push(Dir { start, on_disk: on_disk.to_owned(), path, rules, depth });
+        }
+        match path {
+            Some(path) => all.found.push(Found { path, kind }),
+            None => all.troubles.push(Trouble::NotUtf8 { path: self.shown(on_disk) }),
         }
     }
-    let mut path = start.to_owned();
-    let cause = parts(error, &mut path);
-    Trouble::Unreadable { path, cause }
+
+    /// A path beneath the root as it was given.
+    fn shown(&self, on_disk: &Path) -> PathBuf {
+        match on_disk.strip_prefix(&self.real) {
+            Ok(below) if below.as_os_str().is_empty() => self.root.to_owned(),
+            Ok(below) => self.root.join(below),
+            Err(_) => on_disk.to_owned(),
+        }
+    }
+
+    fn finish(&self, mut survey: Survey) -> Survey {
+        survey.found.sort_unstable_by(|one, other| one.path.cmp(&other.path));
+        survey.found.shrink_to_fit();
+        survey.troubles.sort_by(|one, other| one.path().cmp(other.path()));
+        survey
+    }
 }
 
 fn is_temporary(name: &std::ffi::OsStr) -> bool {
@@ -243,3 +301,6 @@ fn descend(dir: &Path, below: &RelPath, skip: &dyn Fn(&RelPath) -> bool, survey:
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,7 @@ use crate::base::limits::MANIFEST_BYTES_MAX;
 use crate::base::path::RelPath;
 use crate::base::span::Placed;
 use crate::fs::ops::{self, Kind};
-use crate::fs::walk::{self, Ignore, Survey, Trouble};
+use crate::fs::walk::{self, Survey, Trouble};
 use crate::manifest::glob::Pattern;
 use crate::manifest::read::Apply;
 
@@ -116,8 +116,12 @@ pub fn discover(
 
 /// Walks as much of the tree as the patterns can match in.
 fn look(root: &Path, packages: Option<&DirPatterns>, applies: &[DirPatterns]) -> Survey {
+    let whole = |skip: &(dyn Fn(&RelPath) -> bool + Sync)| {
+        let mut surveys = walk::surveys(root, &[RelPath::root()], |_, dir| skip(dir));
+        surveys.pop().expect("one survey for one start")
+    };
     let Some(packages) = packages.filter(|packages| packages.takes_something()) else {
-        return walk::survey(root, &RelPath::root(), Ignore::Respect, |_| false);
+        return whole(&|_| false);
     };
     let reaches: Vec<Reach> = std::iter::once(packages)
         .chain(applies)
@@ -126,7 +130,7 @@ fn look(root: &Path, packages: Option<&DirPatterns>, applies: &[DirPatterns]) ->
     if reaches.is_empty() {
         return Survey::default();
     }
-    walk::survey(root, &RelPath::root(), Ignore::Respect, move |dir| !reaches.iter().any(|reach| reach.goes_into(dir)))
+    whole(&|dir| !reaches.iter().any(|reach| reach.goes_into(dir)))
 }
 
 /// How far down a wildcard pattern can match.

@@ -2,7 +2,7 @@
 //!
 //! What was listed stays as it was for the life of the value: one run sees one state of the tree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Deref, Range};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::base::ids::PackageId;
 use crate::base::path::RelPath;
 use crate::fs::ops::Kind;
-use crate::fs::walk::{self, Found, Ignore, Survey, Trouble, WalkError};
+use crate::fs::walk::{self, Found, Survey, Trouble, WalkError};
 use crate::workspace::model::Workspace;
 
 /// The source files of a workspace, listed lazily. Shared between threads.
@@ -93,6 +93,12 @@ fn beneath(found: &[Found], dir: &RelPath) -> Range<usize> {
     start..end
 }
 
+/// Whether a directory is neither on the way to another nor in it. A walk begins at the package, so that a directory that is ignored,
+/// or behind a link, lists as empty.
+fn leads_aside(path: &RelPath, dir: &RelPath) -> bool {
+    !path.starts_with(dir) && !dir.starts_with(path)
+}
+
 impl<'w> SourceFiles<'w> {
     /// Lists everything anew, when asked.
     pub fn new(workspace: &'w Workspace) -> Self {
@@ -121,26 +127,67 @@ impl<'w> SourceFiles<'w> {
 
     /// Like [`SourceFiles::list`]; the caller judges the troubles.
     pub fn look(&self, dir: &RelPath) -> Region {
-        let mut above = Some(dir.clone());
-        while let Some(here) = above {
-            if let Some(survey) = self.known(&Key::Dir(here.clone())) {
-                return Region::of(survey, dir);
-            }
-            above = here.parent();
-        }
         let owner = self.workspace.owner(dir).unwrap_or(PackageId(0));
-        let alone = !self.workspace.nested(owner).any(|nested| nested.starts_with(dir));
-        if alone && let Some(survey) = self.known(&Key::Package(owner)) {
+        if let Some(survey) = self.known_above(dir, owner) {
+            return Region::of(survey, dir);
+        }
+        if self.is_alone(dir, owner)
+            && let Some(survey) = self.known(&Key::Package(owner))
+        {
             return Region::of(survey, dir);
         }
         let survey = self.fill(Key::Dir(dir.clone()), || {
-            // From the package downwards, so that a directory that is ignored, or behind a link, lists as empty.
-            let start = self.workspace.packages[owner].dir.clone();
-            let towards = dir.clone();
-            let skip = move |path: &RelPath| !path.starts_with(&towards) && !towards.starts_with(path);
-            walk::survey(&self.workspace.root, &start, Ignore::Respect, skip)
+            let start = &self.workspace.packages[owner].dir;
+            walk::survey(&self.workspace.root, start, |path| leads_aside(path, dir))
         });
         Region::of(survey, dir)
+    }
+
+    /// Lists whole packages, and directories with everything beneath, in parallel on the current rayon pool: what is asked of
+    /// them later is at hand. What is listed already is not listed again.
+    pub fn list_early(&self, packages: &BTreeSet<PackageId>, dirs: &BTreeSet<RelPath>) {
+        let beneath_another =
+            |dir: &RelPath| std::iter::successors(dir.parent(), RelPath::parent).any(|above| dirs.contains(&above));
+        let mut walks: Vec<(Key, PackageId)> = Vec::new();
+        for package in packages {
+            let dir = &self.workspace.packages[*package].dir;
+            if !dirs.contains(dir) && !beneath_another(dir) && self.known_above(dir, *package).is_none() {
+                walks.push((Key::Package(*package), *package));
+            }
+        }
+        for dir in dirs.iter().filter(|dir| !beneath_another(dir)) {
+            let owner = self.workspace.owner(dir).unwrap_or(PackageId(0));
+            let with_package = packages.contains(&owner) && self.is_alone(dir, owner);
+            if !with_package && self.known_above(dir, owner).is_none() {
+                walks.push((Key::Dir(dir.clone()), owner));
+            }
+        }
+        walks.retain(|(key, _)| self.known(key).is_none());
+        let starts: Vec<RelPath> = walks.iter().map(|(_, owner)| self.workspace.packages[*owner].dir.clone()).collect();
+        let surveys = walk::surveys(&self.workspace.root, &starts, |at, path| match &walks[at].0 {
+            Key::Dir(dir) => leads_aside(path, dir),
+            Key::Package(_) => self.workspace.package_at(path).is_some(),
+        });
+        for ((key, _), survey) in walks.into_iter().zip(surveys) {
+            self.fill(key, || survey);
+        }
+    }
+
+    /// A listing that has everything beneath a directory: one of the directory itself, or of one above it.
+    fn known_above(&self, dir: &RelPath, owner: PackageId) -> Option<Arc<Survey>> {
+        let package = &self.workspace.packages[owner].dir;
+        std::iter::successors(Some(dir.clone()), RelPath::parent).find_map(|above| {
+            // Git may ignore a directory that is a package all the same: a listing from above has nothing of it.
+            let reaches = |survey: &Arc<Survey>| {
+                above.starts_with(package) || survey.found.binary_search_by(|found| found.path.cmp(package)).is_ok()
+            };
+            self.known(&Key::Dir(above.clone())).filter(reaches)
+        })
+    }
+
+    /// Whether no package lies in a directory of its owner.
+    fn is_alone(&self, dir: &RelPath, owner: PackageId) -> bool {
+        !self.workspace.nested(owner).any(|nested| nested.starts_with(dir))
     }
 
     /// Everything of a package that git does not ignore, less the packages nested in it; the caller judges the troubles.
@@ -149,17 +196,11 @@ impl<'w> SourceFiles<'w> {
     /// [`Region::without`] leaves them out.
     pub fn look_package(&self, package: PackageId) -> Region {
         let dir = &self.workspace.packages[package].dir;
-        let mut above = Some(dir.clone());
-        while let Some(here) = above {
-            if let Some(survey) = self.known(&Key::Dir(here.clone())) {
-                return Region::of(survey, dir);
-            }
-            above = here.parent();
+        if let Some(survey) = self.known_above(dir, package) {
+            return Region::of(survey, dir);
         }
         let survey = self.fill(Key::Package(package), || {
-            let nested: Vec<RelPath> = self.workspace.nested(package).cloned().collect();
-            let skip = move |path: &RelPath| nested.binary_search(path).is_ok();
-            walk::survey(&self.workspace.root, dir, Ignore::Respect, skip)
+            walk::survey(&self.workspace.root, dir, |path| self.workspace.package_at(path).is_some())
         });
         Region::of(survey, dir)
     }
@@ -219,6 +260,30 @@ mod tests {
                 assert_eq!(list(&files, below), expect, "{below} in {order:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_package_that_git_ignores_lists_the_same_whatever_was_listed_before() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for file in ["gen/x/a", "gen/x/sub/b", "c"] {
+            let file = dir.path().join(file);
+            ops::create_dir_all(file.parent().expect("below the root")).expect("a directory");
+            ops::write(&file, b"").expect("a file");
+        }
+        ops::write(&dir.path().join(".gitignore"), b"gen/\n").expect("a file");
+        let workspace = Fixture::at(dir.path()).package("gen/x").build();
+        let package = workspace.package_at(&path("gen/x")).expect("a package");
+        let list = |prepare: &dyn Fn(&SourceFiles<'_>)| -> [usize; 3] {
+            let files = SourceFiles::new(&workspace);
+            prepare(&files);
+            let count = |dir: &str| files.list(&path(dir)).expect("readable").len();
+            [files.look_package(package).len(), count("gen/x/sub"), count("")]
+        };
+        let dirs = |dirs: &[&str]| dirs.iter().map(|dir| path(dir)).collect::<BTreeSet<RelPath>>();
+        assert_eq!(list(&|_| ()), [3, 1, 2]);
+        assert_eq!(list(&|files| drop(files.look(&RelPath::root()))), [3, 1, 2]);
+        assert_eq!(list(&|files| files.list_early(&BTreeSet::from([package]), &dirs(&["", "gen/x/sub"]))), [3, 1, 2]);
+        assert_eq!(list(&|files| files.list_early(&BTreeSet::new(), &dirs(&["", "gen/x"]))), [3, 1, 2]);
     }
 
     #[test]
