@@ -1,7 +1,9 @@
 //! From a selection to a plan: the closed set of tasks in order, with their source files read. Runs nothing, writes nothing.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+use rayon::prelude::*;
 
 use crate::base::diagnostic::Diagnostic;
 use crate::base::ids::TaskId;
@@ -15,7 +17,7 @@ use crate::engine::traced;
 use crate::manifest::model::{Command, Inputs, RunTask, TaskKind};
 use crate::sandbox::spec::Level;
 use crate::store::StoreError;
-use crate::workspace::inputs::InputFiles;
+use crate::workspace::inputs::{self, InputError, InputFiles, Selects, input_files};
 use crate::workspace::split::{Listed, Lister};
 use crate::workspace::stat_index::{Leaf, LeafError};
 
@@ -179,7 +181,7 @@ fn check_tools(session: &Session<'_>, task: TaskId, run: &RunTask, problems: &mu
     }
 }
 
-/// Lists the source files of every task and digests all of them in one parallel batch.
+/// Lists the source files of every task and digests all of them in one parallel batch. What tasks select alike they have in common.
 fn read_sources(session: &Session<'_>, tasks: &[TaskId], problems: &mut Vec<Diagnostic>) -> Vec<Sources> {
     if tasks.iter().any(|task| traced::of(session, *task).is_some()) {
         // On this thread, for the same reason as the system.
@@ -189,8 +191,9 @@ fn read_sources(session: &Session<'_>, tasks: &[TaskId], problems: &mut Vec<Diag
     let mut listed: Vec<Listed> = Vec::with_capacity(tasks.len());
     // The task that is named where something shared cannot be read.
     let mut sharing: Vec<TaskId> = Vec::new();
-    for task in tasks {
-        match lister.list(*task) {
+    for (task, early) in tasks.iter().zip(list_early(session, tasks)) {
+        let files = early.map(|own| own.map(|own| Listed { own, shared: None })).unwrap_or_else(|| lister.list(*task));
+        match files {
             Ok(files) => {
                 sharing.resize(lister.shared.len(), *task);
                 listed.push(files);
@@ -203,44 +206,109 @@ fn read_sources(session: &Session<'_>, tasks: &[TaskId], problems: &mut Vec<Diag
         }
     }
     let shared = std::mem::take(&mut lister.shared);
-    let files = listed.iter().map(|listed| &listed.own).chain(&shared).flat_map(|files| files.files.iter());
-    let mut paths: Vec<RelPath> = files.cloned().collect();
-    paths.sort_unstable();
-    paths.dedup();
-    let leaves: Leaves = paths.iter().cloned().zip(session.leaves(&paths)).collect();
+    let leaves = Leaves::of(session, listed.iter().map(|listed| &*listed.own).chain(&shared));
     let of_shared = |(files, task): (InputFiles, &TaskId)| {
-        Arc::new(SharedSources::new(sources(session, *task, files, &leaves, problems)))
+        Arc::new(SharedSources::new(sources(session, *task, &files, &leaves, problems)))
     };
     let shared: Vec<Arc<SharedSources>> = shared.into_iter().zip(&sharing).map(of_shared).collect();
-    tasks
-        .iter()
-        .zip(listed)
-        .map(|(task, listed)| Sources {
-            shared: listed.shared.map(|position| Arc::clone(&shared[position])),
-            ..sources(session, *task, listed.own, &leaves, problems)
-        })
-        .collect()
+    let mut known: HashMap<*const InputFiles, Sources> = HashMap::new();
+    let of_task = |(task, listed): (&TaskId, &Listed)| {
+        let own = match known.get(&Arc::as_ptr(&listed.own)) {
+            Some(own) => own.clone(),
+            None => {
+                let before = problems.len();
+                let own = sources(session, *task, &listed.own, &leaves, problems);
+                // A problem is told of every task that has it.
+                if problems.len() == before {
+                    known.insert(Arc::as_ptr(&listed.own), own.clone());
+                }
+                own
+            }
+        };
+        Sources { shared: listed.shared.map(|position| Arc::clone(&shared[position])), ..own }
+    };
+    tasks.iter().zip(&listed).map(of_task).collect()
+}
+
+/// The source files of the tasks that are no parts, listed in parallel, and for tasks that select alike once.
+fn list_early(session: &Session<'_>, tasks: &[TaskId]) -> Vec<Option<Result<Arc<InputFiles>, InputError>>> {
+    let selects = |task: &TaskId| {
+        let is_part = session.workspace.split_of(*task).is_some();
+        Selects::of(session.workspace, *task).filter(|_| !is_part)
+    };
+    let mut positions: HashMap<Selects, usize> = HashMap::new();
+    let mut different: Vec<TaskId> = Vec::new();
+    let place = |task: &TaskId| {
+        Some(*positions.entry(selects(task)?).or_insert_with(|| {
+            different.push(*task);
+            different.len() - 1
+        }))
+    };
+    let places: Vec<Option<usize>> = tasks.iter().map(place).collect();
+    let list = |task: &TaskId| input_files(session.workspace, &session.files, *task, &session.outputs).map(Arc::new);
+    session.cpu.install(|| {
+        inputs::list_early(session.workspace, &session.files, &different);
+        let listed: Vec<_> = different.par_iter().map(list).collect();
+        let of_task = |(task, place): (&TaskId, &Option<usize>)| match &listed[(*place)?] {
+            Ok(files) if files.unmatched.is_empty() => Some(Ok(Arc::clone(files))),
+            // What is to be said names the task.
+            _ => Some(list(task)),
+        };
+        tasks.par_iter().zip(&places).map(of_task).collect()
+    })
 }
 
 /// What lies at every source path.
-type Leaves = BTreeMap<RelPath, Result<Leaf, LeafError>>;
+struct Leaves {
+    /// In byte order.
+    paths: Vec<RelPath>,
+    found: Vec<Result<Leaf, LeafError>>,
+}
+
+impl Leaves {
+    /// Looks at every path once, in parallel.
+    fn of<'f>(session: &Session<'_>, files: impl Iterator<Item = &'f InputFiles>) -> Self {
+        let mut lists: Vec<&[RelPath]> = files.map(|files| files.files.as_slice()).collect();
+        // Most lists are of one package: in this order what they make together is nearly sorted, and tasks that select alike come
+        // one after the other.
+        lists.sort_unstable_by_key(|list| (list.first(), list.as_ptr()));
+        lists.dedup_by_key(|list| list.as_ptr());
+        let mut paths: Vec<&RelPath> = lists.into_iter().flatten().collect();
+        paths.sort();
+        paths.dedup();
+        let paths: Vec<RelPath> = paths.into_iter().cloned().collect();
+        let found = session.leaves(&paths);
+        Self { paths, found }
+    }
+
+    /// What lies at each of some paths, in their order. Cost: little for paths that are beside each other.
+    fn at<'a>(&'a self, files: &'a [RelPath]) -> impl Iterator<Item = (&'a RelPath, &'a Result<Leaf, LeafError>)> {
+        let mut next = 0;
+        files.iter().map(move |path| {
+            if self.paths.get(next) != Some(path) {
+                next = self.paths.binary_search(path).expect("every path was looked at");
+            }
+            next += 1;
+            (path, &self.found[next - 1])
+        })
+    }
+}
 
 fn sources(
     session: &Session<'_>,
     task: TaskId,
-    files: InputFiles,
+    files: &InputFiles,
     leaves: &Leaves,
     problems: &mut Vec<Diagnostic>,
 ) -> Sources {
-    let mut sources = Sources { warnings: files.unmatched, ..Sources::default() };
-    for dir in files.empty_dirs {
-        sources.listing.insert(dir, Entry::Dir);
-    }
-    for path in files.files {
-        match &leaves[&path] {
+    let mut entries: Vec<(RelPath, Entry)> = Vec::with_capacity(files.files.len() + files.empty_dirs.len());
+    let mut stats = Vec::with_capacity(files.files.len());
+    entries.extend(files.empty_dirs.iter().map(|dir| (dir.clone(), Entry::Dir)));
+    for (path, leaf) in leaves.at(&files.files) {
+        match leaf {
             Ok(leaf) => {
-                sources.listing.insert(path.clone(), leaf.entry.clone());
-                sources.stats.push((path, leaf.stat));
+                entries.push((path.clone(), leaf.entry.clone()));
+                stats.push((path.clone(), leaf.stat));
             }
             Err(error) => {
                 let declared = &session.workspace.tasks[task];
@@ -252,5 +320,10 @@ fn sources(
             }
         }
     }
-    sources
+    Sources {
+        listing: Arc::new(entries.into_iter().collect()),
+        stats: Arc::new(stats),
+        warnings: files.unmatched.clone(),
+        shared: None,
+    }
 }

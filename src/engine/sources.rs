@@ -20,9 +20,9 @@ use crate::fs::stat::StatKey;
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     /// Entries by path relative to the workspace.
-    pub listing: Listing,
+    pub listing: Arc<Listing>,
     /// Stat signatures at the time they were digested.
-    pub stats: Vec<(RelPath, StatKey)>,
+    pub stats: Arc<Vec<(RelPath, StatKey)>>,
     /// Patterns that matched nothing.
     pub warnings: Vec<Diagnostic>,
     /// Those that it shares with other parts of its task.
@@ -51,8 +51,8 @@ impl SharedSources {
 impl Sources {
     /// All entries, shared ones included.
     pub fn all(&self) -> Listing {
-        let mut all = self.listing.clone();
-        let shared = self.shared.iter().flat_map(|shared| &shared.sources.listing);
+        let mut all = Listing::clone(&self.listing);
+        let shared = self.shared.iter().flat_map(|shared| shared.sources.listing.iter());
         all.extend(shared.map(|(path, entry)| (path.clone(), entry.clone())));
         all
     }
@@ -65,21 +65,21 @@ impl Sources {
 
     /// The signatures, to be kept while the task runs.
     pub fn signatures(&self) -> Signatures {
-        Signatures { own: self.stats.clone(), shared: self.shared.clone() }
+        Signatures { own: Arc::clone(&self.stats), shared: self.shared.clone() }
     }
 }
 
 /// Stat signatures of source files.
 #[derive(Debug, Default)]
 pub struct Signatures {
-    own: Vec<(RelPath, StatKey)>,
+    own: Arc<Vec<(RelPath, StatKey)>>,
     shared: Option<Arc<SharedSources>>,
 }
 
 impl Signatures {
     /// Each with its path, shared ones last.
     pub fn iter(&self) -> impl Iterator<Item = &(RelPath, StatKey)> {
-        self.own.iter().chain(self.shared.iter().flat_map(|shared| &shared.sources.stats))
+        self.own.iter().chain(self.shared.iter().flat_map(|shared| shared.sources.stats.iter()))
     }
 }
 
@@ -102,7 +102,10 @@ impl Inputs {
     /// Those of a task. Cost: a copy of every entry, for parts of one task once.
     pub fn of(session: &Session<'_>, sources: &Sources, dependencies: &[Dependency]) -> Self {
         let Some(shared) = &sources.shared else {
-            return Self { own: with_outputs(session, sources.listing.clone(), dependencies), ..Self::default() };
+            return Self {
+                own: with_outputs(session, Listing::clone(&sources.listing), dependencies),
+                ..Self::default()
+            };
         };
         let needed = in_workspace(dependencies)
             .map(|dependency| (dependency.task, dependency.interface_only, dependency.produced.digest))
@@ -111,7 +114,7 @@ impl Inputs {
         let inputs = match seen.as_ref().filter(|(known, _)| *known == needed) {
             Some((_, inputs)) => Arc::clone(inputs),
             None => {
-                let listing = with_outputs(session, shared.sources.listing.clone(), dependencies);
+                let listing = with_outputs(session, Listing::clone(&shared.sources.listing), dependencies);
                 let inputs = Arc::new(SharedInputs { listing, folded: OnceLock::new() });
                 *seen = Some((needed, Arc::clone(&inputs)));
                 inputs

@@ -142,6 +142,15 @@ pub struct PatternItem {
     pub place: crate::base::span::Place,
 }
 
+impl PatternItem {
+    /// Its text with what it is relative to: items that are equal in it match the same paths.
+    pub fn written(&self) -> String {
+        let sign = if self.exclude { "!" } else { "" };
+        let reach = if self.reach.is_some() { "^" } else { "" };
+        format!("{sign}{reach}{}\0{}", self.pattern.prefix.as_str(), self.pattern.text)
+    }
+}
+
 impl PatternList {
     /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {

@@ -9,11 +9,11 @@
 //! - never: outputs of any task, unless `committed`, and then only for other tasks than the one that makes them.
 //!   So the inputs are the same whether or not anything was built before.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::base::diagnostic::Diagnostic;
-use crate::base::ids::TaskId;
+use crate::base::ids::{PackageId, TaskId};
 use crate::base::path::RelPath;
 use crate::fs::ops::{self, FsError, Kind};
 use crate::fs::walk::{Trouble, WalkError};
@@ -22,7 +22,7 @@ use crate::manifest::model::{Inputs, Which};
 use crate::workspace::discover::MANIFEST;
 use crate::workspace::files::{Region, SourceFiles};
 use crate::workspace::model::Workspace;
-use crate::workspace::outputs::OutputIndex;
+use crate::workspace::outputs::{Committed, OutputIndex, claims_of};
 
 /// The source files of one task.
 #[derive(Clone, Debug, Default)]
@@ -104,6 +104,50 @@ pub fn input_files(
     selection.finish(picked, unmatched)
 }
 
+/// Lists in parallel, on the current rayon pool, what [`input_files`] will ask for of several tasks.
+pub fn list_early(workspace: &Workspace, sources: &SourceFiles<'_>, tasks: &[TaskId]) {
+    let (mut packages, mut dirs) = (BTreeSet::new(), BTreeSet::new());
+    let is_dir =
+        |dir: &RelPath| ops::symlink_metadata(&workspace.root.join(dir.as_str())).is_ok_and(|meta| meta.is_dir());
+    for task in tasks {
+        match workspace.tasks[*task].kind.command().map(|run| &run.inputs) {
+            Some(Inputs::Package) => drop(packages.insert(workspace.package_of(*task))),
+            Some(Inputs::Patterns(list)) => {
+                for pattern in list.items.iter().filter(|item| !item.exclude).map(|item| &item.pattern) {
+                    if !dirs.contains(&pattern.prefix) && (!pattern.literal || is_dir(&pattern.prefix)) {
+                        dirs.insert(pattern.prefix.clone());
+                    }
+                }
+            }
+            Some(Inputs::Traced) | None => {}
+        }
+    }
+    sources.list_early(&packages, &dirs);
+}
+
+/// What decides which source files a task has: tasks that are equal in it have the same, but for what is to be said about them.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Selects {
+    package: Option<PackageId>,
+    patterns: Vec<String>,
+    /// A task with committed outputs does not see its own.
+    alone: Option<TaskId>,
+}
+
+impl Selects {
+    /// That of a task; `None` for one without source files.
+    pub fn of(workspace: &Workspace, task: TaskId) -> Option<Self> {
+        let declared = &workspace.tasks[task];
+        let (package, patterns) = match &declared.kind.command()?.inputs {
+            Inputs::Package => (Some(workspace.package_of(task)), Vec::new()),
+            Inputs::Patterns(list) => (None, list.items.iter().map(PatternItem::written).collect()),
+            Inputs::Traced => return None,
+        };
+        let commits = claims_of(task, declared).iter().any(|claim| claim.committed == Committed::Yes);
+        Some(Self { package, patterns, alone: commits.then_some(task) })
+    }
+}
+
 /// Whether a change of the file at `path`, there or not, can change the source files of a task. Looks at no disk.
 ///
 /// What git ignores counts as a source here: that is known only of what is there.
@@ -130,7 +174,7 @@ struct Selection<'a> {
 }
 
 /// What was picked so far.
-type Picked = BTreeMap<RelPath, Kind>;
+type Picked = Vec<(RelPath, Kind)>;
 
 impl Selection<'_> {
     fn label(&self) -> String {
@@ -154,31 +198,33 @@ impl Selection<'_> {
         }
         let manifest = dir.child(MANIFEST);
         let mut picked = Picked::new();
+        let mut hides = self.outputs.hider(self.task);
         for found in region.without(&nested).filter(|found| found.path != manifest) {
-            if found.kind != Kind::Dir || self.is_empty_dir(&region, &found.path)? {
-                picked.insert(found.path.clone(), found.kind);
+            if (found.kind != Kind::Dir || self.is_empty_dir(&region, &found.path)?) && !hides(&found.path) {
+                picked.push((found.path.clone(), found.kind));
             }
         }
         Ok(picked)
     }
 
     fn patterns(&self, items: &[PatternItem]) -> Result<(Picked, Vec<Diagnostic>), InputError> {
-        let last_match = |path: &RelPath| items.iter().rev().find(|item| item.pattern.matches(path));
         let mut picked = Picked::new();
         let mut unmatched = Vec::new();
-        for item in items.iter().filter(|item| !item.exclude) {
+        let mut hides = self.outputs.hider(self.task);
+        for (at, item) in items.iter().enumerate().filter(|(_, item)| !item.exclude) {
             let mut any = false;
             for (path, kind) in self.matches_of(item)? {
                 // Outputs do not count as matches, or the warning would come and go with what was built before.
-                if self.outputs.hides(&path, self.task) {
+                if hides(&path) {
                     continue;
                 }
                 any = true;
-                let by = last_match(&path);
+                // The last that matches decides.
+                let by = items[at + 1..].iter().rev().find(|item| item.pattern.matches(&path)).unwrap_or(item);
                 // An empty directory is taken where a whole directory is, not where a wildcard happens to match its name.
                 let whole = |item: &PatternItem| item.pattern.literal || item.pattern.whole_dir().is_some();
-                if by.is_some_and(|item| !item.exclude && (kind != Kind::Dir || whole(item))) {
-                    picked.insert(path, kind);
+                if !by.exclude && (kind != Kind::Dir || whole(by)) {
+                    picked.push((path, kind));
                 }
             }
             // That a package further up has no such file is no mistake of this task.
@@ -227,7 +273,8 @@ impl Selection<'_> {
         }
         let whole = pattern.literal || pattern.whole_dir().is_some();
         let mut matches = Vec::new();
-        for found in region.iter().filter(|found| pattern.matches(&found.path)) {
+        // Everything in the region lies beneath the directory that is taken as a whole.
+        for found in region.iter().filter(|found| whole || pattern.matches(&found.path)) {
             if found.kind != Kind::Dir || (whole && self.is_empty_dir(&region, &found.path)?) {
                 matches.push((found.path.clone(), found.kind));
             }
@@ -302,13 +349,15 @@ impl Selection<'_> {
             .then(|| warning.help(format!("it is an output of `{label}`: write `needs = [\"{label}\"]` to see it")))
     }
 
-    /// Leaves out outputs, and looks at what is picked.
-    fn finish(&self, picked: Picked, unmatched: Vec<Diagnostic>) -> Result<InputFiles, InputError> {
+    /// Looks at what is picked.
+    fn finish(&self, mut picked: Picked, unmatched: Vec<Diagnostic>) -> Result<InputFiles, InputError> {
         let mut input = InputFiles { unmatched, ..InputFiles::default() };
+        // One pattern picks in this order, several may meet.
+        if !picked.is_sorted_by(|one, other| one.0 < other.0) {
+            picked.sort_by(|one, other| one.0.cmp(&other.0));
+            picked.dedup_by(|one, other| one.0 == other.0);
+        }
         for (path, kind) in picked {
-            if self.outputs.hides(&path, self.task) {
-                continue;
-            }
             match kind {
                 Kind::Special => return Err(InputError::Special { task: self.label(), path }),
                 Kind::Link if leads_back(&self.on_disk(&path)) => {

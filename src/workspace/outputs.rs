@@ -124,6 +124,8 @@ pub struct OutputIndex<'w> {
     /// By the prefix of the pattern: a path is only compared with claims along its own ancestors.
     by_prefix: HashMap<String, Vec<(Claim, PackageId)>>,
     prefixes: BTreeSet<RelPath>,
+    /// Directories with such a prefix directly in them.
+    holders: HashSet<RelPath>,
 }
 
 impl<'w> OutputIndex<'w> {
@@ -137,7 +139,8 @@ impl<'w> OutputIndex<'w> {
             prefixes.insert(claim.pattern.prefix.clone());
             by_prefix.entry(claim.pattern.prefix.as_str().to_owned()).or_default().push((claim, package));
         }
-        Self { workspace, by_prefix, prefixes }
+        let holders = prefixes.iter().filter_map(RelPath::parent).collect();
+        Self { workspace, by_prefix, prefixes, holders }
     }
 
     /// The tasks that declare the path as an output; two only where their patterns overlap beyond what loading can tell.
@@ -163,6 +166,26 @@ impl<'w> OutputIndex<'w> {
     /// Whether a task sees the path only if it needs a producer of it: it is an output and not a source, or its own output.
     pub fn hides(&self, path: &RelPath, from: TaskId) -> bool {
         self.producers(path).iter().any(|(task, committed)| *committed == Committed::No || *task == from)
+    }
+
+    /// The same for many paths, most of them beside each other.
+    pub fn hider(&self, from: TaskId) -> impl FnMut(&RelPath) -> bool {
+        let mut last: Option<(RelPath, bool)> = None;
+        move |path| {
+            let parent = path.as_str().rsplit_once('/').map_or("", |(dir, _)| dir);
+            let claimed = match &last {
+                Some((dir, claimed)) if dir.as_str() == parent => *claimed,
+                _ => {
+                    let dir = path.parent().unwrap_or_default();
+                    let mut above = std::iter::successors(Some(dir.clone()), RelPath::parent);
+                    let claimed =
+                        self.holders.contains(&dir) || above.any(|dir| self.by_prefix.contains_key(dir.as_str()));
+                    last = Some((dir, claimed));
+                    claimed
+                }
+            };
+            claimed && self.hides(path, from)
+        }
     }
 
     /// Whether outputs are declared in the directory or deeper.
@@ -198,6 +221,11 @@ mod tests {
                 .map(|(task, committed)| (workspace.tasks[*task].label.name.as_str(), *committed))
                 .collect();
             assert_eq!(found, expect, "{file}");
+            let mut hider = index.hider(TaskId(0));
+            // Twice, and another between: what it keeps of a directory must not decide for the next.
+            for file in [file, "a/dist/x", file, "q/x", file] {
+                assert_eq!(hider(&path(file)), index.hides(&path(file), TaskId(0)), "{file}");
+            }
         };
         check("a/dist/x", &[("build", Committed::No)]);
         check("a/dist", &[("build", Committed::No)]);

@@ -7,6 +7,7 @@
 //! back finds the earlier results. Buckets without items make no part.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use crate::base::diagnostic::Diagnostic;
 use crate::base::digest::Digest;
@@ -16,6 +17,7 @@ use crate::base::limits::SPLIT_PARTS_MAX;
 use crate::base::path::RelPath;
 use crate::fs::ops::Kind;
 use crate::fs::walk::Trouble;
+use crate::manifest::glob::PatternItem;
 use crate::manifest::model::{Inputs, RunTask, Task, TaskKind};
 use crate::manifest::split::{Group, PART_AXES, Part, PerAction, Split};
 use crate::workspace::changes::{Change, ChangeKind};
@@ -350,8 +352,8 @@ pub struct Lister<'a> {
 /// The source files of one task.
 #[derive(Default)]
 pub struct Listed {
-    /// Those of its own; for a part, its items.
-    pub own: InputFiles,
+    /// Those of its own; for a part, its items. Tasks that select alike have them in common.
+    pub own: Arc<InputFiles>,
     /// The position of those it shares.
     pub shared: Option<usize>,
 }
@@ -370,7 +372,7 @@ impl<'a> Lister<'a> {
         let input_files = || input_files(self.workspace, self.sources, task, self.outputs);
         let (Some(split), TaskKind::Run(run)) = (self.workspace.split_of(task), &self.workspace.tasks[task].kind)
         else {
-            return Ok(Listed { own: input_files()?, shared: None });
+            return Ok(Listed { own: Arc::new(input_files()?), shared: None });
         };
         let key = (split.parts[0], texts(run));
         let shared = match self.known.get(&key) {
@@ -386,7 +388,7 @@ impl<'a> Lister<'a> {
         let dir = &self.workspace.tasks[task].label.package;
         let items = run.split.iter().flat_map(|split| split.part.items()).map(|item| dir.join(item));
         let own = InputFiles { files: items.collect(), ..InputFiles::default() };
-        Ok(Listed { own, shared: Some(shared) })
+        Ok(Listed { own: Arc::new(own), shared: Some(shared) })
     }
 }
 
@@ -394,11 +396,7 @@ impl<'a> Lister<'a> {
 fn texts(run: &RunTask) -> Vec<String> {
     match &run.inputs {
         Inputs::Package | Inputs::Traced => Vec::new(),
-        Inputs::Patterns(list) => list
-            .items
-            .iter()
-            .map(|item| sign(item.exclude) + item.pattern.prefix.as_str() + "\0" + &item.pattern.text)
-            .collect(),
+        Inputs::Patterns(list) => list.items.iter().map(PatternItem::written).collect(),
     }
 }
 
