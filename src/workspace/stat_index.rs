@@ -144,7 +144,8 @@ impl StatIndex {
                 // The lock is never held while files are read: a rayon thread that waits may take up another batch.
                 let known: Vec<Option<Record>> = {
                     let changes = self.changes.read().unwrap_or_else(PoisonError::into_inner);
-                    chunk.iter().map(|path| self.record(&changes, path)).collect()
+                    let mut from = 0;
+                    chunk.iter().map(|path| self.record_after(&changes, path, &mut from)).collect()
                 };
                 chunk.iter().zip(known).map(|(path, known)| leaf(root, path, known)).collect()
             })
@@ -181,9 +182,19 @@ impl StatIndex {
     }
 
     fn record(&self, changes: &HashMap<RelPath, Option<Record>>, path: &RelPath) -> Option<Record> {
+        self.record_after(changes, path, &mut 0)
+    }
+
+    /// The same for paths of which most come in byte order: `from` is where the last was saved.
+    fn record_after(
+        &self,
+        changes: &HashMap<RelPath, Option<Record>>,
+        path: &RelPath,
+        from: &mut usize,
+    ) -> Option<Record> {
         match changes.get(path) {
             Some(changed) => *changed,
-            None => self.saved.get(path.as_str()),
+            None => self.saved.get_after(path.as_str(), from),
         }
     }
 }
@@ -263,10 +274,13 @@ impl Saved {
 
     /// The path of an entry; empty if the file, though intact, was written wrong.
     fn path(&self, index: usize) -> &str {
+        std::str::from_utf8(self.name(index)).unwrap_or_default()
+    }
+
+    fn name(&self, index: usize) -> &[u8] {
         let raw = self.raw(index);
         let (start, length) = (half(raw, 0), half(raw, 4));
-        let name = self.names().get(start..start.saturating_add(length)).unwrap_or_default();
-        std::str::from_utf8(name).unwrap_or_default()
+        self.names().get(start..start.saturating_add(length)).unwrap_or_default()
     }
 
     fn at(&self, index: usize) -> Record {
@@ -283,13 +297,22 @@ impl Saved {
         Record { stat, digest, seen_ns: word(raw, 52).cast_signed() }
     }
 
-    fn get(&self, path: &str) -> Option<Record> {
+    /// Looks at `from` first, then everywhere; `from` is left behind what was found.
+    fn get_after(&self, path: &str, from: &mut usize) -> Option<Record> {
+        let found =
+            if *from < self.count && self.name(*from) == path.as_bytes() { Some(*from) } else { self.find(path) };
+        let index = found?;
+        *from = index + 1;
+        Some(self.at(index))
+    }
+
+    fn find(&self, path: &str) -> Option<usize> {
         let (mut low, mut high) = (0, self.count);
         while low < high {
             let middle = low + (high - low) / 2;
-            match self.path(middle).cmp(path) {
+            match self.name(middle).cmp(path.as_bytes()) {
                 std::cmp::Ordering::Less => low = middle + 1,
-                std::cmp::Ordering::Equal => return Some(self.at(middle)),
+                std::cmp::Ordering::Equal => return Some(middle),
                 std::cmp::Ordering::Greater => high = middle,
             }
         }
@@ -425,8 +448,12 @@ mod tests {
         index.save(&file).expect("saved");
         let loaded = StatIndex::load(&file);
         assert_eq!(loaded.saved.count, 4);
-        assert_eq!(loaded.saved.get("a/c"), Some(record(1)));
-        assert_eq!(loaded.saved.get("a"), None);
+        assert_eq!(loaded.saved.get_after("a/c", &mut 0), Some(record(1)));
+        assert_eq!(loaded.saved.get_after("a", &mut 0), None);
+        let mut from = 0;
+        for path in ["a/c", "a", "a/c", "zz", "a/c"] {
+            assert_eq!(loaded.saved.get_after(path, &mut from), loaded.saved.get_after(path, &mut 0), "{path}");
+        }
         loaded.forget(&path("b"));
         loaded.save(&file).expect("saved");
         assert_eq!(StatIndex::load(&file).saved.count, 3);
