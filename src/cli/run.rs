@@ -241,6 +241,11 @@ pub(super) fn once(
     };
     let claims = all_claims(&opened.workspace).into_iter();
     let outputs = claims.filter(|claim| claim.committed == outputs::Committed::No).map(|claim| claim.pattern).collect();
+    if !args.watch {
+        // The program ends here: to take apart what names every file of the workspace would only delay it.
+        session.leave();
+        std::mem::forget((plan, opened));
+    }
     Ok(Finished { exit, outputs })
 }
 

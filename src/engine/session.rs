@@ -1,5 +1,6 @@
 //! What one invocation knows while it plans and runs: workspace, store, stat indexes, tools, sandboxes. Decides nothing.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -129,8 +130,8 @@ pub struct Session<'w> {
     pub(super) state_dir: PathBuf,
 }
 
-/// Tools by name and directory of the package.
-type ResolvedTools = BTreeMap<(String, PathBuf), Result<Arc<Tool>, ToolError>>;
+/// Tools by name, and by the directory of the package where that matters.
+type ResolvedTools = BTreeMap<(String, Option<PathBuf>), Result<Arc<Tool>, ToolError>>;
 
 /// Stack of a CPU thread, in bytes; only what is used takes memory.
 const CPU_STACK_BYTES: usize = 64 * 1024 * 1024;
@@ -197,6 +198,12 @@ impl<'w> Session<'w> {
             levels,
             state_dir,
         })
+    }
+
+    /// Ends it where the program ends too: what names every file of the workspace is left to the system.
+    pub fn leave(self) {
+        let Self { files, outputs, index, .. } = self;
+        std::mem::forget((files, outputs, index));
     }
 
     /// What failed commands of this worktree printed last.
@@ -312,6 +319,7 @@ impl<'w> Session<'w> {
             alone: self.packages(),
             home,
             directory,
+            directory_asked: Cell::default(),
             root: self.workspace.root.clone(),
             overrides: overrides.iter().filter_map(|name| Some(((*name).to_owned(), variable(name)?))).collect(),
         }
@@ -327,7 +335,7 @@ impl<'w> Session<'w> {
     pub fn implicit_tools(&self, run: &RunTask) -> Result<Vec<Arc<Tool>>, ToolError> {
         let mut all = vec![self.tool("/bin/sh", &RelPath::root())?];
         if !run.tool_trees.is_empty() {
-            let key = (tools::SYSTEM_LIBRARIES.to_owned(), PathBuf::new());
+            let key = (tools::SYSTEM_LIBRARIES.to_owned(), None);
             let known = held(&self.tools).get(&key).cloned();
             let resolved = known.unwrap_or_else(|| {
                 let context = self.tool_context(self.workspace.root.clone());
@@ -340,18 +348,20 @@ impl<'w> Session<'w> {
         Ok(all)
     }
 
-    /// Resolves a tool for a package, once per invocation and directory.
+    /// Resolves a tool for a package, once per invocation, or per directory where that matters.
     pub fn tool(&self, name: &str, package: &RelPath) -> Result<Arc<Tool>, ToolError> {
         let directory = self.workspace.root.join(package.as_str());
-        let key = (name.to_owned(), directory.clone());
-        if let Some(known) = held(&self.tools).get(&key) {
-            return known.clone();
+        for place in [None, Some(directory.clone())] {
+            if let Some(known) = held(&self.tools).get(&(name.to_owned(), place)) {
+                return known.clone();
+            }
         }
         let context = self.tool_context(directory);
         let resolved =
             tools::resolve(name, &context, &|paths| self.machine_digests(paths), &|root| self.root_digest(root));
         let resolved = resolved.map(Arc::new);
-        held(&self.tools).insert(key, resolved.clone());
+        let place = context.directory_asked.get().then_some(context.directory);
+        held(&self.tools).insert((name.to_owned(), place), resolved.clone());
         resolved
     }
 

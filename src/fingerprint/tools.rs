@@ -4,6 +4,7 @@
 //! identity: that file, its interpreter chain (`#!`, ELF), its library closure, and its installation root as a whole when it
 //! lies outside the system directories. Such roots are mounted read-only at their own paths.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +27,8 @@ pub struct ToolContext {
     pub home: Option<PathBuf>,
     /// Directory of the package, where version files are looked for first.
     pub directory: PathBuf,
+    /// Whether a resolution has asked for that directory; if not, it comes to the same in every other.
+    pub directory_asked: Cell<bool>,
     /// Root of the workspace, where that search ends.
     pub root: PathBuf,
     /// `PYENV_VERSION`, `RUSTUP_TOOLCHAIN` and `RUSTUP_HOME`, where set.
@@ -250,6 +253,7 @@ impl<'a> Closure<'a> {
             let path = if let Some(below) = word.strip_prefix("//") {
                 self.context.root.join(below)
             } else {
+                self.context.directory_asked.set(self.context.directory_asked.get() || !word.starts_with('/'));
                 self.context.directory.join(word)
             };
             return if usable(&path) { Ok(path) } else { Err(missing(path.display().to_string())) };
@@ -343,6 +347,7 @@ impl<'a> Closure<'a> {
 
     /// The text of the nearest version file between the package and the workspace root.
     fn version_file(&self, name: &str) -> Option<String> {
+        self.context.directory_asked.set(true);
         let mut dir = self.context.directory.as_path();
         loop {
             if let Ok(text) = ops::read_text(&dir.join(name)) {
@@ -602,6 +607,7 @@ mod tests {
             path: vec![dir.join("opt/tool/bin"), PathBuf::from("/usr/bin"), PathBuf::from("/bin")],
             home: Some(dir.join("home")),
             directory: dir.to_owned(),
+            directory_asked: Cell::default(),
             root: dir.to_owned(),
             overrides: BTreeMap::new(),
             crowds: Arc::default(),
