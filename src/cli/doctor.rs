@@ -165,8 +165,8 @@ fn git_check(context: &Context) -> Check {
 
 /// What of the system enters keys: without a package database it is this machine's own.
 fn system_check() -> Check {
-    let digest = |path: &std::path::Path| digest_file(path).ok().map(|(digest, _)| digest);
-    let identity = system::identify(std::path::Path::new("/"), &digest);
+    let digest = |path: &std::path::PathBuf| digest_file(path).ok().map(|(digest, _)| digest);
+    let identity = system::identify(std::path::Path::new("/"), &|paths| paths.iter().map(digest).collect());
     if identity.exact {
         let kind = identity.text.split(' ').next().unwrap_or_default();
         return Check::new("system", Verdict::Good, format!("known by its {kind} packages"));

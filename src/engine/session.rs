@@ -285,8 +285,8 @@ impl<'w> Session<'w> {
     /// Identity of the system, once per invocation.
     pub fn system(&self) -> &SystemIdentity {
         self.system.get_or_init(|| {
-            system::identify(Path::new("/"), &|path| {
-                self.machine_digests(&[path.to_owned()]).pop().and_then(Result::ok).map(|(digest, _)| digest)
+            system::identify(Path::new("/"), &|paths| {
+                self.machine_digests(paths).into_iter().map(|found| found.ok().map(|(digest, _)| digest)).collect()
             })
         })
     }
