@@ -17,7 +17,9 @@ use crate::fingerprint::packages::Packages;
 use crate::fingerprint::roots::{self, Crowds, RootError};
 use crate::fingerprint::system::{self, SystemIdentity};
 use crate::fingerprint::tools::{self, FileDigest, Tool, ToolContext, ToolError};
+use crate::fs::digest::digest_file;
 use crate::fs::ops::{self, FsError};
+use crate::fs::stat::StatKey;
 use crate::graph::build::TaskGraph;
 use crate::manifest::glob::Pattern;
 use crate::manifest::model::{Command, IsolationRequest, RunTask, SystemPolicy, TaskKind};
@@ -264,22 +266,24 @@ impl<'w> Session<'w> {
         self.leaves(paths).into_iter().map(|leaf| leaf.ok().map(|leaf| leaf.entry)).collect()
     }
 
-    /// Digests files of the machine by absolute path.
+    /// Digests files of the machine by absolute path. One whose name is not UTF-8 is not remembered, and read every time.
     fn machine_digests(&self, paths: &[PathBuf]) -> Vec<Result<FileDigest, FsError>> {
-        let below: Vec<RelPath> = paths
-            .iter()
-            .map(|path| RelPath::parse(path.to_string_lossy().trim_start_matches('/')).unwrap_or_default())
-            .collect();
-        let leaves = self.digest_on_cpu(&self.machine, Path::new("/"), &below);
-        leaves
-            .into_iter()
-            .zip(paths)
-            .map(|(leaf, path)| match leaf {
+        let named =
+            |path: &Path| RelPath::parse_bytes(path.strip_prefix("/").ok()?.as_os_str().as_encoded_bytes()).ok();
+        let below: Vec<Option<RelPath>> = paths.iter().map(|path| named(path)).collect();
+        let known: Vec<RelPath> = below.iter().flatten().cloned().collect();
+        let mut leaves = self.digest_on_cpu(&self.machine, Path::new("/"), &known).into_iter();
+        let found = below.iter().zip(paths).map(|(below, path)| {
+            if below.is_none() {
+                return digest_unnamed(path);
+            }
+            match leaves.next().expect("one per path") {
                 Ok(Leaf { entry: Entry::File { digest, executable, .. }, .. }) => Ok((digest, executable)),
                 Err(LeafError::Fs(error)) => Err(error),
-                _ => Err(FsError::new("digest", path, std::io::Error::other("not a regular file"))),
-            })
-            .collect()
+                _ => Err(not_regular(path)),
+            }
+        });
+        found.collect()
     }
 
     /// Identity of the system, once per invocation.
@@ -468,6 +472,19 @@ impl<'w> Session<'w> {
     pub fn place(&self) -> String {
         Digest::of(self.workspace.root.as_os_str().as_encoded_bytes()).short()
     }
+}
+
+/// Digests a file that the stat index has no name for.
+fn digest_unnamed(path: &Path) -> Result<FileDigest, FsError> {
+    let stat = StatKey::at(path)?;
+    if !stat.is_file() {
+        return Err(not_regular(path));
+    }
+    Ok((digest_file(path)?.0, stat.is_executable()))
+}
+
+fn not_regular(path: &Path) -> FsError {
+    FsError::new("digest", path, std::io::Error::other("not a regular file"))
 }
 
 fn fetch_patterns(workspace: &Workspace) -> HashMap<TaskId, Pattern> {
