@@ -44,6 +44,7 @@ mod trust;
 pub mod undeclared;
 pub mod union;
 pub mod unpack;
+pub mod unready;
 pub mod view;
 pub mod visible;
 pub mod waiting;

@@ -286,6 +286,17 @@ impl Registry {
         }
     }
 
+    /// Waits until everything that is leaving by now has left; others may do so at once.
+    pub fn see_off(&self) {
+        let leaving = held(&self.leaving).clone();
+        leaving.iter().for_each(|pod| pod.join());
+    }
+
+    /// Whether a service is up, in any pod.
+    pub fn is_up(&self, label: &str) -> bool {
+        held(&self.slots).values().any(|slot| slot.pod().is_some_and(|pod| pod.keys.contains_key(label)))
+    }
+
     /// Waits until everything that was asked to end has ended.
     pub fn settle(&self) {
         let leaving = std::mem::take(&mut *held(&self.leaving));

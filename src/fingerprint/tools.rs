@@ -279,7 +279,7 @@ impl<'a> Closure<'a> {
         Ok(None)
     }
 
-    fn through_pyenv(&self, pyenv: &Path, file_name: &std::ffi::OsStr) -> Result<PathBuf, ToolError> {
+    fn through_pyenv(&self, pyenv: &Path, file_name: &OsStr) -> Result<PathBuf, ToolError> {
         let shim = |cause: String| ToolError::Shim { name: self.name.to_owned(), manager: "pyenv", cause };
         let chosen = match self.context.overrides.get("PYENV_VERSION") {
             Some(version) => Some(version.clone()),
@@ -304,7 +304,7 @@ impl<'a> Closure<'a> {
         Err(shim(format!("version {} has no such program", tried.join(", "))))
     }
 
-    fn through_rustup(&self, file_name: &std::ffi::OsStr) -> Result<PathBuf, ToolError> {
+    fn through_rustup(&self, file_name: &OsStr) -> Result<PathBuf, ToolError> {
         let shim = |cause: &str| ToolError::Shim { name: self.name.to_owned(), manager: "rustup", cause: cause.into() };
         let home = self.context.overrides.get("RUSTUP_HOME").map(PathBuf::from);
         let home = home.or_else(|| self.context.home.as_ref().map(|home| home.join(".rustup")));

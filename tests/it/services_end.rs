@@ -1,5 +1,6 @@
 //! How services end, and what they must neither leave behind nor give away.
 
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use crate::support::{TestWorkspace, set};
@@ -125,4 +126,100 @@ inputs = []
     let bad = "[service.a]\nrun = \"x\"\nready = { port = 1 }\nstop-signal = \"TERM\"\n";
     let told = TestWorkspace::new(bad).run(&["run"]).expect(2).stderr;
     assert!(told.contains("SIGTERM") && told.contains("`TERM`"), "{told}");
+}
+
+#[test]
+fn a_service_that_dies_while_another_is_starting_is_the_one_that_is_blamed() {
+    let workspace = TestWorkspace::new(
+        r#"
+[service.base]
+run = "mkfifo /services/end; echo up; read word < /services/end; echo out of paper; exit 7"
+ready = { log = "up" }
+inputs = []
+
+[service.front]
+run = "echo go > /services/end; exec tail -f /dev/null"
+ready = { port = 1 }
+timeout = "10m"
+services = [":base"]
+inputs = []
+
+[task.test]
+run = "true"
+services = [":front"]
+inputs = []
+"#,
+    );
+    let told = workspace.run(&["run"]).expect(1).stderr;
+    assert!(told.contains("service `//:base` ended while `//:front` was starting: exit code 7"), "{told}");
+    assert!(told.contains("service //:base printed:\nup\nout of paper\n"), "{told}");
+}
+
+#[test]
+fn on_the_network_of_the_machine_nobody_is_taken_for_a_service() {
+    let other = TcpListener::bind(("127.0.0.1", 0)).expect("a port of the machine");
+    let port = other.local_addr().expect("an address").port();
+    let check = |ready: &str| {
+        let workspace = TestWorkspace::new(&format!(
+            r#"
+[service.late]
+run = "exec tail -f /dev/null"
+ready = {ready}
+network = true
+inputs = []
+
+[task.test]
+run = "true"
+network = true
+services = [":late"]
+inputs = []
+"#
+        ));
+        for level in ["auto", "none"] {
+            let told = workspace.run(&["run", "--isolation", level]).expect(1).stderr;
+            assert!(told.contains(&format!("service `//:late`: port {port} of this machine is held")), "{told}");
+            assert!(told.contains(&format!("`ss -ltnp 'sport = :{port}'`")), "{told}");
+        }
+    };
+    check(&format!("{{ port = {port} }}"));
+    check(&format!("{{ http = \"http://127.0.0.1:{port}/\" }}"));
+}
+
+#[test]
+fn a_service_that_is_still_ending_for_some_tasks_does_not_keep_its_port_from_itself() {
+    let port = TcpListener::bind(("127.0.0.1", 0)).expect("a port").local_addr().expect("an address").port();
+    let workspace = TestWorkspace::new(&format!(
+        r#"
+[service.deaf]
+run = ["python3", "-c", """
+import signal, socket
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+s = socket.create_server(('127.0.0.1', {port}))
+while True: s.accept()
+"""]
+ready = {{ port = {port} }}
+network = true
+inputs = []
+
+[service.other]
+run = "echo up; exec tail -f /dev/null"
+ready = {{ log = "up" }}
+network = true
+inputs = []
+
+[task.first]
+run = "true"
+network = true
+services = [":deaf"]
+inputs = []
+
+[task.second]
+run = "true"
+network = true
+needs = [":first"]
+services = [":deaf", ":other"]
+inputs = []
+"#
+    ));
+    assert_eq!(workspace.events(&[]).with("ran"), set(&["//:first", "//:second"]));
 }
