@@ -166,6 +166,11 @@ impl Instance {
         view::first_change(session, &self.shown)
     }
 
+    /// Takes further secrets out of what it prints, and of what is kept of that: from now on it may come to know them.
+    pub fn keep_secret(&self, secrets: &Secrets) {
+        held(&self.shared.output).keep_secret(secrets);
+    }
+
     /// The end of what it printed, under a line that names it; empty if it printed nothing.
     pub fn tail(&self) -> Log {
         let output = held(&self.shared.output);
@@ -294,6 +299,14 @@ impl Output {
         said
     }
 
+    fn keep_secret(&mut self, secrets: &Secrets) {
+        if secrets.is_empty() {
+            return;
+        }
+        self.secrets = self.secrets.and(secrets);
+        self.tail = self.secrets.cleaned(&self.tail);
+    }
+
     /// Takes what was held back in case a secret went on, and gives the last lines, which may have no ends.
     fn finish(&mut self, whole: &mut dyn FnMut(&[u8])) {
         for side in 0..self.lines.len() {
@@ -329,6 +342,17 @@ mod tests {
         }
         assert_eq!(said(&["it is\n", "ready\n"]), [false, false]);
         assert_eq!(said(&["is ready", "\nis ready\n"]), [true, false]);
+    }
+
+    #[test]
+    fn secrets_that_are_told_later_are_taken_out_of_what_was_and_what_will_be_printed() {
+        let mut output = Output { secrets: Secrets::new(["first".to_owned()]), ..Output::default() };
+        output.take(Stream::Stdout, b"first and second, fi", &mut |_| {});
+        output.keep_secret(&Secrets::new(["second".to_owned()]));
+        output.take(Stream::Stdout, b"rst, seco", &mut |_| {});
+        output.take(Stream::Stdout, b"nd\n", &mut |_| {});
+        let told = String::from_utf8_lossy(output.last_lines()).into_owned();
+        assert_eq!(told, "[secret] and [secret], [secret], [secret]\n");
     }
 
     #[test]

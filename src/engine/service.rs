@@ -178,6 +178,11 @@ impl<'a, 'w> Services<'a, 'w> {
         // What they were shown is mounted from the tree: a file that was written anew is another one, even if it says the same.
         let same = keys == pod.keys && pod.instances.iter().all(|one| one.first_change(self.session).is_none());
         if same {
+            // Tasks that are new to this round may tell it theirs.
+            for instance in &pod.instances {
+                let is_of = |ix: &&Ix| self.session.label(self.plan.tasks[**ix]) == instance.label;
+                set.iter().filter(is_of).for_each(|ix| instance.keep_secret(&self.secrets_around(*ix)));
+            }
             compared.insert(labels.clone());
         }
         same
