@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -18,6 +18,7 @@ use crate::engine::view::{self, Purpose, Shown};
 use crate::manifest::model::{Ready, ServiceTask, StopSignal};
 use crate::process::cancel::Cancel;
 use crate::sandbox::checks::Checks;
+use crate::sandbox::drain::Drain;
 use crate::sandbox::open::{Company, Sandbox};
 use crate::sandbox::spec::{Exit, SandboxError, SandboxSpec, Stream};
 use crate::store::StoreError;
@@ -27,6 +28,9 @@ const TAIL_BYTES_MAX: usize = 64 * 1024;
 
 /// Lines of it that are shown when something fails.
 const TAIL_LINES_MAX: usize = 40;
+
+/// Longest wait for output that is on its way.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// Longest line that is looked at as one, in bytes.
 const LINE_BYTES_MAX: usize = 64 * 1024;
@@ -89,6 +93,7 @@ struct Shared {
     ended: Cancel,
     /// Likewise: set once it has printed what `ready = { log = … }` waits for.
     said: Cancel,
+    drain: Drain,
 }
 
 impl Instance {
@@ -109,7 +114,8 @@ impl Instance {
         let mut shown = view::show(session, task, &service.run, prepared, dependencies, scratch, Purpose::Run)?;
         shown.spec.stop_signal = signal(service.stop_signal);
         let (checks, checked) = Checks::new()?;
-        let company = Company { checked: Some(checked), ..join(&mut shown.spec) };
+        let drain = Drain::new()?;
+        let company = Company { checked: Some(checked), drain: Some(drain.clone()), ..join(&mut shown.spec) };
         let shown = Arc::new(shown);
         let wanted = match &service.ready.value {
             Ready::Log(text) => Some(text.clone().into_bytes()),
@@ -121,6 +127,7 @@ impl Instance {
             end: Mutex::default(),
             ended: Cancel::new()?,
             said: Cancel::new()?,
+            drain,
         });
         let (stop, started, label) = (Cancel::new()?, Instant::now(), session.label(task));
         let thread = {
@@ -132,6 +139,7 @@ impl Instance {
                 let end = run(&*sandbox, &shown.spec, company, &stop, taken);
                 drop(stage);
                 shared.finish(&label, &news, &stop);
+                shared.drain.over();
                 *held(&shared.end) = Some(end.clone());
                 shared.ended.cancel();
                 let (duration, asked) = (started.elapsed(), stop.is_cancelled());
@@ -171,8 +179,9 @@ impl Instance {
         held(&self.shared.output).keep_secret(secrets);
     }
 
-    /// The end of what it printed, under a line that names it; empty if it printed nothing.
+    /// The end of what it printed until now, under a line that names it; empty if it printed nothing.
     pub fn tail(&self) -> Log {
+        self.shared.drain.wait(DRAIN_MAX);
         let output = held(&self.shared.output);
         let text = output.last_lines();
         if text.is_empty() {

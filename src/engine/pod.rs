@@ -54,7 +54,7 @@ impl Ground {
         if self.network.is_some() {
             spec.network = Network::Pod;
         }
-        Company { pod: self.network.clone(), checked: None }
+        Company { pod: self.network.clone(), ..Company::default() }
     }
 }
 

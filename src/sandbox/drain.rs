@@ -54,13 +54,16 @@ impl Drain {
         self.0.event.as_fd()
     }
 
-    /// Takes the requests made so far; what is taken from the pipes from now on answers them.
-    pub(super) fn asked(&self) -> u64 {
+    /// Takes the requests made so far, by the last of them, if any is new; what is taken from the pipes from now on answers them.
+    pub(super) fn asked(&self) -> Option<u64> {
         let rounds = self.rounds();
+        if rounds.asked == rounds.done {
+            return None;
+        }
         let mut count = [0; 8];
-        // Empty if another request woke the caller: the number tells.
+        // The number of requests is known: reading only makes the event quiet.
         let _ = rustix::io::read(&self.0.event, &mut count);
-        rounds.asked
+        Some(rounds.asked)
     }
 
     /// Answers requests up to this one.

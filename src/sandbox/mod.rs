@@ -4,10 +4,11 @@
 //! heap (`launcher`), forks for each command an *init* (`init`), which builds the view (`namespaces` or `plain`, the latter
 //! fenced in by `confine`), starts the command (`start`), observes it where that is asked for (`trace`), buries everything it started
 //! (`tree`) and reports. `wire` is what they say to each other. A *pod* (`pod`) is a network that several commands share; `checks` is how the
-//! engine sees whether one of them is ready for the others.
+//! engine sees whether one of them is ready for the others, `drain` how it has all that one has printed.
 
 pub mod checks;
 mod confine;
+pub mod drain;
 mod init;
 mod kernel;
 pub mod launcher;

@@ -12,6 +12,7 @@ use rustix::net::Shutdown;
 
 use crate::process::cancel::Cancel;
 use crate::sandbox::checks::{Checked, socket_pair};
+use crate::sandbox::drain::Drain;
 use crate::sandbox::init::GRACE;
 use crate::sandbox::launcher::ARGUMENT;
 use crate::sandbox::observation::Observation;
@@ -59,6 +60,8 @@ pub struct Company {
     pub pod: Option<Pod>,
     /// The end of [`crate::sandbox::checks::Checks`] that goes with it.
     pub checked: Option<Checked>,
+    /// Asks for what it has printed so far.
+    pub drain: Option<Drain>,
 }
 
 /// Opens a level, with this very program as its launcher. Cheap: the launcher starts with the first command.
@@ -207,7 +210,8 @@ impl Launched {
         theirs.extend(company.pod.iter().flat_map(Pod::descriptors));
         wire::send(&connection.requests, &request.encode(), &theirs)
             .map_err(|error| self.gone(&connection, Gone::System(error)))?;
-        Ok((Running { control, streams: [Some(stdout), Some(stderr)] }, connection))
+        let drain = company.drain;
+        Ok((Running { control, streams: [Some(stdout), Some(stderr)], drain }, connection))
     }
 
     fn failed(&self, failure: &Failure) -> SandboxError {
@@ -312,6 +316,7 @@ enum Gone {
 struct Running {
     control: OwnedFd,
     streams: [Option<OwnedFd>; 2],
+    drain: Option<Drain>,
 }
 
 /// Beyond the grace and the burial an init may take this long to be scheduled and to report.
@@ -346,6 +351,7 @@ impl Running {
             }
             let mut fds = vec![PollFd::new(&self.control, PollFlags::IN)];
             fds.extend(self.streams.iter().flatten().map(|stream| PollFd::new(stream, PollFlags::IN)));
+            fds.extend(self.drain.iter().map(|drain| PollFd::from_borrowed_fd(drain.event(), PollFlags::IN)));
             if stopped.is_none() {
                 fds.push(PollFd::from_borrowed_fd(cancel.event(), PollFlags::IN));
             }
@@ -357,7 +363,11 @@ impl Running {
             }
             let reported = !fds[0].revents().is_empty();
             // Once the report is there everybody is gone, and what they have written waits in the pipes.
-            self.carry(&mut buffer, if reported { Pass::All } else { Pass::One }, sink);
+            let asked = self.drain.as_ref().and_then(Drain::asked);
+            self.carry(&mut buffer, if reported || asked.is_some() { Pass::All } else { Pass::One }, sink);
+            if let (Some(drain), Some(asked)) = (&self.drain, asked) {
+                drain.done(asked);
+            }
             if reported {
                 let (bytes, descriptors) = wire::receive(&self.control).map_err(Gone::System)?.ok_or(Gone::Silent)?;
                 let report = Report::decode(&bytes).map_err(|error| Gone::System(io::Error::other(error)))?;
@@ -398,3 +408,35 @@ enum Pass {
 
 /// A pipe holds at most this many chunks unless somebody still writes, which only an escaped process could.
 const DRAIN_PASSES_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_before_a_drain_is_taken_when_it_returns() {
+        let (control, theirs) = socket_pair().expect("a pair of sockets");
+        let (stdout, writer) = output_pipe().expect("a pipe");
+        let (stderr, _quiet) = output_pipe().expect("a pipe");
+        let drain = Drain::new().expect("an event");
+        let never = Cancel::new().expect("an event");
+        let running = Running { control, streams: [Some(stdout), Some(stderr)], drain: Some(drain.clone()) };
+        let taken = Mutex::new(0_usize);
+        std::thread::scope(|scope| {
+            let carried = scope.spawn(|| {
+                let end =
+                    running.follow(None, &never, &mut |_, bytes| *taken.lock().expect("unpoisoned") += bytes.len());
+                drain.over();
+                assert!(matches!(end, Err(Gone::Silent)));
+            });
+            for round in 1..=500 {
+                assert_eq!(rustix::io::write(&writer, &[b'x'; 1000]), Ok(1000));
+                drain.wait(REPORT_DELAY_MAX);
+                assert_eq!(*taken.lock().expect("unpoisoned"), round * 1000, "round {round}");
+            }
+            drop(theirs);
+            carried.join().expect("no assertion failed");
+            drain.wait(REPORT_DELAY_MAX);
+        });
+    }
+}
