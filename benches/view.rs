@@ -13,7 +13,7 @@ use drystone::base::path::RelPath;
 use drystone::process::cancel::Cancel;
 use drystone::sandbox::launcher;
 use drystone::sandbox::open::{Sandbox, open};
-use drystone::sandbox::spec::{Content, Level, Network, SandboxSpec, System, View};
+use drystone::sandbox::spec::{Content, Level, Limits, Network, SandboxSpec, System, View};
 
 const FILES_PER_DIR: usize = 100;
 
@@ -74,6 +74,7 @@ fn run(sandbox: &dyn Sandbox, view: &dyn Fn() -> BTreeMap<RelPath, View>) -> Dur
         network: Network::Loopback,
         timeout: None,
         observe: false,
+        limits: Limits::default(),
         stage: Path::new(stage.path()).to_owned(),
     };
     let finished = sandbox.run(&spec, &Cancel::new().expect("an event"), &mut |_, _| {});

@@ -13,6 +13,7 @@ use crate::fingerprint::system;
 use crate::fs::digest::digest_file;
 use crate::fs::ops;
 use crate::report::ink::{Color, Ink, paint};
+use crate::sandbox::limits;
 use crate::sandbox::probe::{Refusal, probe};
 use crate::sandbox::spec::Level;
 
@@ -152,6 +153,18 @@ fn sandbox_checks() -> Vec<Check> {
     probe.verdicts().iter().map(check).collect()
 }
 
+/// What holds commands to their limits, at the best level there is.
+fn limit_checks() -> Vec<Check> {
+    let held = limits::held(Level::Namespaces);
+    let check = |(name, held): (&str, Result<String, Refusal>)| match held {
+        Ok(by) => Check::new(name, Verdict::Good, format!("held {by}")),
+        Err(refusal) => {
+            Check::new(name, Verdict::Limited, format!("not held: {}", refusal.reason)).remedy(refusal.remedy)
+        }
+    };
+    [("limit of memory", held.memory), ("limit of processes", held.processes)].map(check).into()
+}
+
 /// Git, which tells what has changed: found on PATH or not.
 fn git_check(context: &Context) -> Check {
     let path = context.environment.get("PATH").unwrap_or("");
@@ -178,6 +191,7 @@ fn system_check() -> Check {
 /// Checks this machine.
 pub fn run(args: DoctorArgs, context: &Context) -> Result<ExitKind, CliError> {
     let mut checks = sandbox_checks();
+    checks.extend(limit_checks());
     checks.extend(store_checks(context));
     checks.push(git_check(context));
     checks.push(system_check());

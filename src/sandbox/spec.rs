@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::base::limits::PROCESSES_DEFAULT;
 use crate::base::path::RelPath;
 
 /// How far a result can be trusted: lower levels never serve a request for a higher one.
@@ -183,6 +184,32 @@ pub struct SandboxSpec {
     pub stage: PathBuf,
     /// Whether what it touches in the workspace is observed. Costs about 10 µs for each call that names a path.
     pub observe: bool,
+    /// What it may use at once, with all it starts.
+    pub limits: Limits,
+}
+
+/// What a command may use at once, with all it starts. One that takes more is killed whole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Bytes of memory, what it writes to `/tmp` and the workspace included; `None` is no limit.
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads.
+    pub processes: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { memory_bytes: None, processes: PROCESSES_DEFAULT }
+    }
+}
+
+/// One of them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Limit {
+    /// [`Limits::memory_bytes`].
+    Memory,
+    /// [`Limits::processes`].
+    Processes,
 }
 
 impl SandboxSpec {
@@ -227,6 +254,8 @@ pub enum Exit {
     Signal(i32),
     /// Its time was up.
     TimedOut,
+    /// It took more than a limit of its spec.
+    Over(Limit),
     /// The run was cancelled.
     Cancelled,
 }

@@ -4,6 +4,7 @@ mod ending;
 mod escape;
 mod failing;
 mod landlock;
+mod limits;
 mod observing;
 mod pod;
 mod user;
