@@ -33,6 +33,10 @@ examples:
 
 # Times runs against other engines.
 
+# Times what a sandbox costs.
+overhead:
+    cargo bench --locked --bench overhead
+
 # Does what the CI job does.
 ci:
     .ci/run

@@ -14,7 +14,7 @@ use crate::fs::digest::digest_file;
 use crate::fs::ops;
 use crate::report::ink::{Color, Ink, paint};
 use crate::sandbox::limits;
-use crate::sandbox::probe::{Refusal, probe};
+use crate::sandbox::probe::{Probe, Refusal, probe};
 use crate::sandbox::spec::Level;
 
 /// Free space under which a build is likely to fill the disk, in bytes.
@@ -137,8 +137,7 @@ fn store_checks(context: &Context) -> Vec<Check> {
 }
 
 /// Each level of isolation, tried for real.
-fn sandbox_checks() -> Vec<Check> {
-    let probe = probe();
+fn sandbox_checks(probe: &Probe) -> Vec<Check> {
     let check = |(level, verdict): &(Level, Result<(), Refusal>)| {
         let name = format!("isolation {}", level.word());
         match verdict {
@@ -153,9 +152,9 @@ fn sandbox_checks() -> Vec<Check> {
     probe.verdicts().iter().map(check).collect()
 }
 
-/// What holds commands to their limits, at the best level there is.
-fn limit_checks() -> Vec<Check> {
-    let held = limits::held(Level::Namespaces);
+/// What holds commands to their limits at a level.
+fn limit_checks(level: Level) -> Vec<Check> {
+    let held = limits::held(level);
     let check = |(name, held): (&str, Result<String, Refusal>)| match held {
         Ok(by) => Check::new(name, Verdict::Good, format!("held {by}")),
         Err(refusal) => {
@@ -190,8 +189,9 @@ fn system_check() -> Check {
 
 /// Checks this machine.
 pub fn run(args: DoctorArgs, context: &Context) -> Result<ExitKind, CliError> {
-    let mut checks = sandbox_checks();
-    checks.extend(limit_checks());
+    let probe = probe();
+    let mut checks = sandbox_checks(&probe);
+    checks.extend(limit_checks(probe.best().unwrap_or(Level::None)));
     checks.extend(store_checks(context));
     checks.push(git_check(context));
     checks.push(system_check());

@@ -62,18 +62,15 @@ impl Groups {
 
     fn find() -> Self {
         let owner = owner_prefix(std::process::id()).unwrap_or_default();
-        let home = |controller| match &*owner {
+        // Both before either: entering one may move this process.
+        let found =
+            [Controller::Memory, Controller::Processes].map(|controller| (controller, mounted::find(controller)));
+        let [memory, processes] = found.map(|(controller, found)| match &*owner {
             // Without /proc nobody could tell later whose they were.
             "" => Err(refusal("/proc tells nothing of this process", "mount /proc")),
-            owner => enter(controller, owner),
-        };
-        let found = Self {
-            memory: home(Controller::Memory),
-            processes: home(Controller::Processes),
-            owner,
-            made: AtomicU64::new(0),
-            remaining: Mutex::default(),
-        };
+            owner => enter(controller, found?, owner),
+        });
+        let found = Self { memory, processes, owner, made: AtomicU64::new(0), remaining: Mutex::default() };
         let dirs: BTreeSet<&Path> =
             [&found.memory, &found.processes].into_iter().flatten().map(|home| &*home.dir).collect();
         for dir in dirs {
@@ -104,7 +101,8 @@ impl Groups {
         Ok(group)
     }
 
-    fn remove_remaining(&self) {
+    /// Tries once more what could not be removed.
+    pub fn remove_remaining(&self) {
         let mut remaining = self.remaining.lock().unwrap_or_else(PoisonError::into_inner);
         remaining.retain(|dir| remove(dir) == Err(Errno::BUSY));
     }
@@ -175,7 +173,8 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         for dir in &self.dirs {
-            // Whoever is still in it could not be killed in time; it is tried again with the next group.
+            // Whoever is still in it could not be killed in time, or is not quite gone; it is tried again with the next group, and
+            // when the launcher has ended.
             if remove(dir) == Err(Errno::BUSY) {
                 Groups::ours().remaining.lock().unwrap_or_else(PoisonError::into_inner).push(dir.clone());
             }
@@ -227,9 +226,9 @@ impl MemoryWatch {
     }
 }
 
-/// Finds the home for a controller and makes it usable.
-fn enter(controller: Controller, owner: &str) -> Result<Home, Refusal> {
-    let Found { dir, version } = mounted::find(controller)?;
+/// Makes a group that was found a home, if this process may.
+fn enter(controller: Controller, found: Found, owner: &str) -> Result<Home, Refusal> {
+    let Found { dir, version } = found;
     if let Err(error) = rustix::fs::accessat(CWD, &dir, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
         return Err(not_writable(&dir, version, error));
     }

@@ -22,7 +22,7 @@ pub mod open;
 mod plain;
 pub mod pod;
 pub mod probe;
-pub mod refusal;
+mod refusal;
 mod rootfs;
 pub mod spec;
 mod start;

@@ -140,6 +140,7 @@ impl Drop for Connection {
         let _ = rustix::net::shutdown(&self.requests, Shutdown::Both);
         let process = self.process.get_mut().unwrap_or_else(PoisonError::into_inner);
         drop(process.wait());
+        Groups::ours().remove_remaining();
     }
 }
 

@@ -208,16 +208,17 @@ fn set_limits() -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// Joins its groups, and has them look like the only ones where its namespaces are its own: their names say nothing of the command.
+/// Joins its groups, and has them look like the only ones: their names differ each time, and say nothing of the command.
 fn bound(bounds: &Bounds) -> io::Result<()> {
     for group in &bounds.groups {
         rustix::io::retry_on_intr(|| rustix::io::write(group, b"0"))?;
     }
-    let Some(processes) = bounds.processes else { return Ok(()) };
-    if !bounds.groups.is_empty() {
-        kernel::own_cgroup_namespace()?;
+    let hidden = if bounds.groups.is_empty() { Ok(()) } else { kernel::own_cgroup_namespace() };
+    match bounds.processes {
+        Some(processes) => hidden.and_then(|()| Ok(crowd::set_rlimit(processes)?)),
+        // Where the host shows anyway, an ordinary user cannot hide this.
+        None => Ok(()),
     }
-    Ok(crowd::set_rlimit(processes)?)
 }
 
 fn strings(command: &Command) -> Result<(Vec<CString>, Vec<CString>), NulError> {

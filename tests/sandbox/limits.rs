@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use drystone::sandbox::limits::held;
-use drystone::sandbox::refusal::Refusal;
+use drystone::sandbox::probe::Refusal;
 use drystone::sandbox::spec::{Exit, Level, Limit, Limits, SandboxSpec};
 
 use crate::world::{World, argv, levels, loudly, sh};
