@@ -89,14 +89,11 @@ impl Groups {
             let dir = group.enter(home, &name)?;
             group.memory = Some(MemoryWatch::set(&dir, home.version, bytes)?);
         }
-        if let Ok(home) = &self.processes {
-            let dir = group.enter(home, &name)?;
-            write(&dir.join("pids.max"), &limits.processes.to_string())?;
-            let events = open(&dir.join("pids.events"), OFlags::RDONLY)?;
-            // Only from the first read on does polling tell of what is new.
-            read(&events)?;
-            group.processes = Some(events);
-            group.tells_nobody = home.version == Version::One;
+        if let Ok(home) = &self.processes
+            && let Err(error) = group.count_processes(home, &name, limits.processes)
+        {
+            // Every command has this limit: that it is not held in the best way keeps none from running.
+            tracing::debug!(%error, "no control group counts the processes of a command");
         }
         Ok(group)
     }
@@ -129,6 +126,17 @@ impl Group {
             self.join.push(open(&dir.join("cgroup.procs"), OFlags::WRONLY)?);
         }
         Ok(dir)
+    }
+
+    fn count_processes(&mut self, home: &Home, name: &str, limit: u32) -> io::Result<()> {
+        let dir = self.enter(home, name)?;
+        write(&dir.join("pids.max"), &limit.to_string())?;
+        let events = open(&dir.join("pids.events"), OFlags::RDONLY)?;
+        // Only from the first read on does polling tell of what is new.
+        read(&events)?;
+        self.processes = Some(events);
+        self.tells_nobody = home.version == Version::One;
+        Ok(())
     }
 
     /// Whoever writes `0` to all of these joins.

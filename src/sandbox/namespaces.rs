@@ -356,7 +356,7 @@ const PROC_HIDDEN: [&str; 7] = [
 fn mount_proc(processes: Option<u32>) -> Result<(), Failure> {
     mount_fs("proc", "proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)?;
     if let Some(processes) = processes {
-        crowd::set_pid_max(processes)?;
+        crowd::set_pid_max(processes);
     }
     for place in PROC_HIDDEN.map(Path::new).into_iter().filter(|place| ops::exists(place)) {
         rustix::mount::mount_bind("dev/null", place)
