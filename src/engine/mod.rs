@@ -14,6 +14,7 @@ pub mod groups;
 pub mod instance;
 pub mod job;
 pub mod levels;
+pub mod limits;
 pub mod log;
 pub mod materialize;
 pub mod meeting;

@@ -158,6 +158,7 @@ fn prepare_run(
         task_salt: run.salt.clone(),
         services: service_keys(session, dependencies),
         undeclared: run.undeclared,
+        processes: run.resources.processes,
         tracing: if is_traced { Tracing::Unknown } else { Tracing::No },
     };
     let (key, stream) = action.key();
@@ -361,6 +362,7 @@ fn prepare_fetch(session: &Session<'_>, task: TaskId, fetch: &FetchTask) -> Prep
         task_salt: None,
         services: BTreeMap::new(),
         undeclared: Undeclared::Warn,
+        processes: None,
         tracing: Tracing::No,
     };
     let (key, stream) = action.key();

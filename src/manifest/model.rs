@@ -319,8 +319,10 @@ pub enum IsolationRequest {
 pub struct Resources {
     /// Job slots held; at least 1.
     pub cpu: u32,
-    /// Bytes of memory it is expected to need at most.
+    /// Bytes of memory it may use at once.
     pub memory_bytes: Option<u64>,
+    /// Processes and threads it may have at once; `None` is the default.
+    pub processes: Option<u32>,
     /// A named pool, one unit of which it holds.
     pub pool: Option<Placed<String>>,
     /// Whether it must run alone.

@@ -301,8 +301,12 @@ pub struct ResourcesTable {
     /// Job slots.
     #[schemars(extend("default" = 1, "minimum" = 1))]
     pub cpu: Option<At<u32>>,
-    /// Most memory it is expected to need, such as `"2GiB"`. Default: learned from earlier runs.
+    /// Most memory it may use at once with all it starts, such as `"2GiB"`, and what is set aside for it. Beyond it, it is killed.
+    /// Default: what earlier runs used is set aside, and nothing limits it.
     pub memory: Option<At<String>>,
+    /// Most processes and threads it may have at once. Beyond it, it is killed. Part of the key, for a task can see it.
+    #[schemars(extend("default" = 4096, "minimum" = 8))]
+    pub processes: Option<At<u32>>,
     /// A pool of `[workspace] pools`, one unit of which it holds.
     pub pool: Option<At<String>>,
     /// Whether nothing else may run beside it.

@@ -10,6 +10,7 @@ mod key_script;
 mod keys;
 mod leaks;
 mod levels;
+mod limits;
 mod oracle;
 mod outputs;
 mod ownership;

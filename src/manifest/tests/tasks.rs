@@ -61,7 +61,7 @@ fn a_task_that_says_nothing_gets_the_defaults() {
     assert!(task.outputs.is_empty() && task.env.is_empty() && task.caches.is_empty() && task.reports.is_empty());
     assert_eq!((task.network, task.cache, task.retries, task.timeout), (false, true, 0, None));
     assert_eq!(task.isolation, IsolationRequest::Auto);
-    assert_eq!(task.resources, Resources { cpu: 1, memory_bytes: None, pool: None, exclusive: false });
+    assert_eq!(task.resources, Resources { cpu: 1, memory_bytes: None, processes: None, pool: None, exclusive: false });
     assert!(matches!(only("[task.a]\nrun = 'make'\ninputs = 'package'\n").inputs, Inputs::Package));
     assert!(matches!(only("[task.a]\nrun = 'make'\ninputs = 'traced'\n").inputs, Inputs::Traced));
     assert_eq!(only("[task.a]\nrun = 'make'\n").undeclared, Undeclared::Warn);
@@ -73,7 +73,7 @@ fn every_key_reaches_the_model() {
     let task = only(
         "[task.a]\nrun = ['tsc', '-p', '${package.dir}']\noutputs = ['dist/**']\nenv = { A = '1' }\npass-env = ['B']\n\
          secret-env = ['C']\ntools = ['node', ':x', '//:y']\nroot = '//:debian'\nnetwork = true\nisolation = 'landlock'\ntimeout = '1h30m'\nretries = 2\n\
-         resources = { cpu = 2, memory = '2GiB', pool = 'db', exclusive = true }\ncaches = ['.vite/']\nscratch = ['**/__pycache__/**']\n\
+         resources = { cpu = 2, memory = '2GiB', processes = 64, pool = 'db', exclusive = true }\ncaches = ['.vite/']\nscratch = ['**/__pycache__/**']\n\
          cache = false\ninterface = ['dist/**/*.d.ts', '!dist/x/**']\nfix = 'fmt'\non-failure = ['logs/**']\nsalt = 's'\n\
          reports = { junit = ['junit.xml'], coverage = ['cov/*.lcov'] }\n",
     );
@@ -92,6 +92,7 @@ fn every_key_reaches_the_model() {
     assert_eq!((task.network, task.isolation, task.cache), (true, IsolationRequest::Landlock, false));
     assert_eq!((task.timeout, task.retries), (Some(Duration::from_secs(5400)), 2));
     assert_eq!((task.resources.cpu, task.resources.memory_bytes, task.resources.exclusive), (2, Some(2 << 30), true));
+    assert_eq!(task.resources.processes, Some(64));
     assert_eq!(task.resources.pool.map(|pool| pool.value), Some("db".to_owned()));
     assert_eq!(task.caches, [RelPath::parse(".vite").expect("a good path")]);
     assert!(matches(&task.scratch, "apps/web/a/__pycache__/b.pyc"));
