@@ -16,9 +16,10 @@ use crate::engine::event::Failure;
 use crate::engine::execute::{Executed, Passed};
 use crate::engine::prepare::archive_name;
 use crate::engine::session::Session;
-use crate::engine::{trust, unpack, waiting};
+use crate::engine::{trust, waiting};
+use crate::fs::archive::ArchiveError;
 use crate::fs::ops::{self, FsError, Kind};
-use crate::fs::walk;
+use crate::fs::{unpack, walk};
 use crate::manifest::model::{Expected, FetchTask, Unpack};
 use crate::sandbox::spec::Usage;
 use crate::store::{Store, StoreError};
@@ -47,7 +48,7 @@ pub enum FetchError {
     },
     /// Unpacking.
     #[error(transparent)]
-    Unpack(#[from] unpack::UnpackError),
+    Unpack(#[from] ArchiveError),
     /// A file operation.
     #[error(transparent)]
     Fs(#[from] FsError),

@@ -40,7 +40,6 @@ pub mod tracked;
 mod trust;
 pub mod undeclared;
 pub mod union;
-pub mod unpack;
 pub mod view;
 pub mod visible;
 pub mod waiting;

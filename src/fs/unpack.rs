@@ -6,70 +6,42 @@ use std::path::{Path, PathBuf};
 
 use crate::base::limits::FETCH_BYTES_MAX;
 use crate::base::path::RelPath;
+use crate::fs::archive::{ArchiveError, MEMBERS_MAX, Member, decompressed, read_tar};
 use crate::fs::link::file_mode;
-use crate::fs::ops::{self, FsError};
+use crate::fs::ops;
 
-/// Most entries an archive may have.
-const ENTRIES_MAX: usize = 1_000_000;
 const COPY_BUFFER_BYTES: usize = 128 * 1024;
 
-/// Why an archive was refused.
-#[derive(Debug, thiserror::Error)]
-pub enum UnpackError {
-    /// Its name tells no format we read.
-    #[error("cannot tell how to unpack `{0}`; known are .tar, .tar.gz, .tgz, .tar.xz, .tar.zst, .zip")]
-    UnknownFormat(String),
-    /// It is broken.
-    #[error("the archive is broken: {0}")]
-    Broken(String),
-    /// It holds something that must not be unpacked.
-    #[error("the archive holds `{name}`, {why}")]
-    Refused {
-        /// The entry.
-        name: String,
-        /// What is wrong with it.
-        why: &'static str,
-    },
-    /// A file operation.
-    #[error(transparent)]
-    Fs(#[from] FsError),
-}
-
-impl UnpackError {
-    /// Whether the disk is at fault, rather than the archive.
-    pub fn is_of_the_machine(&self) -> bool {
-        use std::io::ErrorKind as E;
-        // What no disk would take: a file that is a directory as well, a name that is too long, an empty target.
-        let of_the_names =
-            [E::NotFound, E::AlreadyExists, E::NotADirectory, E::IsADirectory, E::InvalidFilename, E::InvalidInput];
-        matches!(self, Self::Fs(error) if !of_the_names.contains(&error.cause.kind()))
-    }
-}
-
 /// Unpacks `archive`, whose format `name` tells, into the empty directory `to`, dropping `strip` leading components.
-pub fn unpack(archive: &Path, name: &str, strip: usize, to: &Path) -> Result<(), UnpackError> {
+pub fn unpack(archive: &Path, name: &str, strip: usize, to: &Path) -> Result<(), ArchiveError> {
     unpack_within(archive, name, strip, to, FETCH_BYTES_MAX)
 }
 
 /// The same for at most `bytes_max` bytes of files in all.
-pub fn unpack_within(archive: &Path, name: &str, strip: usize, to: &Path, bytes_max: u64) -> Result<(), UnpackError> {
+pub fn unpack_within(archive: &Path, name: &str, strip: usize, to: &Path, bytes_max: u64) -> Result<(), ArchiveError> {
     let file = ops::open(archive)?;
     let lower = name.to_ascii_lowercase();
     let ends = |endings: &[&str]| endings.iter().any(|ending| lower.ends_with(ending));
-    let mut placing = Placing { to, strip, links: BTreeSet::new(), bytes: 0, bytes_max, entries: 0 };
+    let mut placing = Placing::new(to, strip, bytes_max);
     if ends(&[".tar.gz", ".tgz", ".crate"]) {
         placing.tar(flate2::read::MultiGzDecoder::new(file))
     } else if ends(&[".tar.xz", ".txz"]) {
         placing.tar(xz2::read::XzDecoder::new_multi_decoder(file))
     } else if ends(&[".tar.zst", ".tzst"]) {
-        placing.tar(zstd::Decoder::new(file).map_err(|error| UnpackError::Broken(error.to_string()))?)
+        placing.tar(zstd::Decoder::new(file).map_err(|error| ArchiveError::Broken(error.to_string()))?)
     } else if ends(&[".tar"]) {
         placing.tar(file)
     } else if ends(&[".zip", ".whl", ".jar"]) {
         placing.zip(file)
     } else {
-        Err(UnpackError::UnknownFormat(name.to_owned()))
+        Err(ArchiveError::UnknownFormat(name.to_owned()))
     }
+}
+
+/// Unpacks a tar archive, whatever it is called and compressed with, into the empty directory `to`.
+pub fn unpack_tar(archive: &Path, strip: usize, to: &Path, bytes_max: u64) -> Result<(), ArchiveError> {
+    let whole = decompressed(ops::open(archive)?).map_err(|error| ArchiveError::broken(&error))?;
+    Placing::new(to, strip, bytes_max).tar(whole)
 }
 
 struct Placing<'a> {
@@ -81,12 +53,16 @@ struct Placing<'a> {
     entries: usize,
 }
 
-impl Placing<'_> {
+impl<'a> Placing<'a> {
+    fn new(to: &'a Path, strip: usize, bytes_max: u64) -> Self {
+        Self { to, strip, links: BTreeSet::new(), bytes: 0, bytes_max, entries: 0 }
+    }
+
     /// Where an entry goes; `None` if stripping leaves nothing of it.
-    fn place(&mut self, name: &str) -> Result<Option<(RelPath, PathBuf)>, UnpackError> {
+    fn place(&mut self, name: &str) -> Result<Option<(RelPath, PathBuf)>, ArchiveError> {
         self.entries += 1;
-        let refuse = |why| Err(UnpackError::Refused { name: name.to_owned(), why });
-        if self.entries > ENTRIES_MAX {
+        let refuse = |why| Err(ArchiveError::refused(name, why));
+        if self.entries > MEMBERS_MAX {
             return refuse("which is one entry too many");
         }
         if name.split('/').any(|part| part == "..") {
@@ -116,7 +92,7 @@ impl Placing<'_> {
         RelPath::parse(name).is_ok_and(|path| path.components().nth(self.strip) == Some("dev"))
     }
 
-    fn file(&mut self, name: &str, executable: bool, from: &mut dyn Read) -> Result<(), UnpackError> {
+    fn file(&mut self, name: &str, executable: bool, from: &mut dyn Read) -> Result<(), ArchiveError> {
         let Some((path, disk)) = self.place(name)? else { return Ok(()) };
         self.links.remove(&path);
         ops::remove_all(&disk)?;
@@ -127,17 +103,17 @@ impl Placing<'_> {
                 Ok(0) => return Ok(()),
                 Ok(count) => count,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(UnpackError::Broken(error.to_string())),
+                Err(error) => return Err(ArchiveError::Broken(error.to_string())),
             };
             self.bytes += count as u64;
             if self.bytes > self.bytes_max {
-                return Err(UnpackError::Refused { name: name.to_owned(), why: "which makes it too large unpacked" });
+                return Err(ArchiveError::refused(name, "which makes it too large unpacked"));
             }
             ops::write_all(&file, &disk, &buffer[..count])?;
         }
     }
 
-    fn link(&mut self, name: &str, target: &str) -> Result<(), UnpackError> {
+    fn link(&mut self, name: &str, target: &str) -> Result<(), ArchiveError> {
         let Some((path, disk)) = self.place(name)? else { return Ok(()) };
         ops::remove_all(&disk)?;
         ops::symlink(target, &disk)?;
@@ -145,48 +121,31 @@ impl Placing<'_> {
         Ok(())
     }
 
-    fn tar(&mut self, from: impl Read) -> Result<(), UnpackError> {
-        let broken = |error: std::io::Error| UnpackError::Broken(error.to_string());
-        let mut archive = tar::Archive::new(from);
-        for entry in archive.entries().map_err(broken)? {
-            let mut entry = entry.map_err(broken)?;
-            let name = String::from_utf8(entry.path_bytes().into_owned())
-                .map_err(|error| UnpackError::Refused { name: error.to_string(), why: "whose name is not UTF-8" })?;
-            let refused = |why| UnpackError::Refused { name: name.clone(), why };
-            match entry.header().entry_type() {
-                tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
-                    let executable = entry.header().mode().map_err(broken)? & 0o100 != 0;
-                    self.file(&name, executable, &mut entry)?;
+    fn tar(&mut self, from: impl Read) -> Result<(), ArchiveError> {
+        // Headers and padding take less than the files may.
+        let stream_bytes_max = self.bytes_max.saturating_mul(2);
+        read_tar(from, stream_bytes_max, &mut |name, member| match member {
+            Member::File { mode, content } => self.file(name, mode & 0o100 != 0, content),
+            Member::Dir => {
+                if let Some((_, disk)) = self.place(name)? {
+                    ops::create_dir_all(&disk)?;
                 }
-                tar::EntryType::Directory => {
-                    if let Some((_, disk)) = self.place(&name)? {
-                        ops::create_dir_all(&disk)?;
-                    }
-                }
-                tar::EntryType::Symlink => {
-                    let target = entry.link_name_bytes().ok_or_else(|| refused("a link without a target"))?;
-                    let target = std::str::from_utf8(&target).map_err(|_| refused("whose target is not UTF-8"))?;
-                    let target = target.to_owned();
-                    self.link(&name, &target)?;
-                }
-                tar::EntryType::Link => {
-                    let target = entry.link_name_bytes().ok_or_else(|| refused("a link without a target"))?;
-                    let target = String::from_utf8_lossy(&target).into_owned();
-                    self.hard_link(&name, &target)?;
-                }
-                tar::EntryType::XGlobalHeader | tar::EntryType::XHeader => {}
-                // Of a root file system: no tree can hold a device, and every sandbox has a `/dev` of its own.
-                tar::EntryType::Block | tar::EntryType::Char | tar::EntryType::Fifo if self.is_in_dev(&name) => {}
-                _ => return Err(refused("which is a device, a pipe or something else that is no file")),
+                Ok(())
             }
-        }
-        Ok(())
+            Member::Link { target } => self.link(name, &target),
+            Member::HardLink { target } => self.hard_link(name, &target),
+            // Of a root file system: no tree can hold a device, and every sandbox has a `/dev` of its own.
+            Member::Special if self.is_in_dev(name) => Ok(()),
+            Member::Special => {
+                Err(ArchiveError::refused(name, "which is a device, a pipe or something else that is no file"))
+            }
+        })
     }
 
     /// A hard link becomes a copy: files of a tree are never one.
-    fn hard_link(&mut self, name: &str, target: &str) -> Result<(), UnpackError> {
+    fn hard_link(&mut self, name: &str, target: &str) -> Result<(), ArchiveError> {
         let Some((_, source)) = self.place(target)? else { return Ok(()) };
-        let refuse = |why| Err(UnpackError::Refused { name: name.to_owned(), why });
+        let refuse = |why| Err(ArchiveError::refused(name, why));
         let Some(meta) = ops::if_there(ops::symlink_metadata(&source))? else {
             return refuse("a link to what it does not hold");
         };
@@ -202,8 +161,8 @@ impl Placing<'_> {
         self.file(name, executable, &mut from)
     }
 
-    fn zip(&mut self, from: impl Read + Seek) -> Result<(), UnpackError> {
-        let broken = |error: zip::result::ZipError| UnpackError::Broken(error.to_string());
+    fn zip(&mut self, from: impl Read + Seek) -> Result<(), ArchiveError> {
+        let broken = |error: zip::result::ZipError| ArchiveError::Broken(error.to_string());
         let mut archive = zip::ZipArchive::new(from).map_err(broken)?;
         for index in 0..archive.len() {
             let mut entry = archive.by_index(index).map_err(broken)?;
@@ -216,7 +175,7 @@ impl Placing<'_> {
             } else if mode & libc::S_IFMT == libc::S_IFLNK {
                 let mut target = String::new();
                 let read = (&mut entry).take(libc::PATH_MAX as u64).read_to_string(&mut target);
-                read.map_err(|error| UnpackError::Broken(error.to_string()))?;
+                read.map_err(|error| ArchiveError::Broken(error.to_string()))?;
                 self.link(&name, &target)?;
             } else {
                 self.file(&name, mode & 0o100 != 0, &mut entry)?;
@@ -246,7 +205,7 @@ mod tests {
         builder.into_inner().expect("a vector takes it")
     }
 
-    fn unpacked(bytes: &[u8], strip: usize) -> (tempfile::TempDir, Result<(), UnpackError>) {
+    fn unpacked(bytes: &[u8], strip: usize) -> (tempfile::TempDir, Result<(), ArchiveError>) {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let file = dir.path().join("a.tar");
         ops::write(&file, bytes).expect("a temporary file");
