@@ -348,6 +348,7 @@ impl Loop<'_, '_> {
                 Input::Done(ix, Outcome::Hit)
             }
             Looked::Failed(mishap) => self.failure(ix, *mishap),
+            Looked::Cancelled => self.ended(ix, Ended::Cancelled(Vec::new())),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sha2::Digest as _;
@@ -14,12 +15,13 @@ use crate::base::path::RelPath;
 use crate::base::tree::{Entry, Listing, fold};
 use crate::engine::event::Failure;
 use crate::engine::execute::{Executed, Passed};
-use crate::engine::prepare::archive_name;
+use crate::engine::prepare::{archive_name, image_platform};
 use crate::engine::session::Session;
 use crate::engine::{trust, waiting};
 use crate::fs::archive::ArchiveError;
 use crate::fs::ops::{self, FsError, Kind};
 use crate::fs::{unpack, walk};
+use crate::image::{ImageError, flatten_archive};
 use crate::manifest::model::{Expected, FetchTask, Unpack};
 use crate::sandbox::spec::Usage;
 use crate::store::{Store, StoreError};
@@ -52,6 +54,9 @@ pub enum FetchError {
     /// A file operation.
     #[error(transparent)]
     Fs(#[from] FsError),
+    /// Flattening an image.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// Listing what was unpacked.
     #[error(transparent)]
     Walk(#[from] walk::WalkError),
@@ -69,6 +74,7 @@ impl FetchError {
         match self {
             Self::Fs(_) | Self::Store(_) => true,
             Self::Unpack(error) => error.is_of_the_machine(),
+            Self::Image(error) => error.is_of_the_machine(),
             Self::Walk(error) => matches!(error, walk::WalkError::Fs(_)),
             Self::Unreachable(_) | Self::Mismatch { .. } | Self::Cancelled => false,
         }
@@ -79,7 +85,7 @@ impl FetchError {
 pub fn execute(session: &Session<'_>, fetch: &FetchTask) -> Executed {
     let started = Instant::now();
     match fetch_listing(session, fetch) {
-        Ok(listing) => {
+        Ok((listing, notes)) => {
             let trees = fold(&listing);
             if let Err(error) = session.store.put_trees(&trees) {
                 return broken(FetchError::Store(error), fetch);
@@ -91,7 +97,7 @@ pub fn execute(session: &Session<'_>, fetch: &FetchTask) -> Executed {
                 duration: started.elapsed(),
                 usage: Usage::default(),
                 attempts: 1,
-                notes: Vec::new(),
+                notes,
                 keyed: None,
                 storable: true,
             })
@@ -113,7 +119,8 @@ fn failed(error: FetchError, started: Instant) -> Executed {
     Executed::Failed { log: Vec::new(), failure, duration: started.elapsed(), attempts: 1, left: Listing::new() }
 }
 
-fn fetch_listing(session: &Session<'_>, fetch: &FetchTask) -> Result<Listing, FetchError> {
+/// What was fetched, in the store, and what of it was left out.
+fn fetch_listing(session: &Session<'_>, fetch: &FetchTask) -> Result<(Listing, Vec<Diagnostic>), FetchError> {
     let stage = session.store.stage()?;
     let file = stage.path().join("download");
     let (wanted, to) = (fetch.clone(), file.clone());
@@ -123,13 +130,25 @@ fn fetch_listing(session: &Session<'_>, fetch: &FetchTask) -> Result<Listing, Fe
         Unpack::No => {
             let (digest, size) = session.store.put_file(&file)?;
             let entry = Entry::File { digest, size, executable: fetch.executable };
-            Ok(Listing::from([(fetch.output.clone(), entry)]))
+            Ok((Listing::from([(fetch.output.clone(), entry)]), Vec::new()))
         }
         Unpack::ByName => {
             let dir = stage.path().join("unpacked");
             ops::create_dir(&dir)?;
             unpack::unpack(&file, archive_name(fetch), fetch.strip, &dir)?;
-            stored(&dir, &fetch.output, &session.store)
+            Ok((stored(&dir, &fetch.output, &session.store)?, Vec::new()))
+        }
+        Unpack::Image => {
+            let scratch = stage.path().join("image");
+            ops::create_dir(&scratch)?;
+            let (strip, platform, output) = (fetch.strip, image_platform(fetch), fetch.output.clone());
+            let store = Arc::clone(&session.store);
+            let flatten = move || {
+                let image = flatten_archive(&file, strip, &platform, &scratch, FETCH_BYTES_MAX)?;
+                Ok::<_, ImageError>((image.store(&store, &output)?, image.left_out(output.as_str())))
+            };
+            let made = waiting::unless_cancelled(&session.cancel, flatten).ok_or(FetchError::Cancelled)?;
+            Ok(made?)
         }
     }
 }

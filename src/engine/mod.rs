@@ -11,6 +11,7 @@ pub mod failures;
 pub mod fetch;
 pub mod fix;
 pub mod groups;
+pub mod image_root;
 pub mod instance;
 pub mod job;
 pub mod levels;

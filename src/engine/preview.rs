@@ -7,12 +7,12 @@ use crate::base::diagnostic::Diagnostic;
 use crate::base::digest::Digest;
 use crate::base::ids::TaskId;
 use crate::engine::event::MissReason;
-use crate::engine::explain;
 use crate::engine::job::{find, is_cached};
 use crate::engine::plan::Plan;
 use crate::engine::prepare::{Dependency, Produced, as_produced, prepare};
 use crate::engine::session::{Reuse, Session};
 use crate::engine::union::{self, Age, Keep, Piece};
+use crate::engine::{explain, image_root};
 use crate::fingerprint::sink::RecordSink;
 use crate::store::StoreError;
 use crate::workspace::split::SplitTask;
@@ -98,6 +98,12 @@ fn forecast(session: &Session<'_>, plan: &Plan) -> Result<(Vec<Forecast>, Option
         }
         if !unknown.is_empty() {
             forecasts.push(Forecast::Depends { on: unknown });
+            record = None;
+            continue;
+        }
+        if let Some(root) = image_root::unknown(session, &dependencies)? {
+            // What its layers make is known once it was unpacked.
+            forecasts.push(Forecast::Depends { on: vec![root] });
             record = None;
             continue;
         }

@@ -23,17 +23,14 @@ pub fn tree_dir(session: &Session<'_>, tree: &OutputTree) -> Result<Option<Arc<T
     if let Some(known) = session.known_tree_dir(&tree.digest) {
         return Ok(Some(known));
     }
-    let laying = Laying {
-        store: Arc::clone(&session.store),
-        placed: session.workspace.root.join(session.package(tree.task).join(&tree.from).as_str()),
-        tree: tree.clone(),
-    };
+    let laying = Laying::new(session, tree);
     // Another process may be making it, and a large one takes a while.
     let made = waiting::unless_cancelled(&session.cancel, move || laying.dir()).transpose()?;
     Ok(made.map(|dir| session.keep_tree_dir(tree.digest, dir)))
 }
 
-struct Laying {
+/// A tree being laid out.
+pub struct Laying {
     store: Arc<Store>,
     tree: OutputTree,
     /// Where the task's outputs lie in the workspace: a second source of content.
@@ -41,11 +38,21 @@ struct Laying {
 }
 
 impl Laying {
+    /// Nothing yet.
+    pub fn new(session: &Session<'_>, tree: &OutputTree) -> Self {
+        Self {
+            store: Arc::clone(&session.store),
+            placed: session.workspace.root.join(session.package(tree.task).join(&tree.from).as_str()),
+            tree: tree.clone(),
+        }
+    }
+
     fn dir(&self) -> Result<TreeDir, MaterializeError> {
         self.store.tree_dir(&self.tree.digest, &|dir| self.fill(dir))
     }
 
-    fn fill(&self, dir: &Path) -> Result<(), MaterializeError> {
+    /// Lays it out in an empty directory.
+    pub fn fill(&self, dir: &Path) -> Result<(), MaterializeError> {
         let entries: Vec<(RelPath, &Entry)> = self.tree.entries().collect();
         let dirs = entries.iter().filter_map(|(path, entry)| match entry {
             Entry::Dir => Some(path.clone()),

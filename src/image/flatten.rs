@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
+use crate::base::diagnostic::Diagnostic;
 use crate::base::path::RelPath;
 use crate::base::platform::Platform;
 use crate::base::tree::{Entry, Listing};
@@ -93,6 +94,11 @@ fn apply_packed(
 }
 
 impl Flattened {
+    /// How many files, links and directories it has.
+    pub fn entries(&self) -> usize {
+        self.stack.entries().count()
+    }
+
     /// Puts all of it into the store, listed below `output`.
     pub fn store(&self, store: &Store, output: &RelPath) -> Result<Listing, ImageError> {
         let mut stored = BTreeMap::new();
@@ -119,8 +125,8 @@ impl Flattened {
         Ok(listing)
     }
 
-    /// What of the image no tree can hold, in words.
-    pub fn left_out(&self) -> Vec<String> {
+    /// What of the image, called `name`, no tree can hold.
+    pub fn left_out(&self, name: &str) -> Vec<Diagnostic> {
         let dropped = self.stack.dropped();
         let told = |names: &BTreeSet<String>| {
             let mut told: Vec<String> =
@@ -132,10 +138,13 @@ impl Flattened {
         };
         let mut all = Vec::new();
         if !dropped.specials.is_empty() {
-            all.push(format!("devices and pipes are left out: {}", told(&dropped.specials)));
+            let what = format!("devices and pipes of image `{name}` are left out: {}", told(&dropped.specials));
+            all.push(Diagnostic::warning(what).help("every sandbox has a `/dev` of its own"));
         }
         if !dropped.set_id.is_empty() {
-            all.push(format!("set-user-id and set-group-id bits are not kept: {}", told(&dropped.set_id)));
+            let what =
+                format!("set-user-id and set-group-id bits of image `{name}` are not kept: {}", told(&dropped.set_id));
+            all.push(Diagnostic::note(what));
         }
         all
     }

@@ -25,4 +25,4 @@ pub mod wire;
 
 pub use blob::BlobDigest;
 pub use error::ImageError;
-pub use flatten::{Flattened, flatten};
+pub use flatten::{Flattened, flatten, flatten_archive};
