@@ -115,8 +115,24 @@ fn broken(error: FetchError, fetch: &FetchTask) -> Executed {
 }
 
 fn failed(error: FetchError, started: Instant) -> Executed {
-    let failure = Failure { cause: error.to_string(), exit: None, diagnostics: Vec::new() };
+    let cause = error.to_string();
+    let told = way_out(&error).map(|help| Diagnostic::error(cause.clone()).help(help));
+    let failure = Failure { cause, exit: None, diagnostics: told.into_iter().collect() };
     Executed::Failed { log: Vec::new(), failure, duration: started.elapsed(), attempts: 1, left: Listing::new() }
+}
+
+/// What a person does about an image that cannot be unpacked.
+fn way_out(error: &FetchError) -> Option<&'static str> {
+    let FetchError::Image(error) = error else { return None };
+    match error {
+        ImageError::NotAnImage => Some(
+            "`unpack = true` is for the archive of a file system; if the image lies deeper in the archive, drop leading \
+             directories with `strip`",
+        ),
+        ImageError::Platform { .. } => Some("say which one is meant: `platform = \"os/architecture\"`"),
+        ImageError::Several { .. } => Some("fetch an archive with one of them"),
+        _ => None,
+    }
 }
 
 /// What was fetched, in the store, and what of it was left out.

@@ -261,7 +261,8 @@ impl OutputTree {
     }
 
     fn check_tool(&self) -> Result<(), Diagnostic> {
-        if is_layout(|name| self.entry(&RelPath::root().child(name)).is_some()) {
+        let has = |name: &str| self.entry(&RelPath::root().child(name)).is_some();
+        if is_layout(has) && !self.has_programs() {
             return Err(Diagnostic::error(format!("`{}` is no tool: it is an image in the OCI layout", self.label))
                 .help("use it as `root`, or fetch the archive of it with `unpack = \"oci\"`"));
         }

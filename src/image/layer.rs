@@ -28,6 +28,9 @@ const TARGET_BYTES_MAX: usize = 4095;
 /// Links followed on the way to a name, as many as the kernel follows.
 const LINKS_MAX: usize = 40;
 
+/// Most bytes of paths and targets kept in memory: ten times those of a full desktop system.
+const NAMES_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
 const COPY_BUFFER_BYTES: usize = 128 * 1024;
 
 /// A file whose bytes lie on the disk.
@@ -73,6 +76,7 @@ pub struct Stack {
     files: PathBuf,
     count: usize,
     bytes_left: u64,
+    names_left: u64,
     /// Number of the layer being applied, from 1.
     layer: usize,
     /// Directories in which that layer has hidden what was below.
@@ -90,8 +94,16 @@ enum Missing {
 impl Stack {
     /// Nothing yet. Bytes of files, at most `bytes_max` in all, go into the empty directory `files`.
     pub fn new(files: PathBuf, bytes_max: u64) -> Self {
-        let (hidden, dropped) = (BTreeSet::new(), Dropped::default());
-        Self { nodes: BTreeMap::new(), files, count: 0, bytes_left: bytes_max, layer: 0, hidden, dropped }
+        Self {
+            nodes: BTreeMap::new(),
+            files,
+            count: 0,
+            bytes_left: bytes_max,
+            names_left: bytes_max.min(NAMES_BYTES_MAX),
+            layer: 0,
+            hidden: BTreeSet::new(),
+            dropped: Dropped::default(),
+        }
     }
 
     /// Applies the next layer, a tar archive. After an error nothing more can be done with it.
@@ -133,13 +145,17 @@ impl Stack {
         if above.iter().any(|part| part.starts_with(WHITEOUT)) {
             return Err(ArchiveError::refused(name, "which lies in a whiteout"));
         }
+        self.charge(name, name.len())?;
         if let Some(hidden) = last.strip_prefix(WHITEOUT) {
             return self.whiteout(name, above, hidden);
         }
         let at = self.place(name, above, last)?;
         let node = match member {
             Member::Dir => Node::Dir,
-            Member::Link { target } => Node::Link(checked_target(name, target)?),
+            Member::Link { target } => {
+                self.charge(name, target.len())?;
+                Node::Link(checked_target(name, target)?)
+            }
             Member::HardLink { target } => self.hard_linked(name, &target)?,
             Member::File { mode, content } => {
                 if mode & 0o6000 != 0 {
@@ -162,6 +178,13 @@ impl Stack {
         Ok(below(&dir, last))
     }
 
+    /// Counts what is kept of names; what is taken away later counts as well.
+    fn charge(&mut self, name: &str, bytes: usize) -> Result<(), ArchiveError> {
+        let too_many = || ArchiveError::refused(name, "which makes its names too many");
+        self.names_left = self.names_left.checked_sub(bytes as u64).ok_or_else(too_many)?;
+        Ok(())
+    }
+
     fn put(&mut self, name: &str, at: String, node: Node) -> Result<(), ArchiveError> {
         if at.len() > PATH_BYTES_MAX || at.matches('/').count() >= TREE_DEPTH_MAX {
             return Err(ArchiveError::refused(name, "whose path is too long"));
@@ -169,6 +192,7 @@ impl Stack {
         if node != Node::Dir && matches!(self.nodes.get(&at), Some(Placed { node: Node::Dir, .. })) {
             self.beneath(&at).into_iter().for_each(|path| drop(self.nodes.remove(&path)));
         }
+        self.charge(name, at.len())?;
         self.nodes.insert(at, Placed { node, layer: self.layer });
         if self.nodes.len() > MEMBERS_MAX {
             return Err(ArchiveError::refused(name, "which is one entry too many"));
@@ -505,6 +529,12 @@ mod tests {
         check(&[(&deep, Dir)], "too long");
         check(&[("l", Link(""))], "a link without a target");
         check(&[("x", Other(tar::EntryType::new(b'V')))], "no file");
+        let names: Vec<String> = (0..400).map(|number| format!("{number}/{}", "x/".repeat(200))).collect();
+        let many: Vec<(&str, Make<'_>)> = names.iter().map(|name| (name.as_str(), Dir)).collect();
+        check(&many, "names too many");
+        let whiteouts: Vec<String> = (0..8000).map(|number| format!("there/.wh.{number}{}", "x".repeat(200))).collect();
+        let many: Vec<(&str, Make<'_>)> = whiteouts.iter().map(|name| (name.as_str(), File(""))).collect();
+        check(&many, "names too many");
         check(&[("big", File(&"x".repeat((1 << 20) + 1)))], "too large");
     }
 
@@ -518,5 +548,75 @@ mod tests {
         let mut stack = Stack::new(PathBuf::new(), 1);
         let told = stack.apply(&mut bytes.as_slice()).expect_err("it is no name").to_string();
         assert!(told.contains("whose name is not UTF-8"), "{told}");
+    }
+
+    /// A file system after some layers by the words of the specification: first everything that a layer hides, then what it brings.
+    #[derive(Default)]
+    struct Model(BTreeMap<String, String>);
+
+    impl Model {
+        fn remove_beneath(&mut self, at: &str) {
+            self.0.retain(|path, _| !(at.is_empty() || path.starts_with(&format!("{at}/"))));
+        }
+
+        fn apply(&mut self, members: &[(String, Option<String>)]) {
+            for (name, _) in members {
+                let (dir, last) = name.rsplit_once('/').unwrap_or(("", name));
+                match last.strip_prefix(".wh.") {
+                    Some(".wh..opq") => self.remove_beneath(dir),
+                    Some(hidden) => {
+                        self.0.remove(&below(dir, hidden));
+                        self.remove_beneath(&below(dir, hidden));
+                    }
+                    None => {}
+                }
+            }
+            for (name, content) in members.iter().filter(|(name, _)| !name.contains(".wh.")) {
+                for (at, _) in name.match_indices('/') {
+                    let above = self.0.entry(name[..at].to_owned()).or_default();
+                    *above = "/".into();
+                }
+                match content {
+                    Some(content) => {
+                        self.remove_beneath(name);
+                        self.0.insert(name.clone(), format!(" = {content}"));
+                    }
+                    None => drop(self.0.insert(name.clone(), "/".into())),
+                }
+            }
+        }
+    }
+
+    fn some_members() -> impl proptest::strategy::Strategy<Value = Vec<(String, Option<String>)>> {
+        use proptest::prelude::*;
+        let name = proptest::collection::vec("[ab]", 1..4).prop_map(|parts| parts.join("/"));
+        let member = (name, 0..5_u8, "[0-9]").prop_map(|(name, kind, content)| {
+            let (dir, last) = name.rsplit_once('/').unwrap_or(("", &name));
+            match kind {
+                0 => (name, None),
+                1 => (below(dir, &format!(".wh.{last}")), Some(String::new())),
+                2 => (below(&name, ".wh..wh..opq"), Some(String::new())),
+                _ => (name, Some(content)),
+            }
+        });
+        proptest::collection::vec(member, 0..8)
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn layers_do_what_the_specification_says_in_any_order(layers in proptest::collection::vec(some_members(), 1..5)) {
+            let dir = tempfile::tempdir().expect("a temporary directory");
+            let mut stack = Stack::new(dir.path().to_owned(), 1 << 20);
+            let mut model = Model::default();
+            for layer in &layers {
+                let members: Vec<(&str, Make<'_>)> = layer.iter()
+                    .map(|(name, content)| (name.as_str(), content.as_deref().map_or(Dir, File)))
+                    .collect();
+                stack.apply(&mut tar_of(&members).as_slice()).expect("it is applied");
+                model.apply(layer);
+            }
+            let expect: Vec<String> = model.0.iter().map(|(path, what)| format!("{path}{what}")).collect();
+            proptest::prop_assert_eq!(told(&stack), expect);
+        }
     }
 }

@@ -227,6 +227,7 @@ impl Layout<'_> {
 
     /// Where a file of the image lies. Links are followed as long as they stay inside.
     fn locate(&self, name: &str) -> Result<PathBuf, ImageError> {
+        use std::io::ErrorKind as E;
         let missing = || ImageError::Missing(name.escape_debug().to_string());
         let mut path = RelPath::parse(name).map_err(|_| missing())?;
         for _ in 0..LINKS_MAX {
@@ -237,7 +238,10 @@ impl Layout<'_> {
                     return Err(missing()); // Behind a link.
                 }
                 disk.push(part);
-                let meta = ops::if_there(ops::symlink_metadata(&disk))?.ok_or_else(missing)?;
+                let meta = ops::symlink_metadata(&disk).map_err(|error| match error.cause.kind() {
+                    E::NotFound | E::NotADirectory | E::InvalidFilename => missing(),
+                    _ => error.into(),
+                })?;
                 link = meta.is_symlink().then(|| disk.clone());
             }
             let Some(link) = link else { return Ok(disk) };

@@ -306,3 +306,17 @@ fn bombs_are_refused() {
         refused(dir.path(), "layer 11 of the image");
     }
 }
+
+#[test]
+fn places_that_no_disk_has_are_missing_and_no_fault_of_the_disk() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let saved = |config: &str| {
+        let saved = json!([{ "Config": config, "Layers": [] }]);
+        fs::write(dir.path().join("manifest.json"), saved.to_string()).expect("a file");
+    };
+    for config in ["manifest.json/x", &"x".repeat(300), "../x", "/etc/passwd", "", "a\0b", "."] {
+        saved(config);
+        let error = flattened(dir.path(), "linux/amd64").expect_err(config);
+        assert!(matches!(error, ImageError::Missing(_)), "{config:?}: {error}");
+    }
+}

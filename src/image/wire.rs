@@ -34,7 +34,7 @@ pub const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 pub const DOCKER_CONFIG_TYPE: &str = "application/vnd.docker.container.image.v1+json";
 
 /// Types of layers. How one is compressed is told by its first bytes.
-const LAYER_TYPES: [&str; 9] = [
+const LAYER_TYPES: [&str; 10] = [
     "application/vnd.oci.image.layer.v1.tar",
     "application/vnd.oci.image.layer.v1.tar+gzip",
     "application/vnd.oci.image.layer.v1.tar+zstd",
@@ -43,6 +43,7 @@ const LAYER_TYPES: [&str; 9] = [
     "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
     "application/vnd.docker.image.rootfs.diff.tar",
     "application/vnd.docker.image.rootfs.diff.tar.gzip",
+    "application/vnd.docker.image.rootfs.diff.tar.zstd",
     "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
 ];
 

@@ -234,6 +234,7 @@ fn the_platform_that_is_meant_is_taken() {
     check("platform = \"linux/s390x\"", 0, "big");
     check("platform = \"linux/riscv64\"", 0, "small");
     check("platform = \"linux/ppc64le\"", 1, "the image is not for linux/ppc64le; it has linux/");
+    check("platform = \"linux/ppc64le\"", 1, "say which one is meant: `platform =");
     check("platform = \"linux\"", 2, "`linux` is no platform");
 }
 
@@ -272,6 +273,12 @@ fn images_that_are_not_what_they_say_fail_and_leave_nothing() {
     check(&[vec![7; 2048]], &|_| (), "layer 1 of the image: the archive is broken");
     check(&[tar_of(&[("x", File(""))])], &|_| (), "neither `bin` nor `usr/bin`");
     assert_eq!(workspace.run(&["store", "verify"]).expect(0).code, 0);
+    fs::remove_file(dir.join("oci-layout")).expect("a file");
+    let file = archived(&workspace, "image.tar", &dir);
+    workspace.write("drystone.toml", &manifest(&fetch("base", &file, "unpack = \"oci\"")));
+    let ran = workspace.run(&["run", "use"]).expect(1);
+    let said = format!("{}{}", ran.stdout, ran.stderr);
+    assert!(said.contains("it holds no image") && said.contains("`strip`"), "{said}");
     workspace.write("x", "no archive");
     workspace.write("drystone.toml", &manifest(&fetch("base", &workspace.root().join("x"), "unpack = \"oci\"")));
     let ran = workspace.run(&["run", "use"]).expect(1);

@@ -293,8 +293,8 @@ fn a_fetch_says_where_from_and_what_it_expects() {
             "output `../x` is outside its package @ '../x' > a task writes inside its own package: write a path relative to it, or move the task to the package it writes in",
             "fetch `e` has an address without a file name @ e > say where it lands: `output = \"…\"`",
             "warning: `strip` has no effect without `unpack = true` @ 1 > take it out",
-            "warning: `executable` has no effect on what is unpacked @ true > take it out",
             "`linux` is no platform @ 'linux' > write `os/architecture` or `os/architecture/variant`, such as `linux/amd64` or `linux/arm/v7`",
+            "warning: `executable` has no effect on what is unpacked @ true > take it out",
             "warning: `platform` has no effect without `unpack = \"oci\"` @ 'linux/amd64' > take it out",
         ],
     );
