@@ -25,7 +25,7 @@ use crate::manifest::model::{Command, IsolationRequest, RunTask, SystemPolicy, T
 use crate::process::cancel::Cancel;
 use crate::sandbox::open::{Sandbox, open_with};
 use crate::sandbox::spec::{Level, SandboxError};
-use crate::store::{Store, TreeDir};
+use crate::store::Store;
 use crate::workspace::files::SourceFiles;
 use crate::workspace::model::Workspace;
 use crate::workspace::outputs::{OutputIndex, claims_of};
@@ -118,7 +118,7 @@ pub struct Session<'w> {
     tool_roots: Mutex<BTreeMap<PathBuf, Digest>>,
     crowds: OnceLock<Arc<Crowds>>,
     packages: OnceLock<Arc<Packages>>,
-    tree_dirs: Mutex<BTreeMap<Digest, Arc<TreeDir>>>,
+    tree_dirs: Mutex<BTreeMap<Digest, PathBuf>>,
     flat_roots: Mutex<FlatRoots>,
     repository: OnceLock<String>,
     leaked: Mutex<BTreeSet<Digest>>,
@@ -369,13 +369,13 @@ impl<'w> Session<'w> {
     }
 
     /// The directory of a tree, if this invocation has it already.
-    pub(super) fn known_tree_dir(&self, tree: &Digest) -> Option<Arc<TreeDir>> {
+    pub(super) fn known_tree_dir(&self, tree: &Digest) -> Option<PathBuf> {
         held(&self.tree_dirs).get(tree).cloned()
     }
 
-    /// Keeps hold of the directory of a tree until the invocation ends.
-    pub(super) fn keep_tree_dir(&self, tree: Digest, dir: TreeDir) -> Arc<TreeDir> {
-        Arc::clone(held(&self.tree_dirs).entry(tree).or_insert_with(|| Arc::new(dir)))
+    /// Remembers the directory of a tree; the store holds it as long as its own session lasts.
+    pub(super) fn note_tree_dir(&self, tree: Digest, dir: PathBuf) {
+        held(&self.tree_dirs).insert(tree, dir);
     }
 
     /// Tells which files and directories of the workspace belong to the tools of a task, as far as they are there.

@@ -2,7 +2,7 @@
 //! Decides nothing about which directories are whole.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::base::digest::Digest;
 use crate::base::limits::{VIEW_BYTES_MAX, VIEW_FILE_BYTES_MAX};
@@ -15,7 +15,7 @@ use crate::engine::shape::Whole;
 use crate::fs::link;
 use crate::fs::ops;
 use crate::sandbox::spec::{Content, MTIME_NS, View, input_mode};
-use crate::store::{Keep, Stage};
+use crate::store::{Keep, Stage, Wanted};
 
 /// A view that grows.
 pub struct Showing<'a> {
@@ -110,8 +110,13 @@ impl<'a> Showing<'a> {
         }
         let mtime_ns = |path: &RelPath| self.mtime_ns(&at.join(path));
         let keep = Keep { listing, modes: [input_mode(false), input_mode(true)], mtime_ns: &mtime_ns };
-        let fill = &mut |path: &RelPath, digest: &Digest, size, to: &Path| {
-            self.contents.copy(&at.join(path), digest, size, to)
+        let fill = &mut |wanted: &[Wanted<'_>]| {
+            for file in wanted {
+                if !self.contents.copy(&at.join(file.path), &file.digest, file.size, &file.to)? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
         };
         self.contents.store.keep(&keep, fill)
     }

@@ -210,7 +210,7 @@ fn toolchain_mounts(session: &Session<'_>, prepared: &Prepared) -> Result<(Vec<M
     }
     for tree in &prepared.toolchain.trees {
         let Some(dir) = tree_dir(session, tree)? else { continue };
-        mounts.push(Mount { host: dir.path().to_owned(), inside: tree.inside.clone(), access: Access::ReadOnly });
+        mounts.push(Mount { host: dir, inside: tree.inside.clone(), access: Access::ReadOnly });
     }
     let mut system = match prepared.sees {
         Sees::Machine => System::Host,
@@ -219,7 +219,7 @@ fn toolchain_mounts(session: &Session<'_>, prepared: &Prepared) -> Result<(Vec<M
     if let Some(root) = &prepared.toolchain.root
         && let Some(dir) = tree_dir(session, root)?
     {
-        system = System::Tree { host: dir.path().to_owned() };
+        system = System::Tree { host: dir };
     }
     Ok((mounts, system))
 }

@@ -28,7 +28,7 @@ const TARGET_BYTES_MAX: usize = 4095;
 /// Links followed on the way to a name, as many as the kernel follows.
 const LINKS_MAX: usize = 40;
 
-/// Most bytes of paths and targets kept in memory: ten times those of a full desktop system.
+/// Most bytes of paths and targets that are kept in memory or followed: ten times those of a full desktop system.
 const NAMES_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 const COPY_BUFFER_BYTES: usize = 128 * 1024;
@@ -226,6 +226,9 @@ impl Stack {
                         here.clear();
                     }
                     left.extend(target.split('/').rev().map(str::to_owned));
+                    // A million names behind forty long links each would take days.
+                    let bytes = target.len();
+                    self.charge(name, bytes)?;
                 }
                 Some(Node::File(_)) | None if missing == Missing::Told => return Ok(None),
                 Some(Node::File(_)) | None => {
@@ -247,6 +250,7 @@ impl Stack {
             return Err(ArchiveError::refused(name, "a whiteout of no name"));
         }
         let at = below(&dir, hidden);
+        self.charge(name, at.len())?;
         // What the same layer has put there stays, whichever comes first.
         if self.nodes.get(&at).is_some_and(|placed| placed.layer < self.layer) {
             self.nodes.remove(&at);

@@ -1,7 +1,7 @@
 //! Directories that tasks keep between their runs: one user at a time, counted, and evicted least recently used first.
 //!
 //! `caches/<name>` is the directory, `locks/caches/<name>` its lock file, which also tells when it was used last and how large
-//! it was found. [`crate::store::tree_dirs`] keeps trees there in the same way, with any number of users. A cache is no result: nothing
+//! it was found. A cache is no result: nothing
 //! in a key depends on what is in it, so it may go at any time it is not in use. What is kept to be shown (`store::kept`) shares their
 //! room and their fate, but is held by the session and not by a lock.
 

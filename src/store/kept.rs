@@ -1,170 +1,54 @@
-//! Files and directories kept to be shown to commands as they are: copies with fixed modes and times, named by all that can be
-//! seen of them. Knows no views.
+//! Files and directories kept to be shown to commands as they are, each under the name of all that can be seen of it. Knows no views.
 //!
-//! `kept/<32 hex>/it` is the file or directory, `kept/<32 hex>/boot` the boot of the machine in which it was found whole,
-//! `locks/kept/<32 hex>` its lock file, with the same mark as that of a cache. Nothing is synced: after a reboot it is
-//! read and compared once. No file in it has a second name, so that nobody sees how many others show it.
+//! `kept/<32 hex>/it` is the file or directory, `kept/<32 hex>/seal` its seal, `locks/kept/<32 hex>` its lock file, with the same
+//! mark as that of a cache. Nothing is synced: where the seal does not hold, after a reboot at the latest, all of it is read once, and
+//! made anew if it is not what its name says. No file in it has a second name, so that nobody sees how many others show it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::base::digest::Digest;
-use crate::base::encode::Encoder;
-use crate::base::path::RelPath;
-use crate::base::tree::{Entry, Listing};
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+
 use crate::fs::atomic::{self, Durability};
-use crate::fs::digest::digest_file;
 use crate::fs::lock::{self, Lock, Sharing};
-use crate::fs::ops::{self, FsError};
-use crate::fs::stat::StatKey;
-use crate::fs::walk;
-use crate::store::blobs::readable;
+use crate::fs::ops::{self, FsError, Kind};
 use crate::store::caches::Mark;
 use crate::store::error::StoreError;
-use crate::store::open::Store;
-
-/// First part of what names are digests of.
-const NAME: &[u8] = b"drystone kept 1";
+use crate::store::open::{Session, Store};
+use crate::store::seen::{self, Fill, Keep};
 
 /// How far uses at the same moment may push the mark of the last one ahead, in milliseconds.
 const MARK_AHEAD_MS_MAX: i64 = 60_000;
 
-/// Mode of kept directories: the store must be able to remove what is in them.
-const DIR_MODE: u32 = 0o755;
+/// Names of what was found whole in one session: it stays so until the lease is renewed.
+#[derive(Debug, Default)]
+pub(super) struct Shown(Mutex<BTreeSet<String>>);
 
-/// What is to be kept, as it is to be seen.
-pub struct Keep<'a> {
-    /// Files, links and empty directories; a single file at the root stands for itself.
-    pub listing: &'a Listing,
-    /// Modes of files: plain and executable ones.
-    pub modes: [u32; 2],
-    /// Modification time of a path, directories included, in nanoseconds since 1970.
-    pub mtime_ns: &'a dyn Fn(&RelPath) -> i64,
-}
-
-/// Writes the content of a file to a path where nothing is; `false` if that content is not to be had.
-pub type Fill<'a, E> = dyn FnMut(&RelPath, &Digest, u64, &Path) -> Result<bool, E> + 'a;
-
-impl Keep<'_> {
-    /// Directories above something, with the root, unless the whole is a single file.
-    fn directories(&self) -> BTreeSet<RelPath> {
-        let own = self.listing.iter().filter(|(_, entry)| **entry == Entry::Dir).map(|(path, _)| path.clone());
-        let mut all = BTreeSet::new();
-        for path in own.chain(self.listing.keys().filter_map(RelPath::parent)) {
-            let mut next = Some(path);
-            while let Some(path) = next.filter(|path| !all.contains(path)) {
-                next = path.parent();
-                all.insert(path);
-            }
-        }
-        all
+impl Shown {
+    fn has(&self, name: &str) -> bool {
+        self.names().contains(name)
     }
 
-    fn mode(&self, executable: bool) -> u32 {
-        self.modes[usize::from(executable)]
+    fn add(&self, name: String) {
+        self.names().insert(name);
     }
 
-    fn name(&self) -> String {
-        let mut encoder = Encoder::new();
-        encoder.bytes(NAME).u64(self.modes[0].into()).u64(self.modes[1].into());
-        for (path, entry) in self.listing {
-            encoder.bytes(path.as_str().as_bytes()).u64((self.mtime_ns)(path).cast_unsigned());
-            match entry {
-                Entry::File { digest, executable, .. } => encoder.u8(u8::from(*executable)).digest(digest),
-                Entry::Link { target } => encoder.u8(2).bytes(target.as_bytes()),
-                Entry::Dir => encoder.u8(3),
-            };
-        }
-        for dir in self.directories() {
-            encoder.bytes(dir.as_str().as_bytes()).u64((self.mtime_ns)(&dir).cast_unsigned());
-        }
-        Digest::of(encoder.as_slice()).to_hex()[..32].to_owned()
+    /// What is asked for next is looked at again.
+    pub fn forget(&self) {
+        self.names().clear();
     }
 
-    /// Makes it at a path where nothing is.
-    fn make<E: From<FsError>>(&self, it: &Path, fill: &mut Fill<'_, E>) -> Result<bool, E> {
-        let dirs = self.directories();
-        for dir in &dirs {
-            let place = at(it, dir);
-            ops::create_dir(&place)?;
-            ops::set_mode(&place, DIR_MODE)?;
-        }
-        for (path, entry) in self.listing {
-            let place = at(it, path);
-            match entry {
-                Entry::File { digest, size, executable } => {
-                    if !fill(path, digest, *size, &place)? {
-                        return Ok(false);
-                    }
-                    ops::set_mode(&place, self.mode(*executable))?;
-                    ops::set_times(&place, (self.mtime_ns)(path))?;
-                }
-                Entry::Link { target } => {
-                    ops::symlink(target, &place)?;
-                    ops::set_times(&place, (self.mtime_ns)(path))?;
-                }
-                Entry::Dir => {}
-            }
-        }
-        for dir in &dirs {
-            ops::set_times(&at(it, dir), (self.mtime_ns)(dir))?;
-        }
-        Ok(true)
+    fn names(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Whether this and nothing else lies there. Cost: one read of every file.
-    fn is_at(&self, it: &Path) -> Result<bool, FsError> {
-        let dirs = self.directories();
-        if let Some(root) = dirs.first() {
-            assert!(root.is_root(), "BUG: {root} stands above all others, and is not the root");
-            let names = dirs.iter().chain(self.listing.keys()).filter(|path| !path.is_root());
-            let expected: BTreeSet<&RelPath> = names.collect();
-            let Ok(found) = walk::walk_all(it) else { return Ok(false) };
-            if found.len() != expected.len() || !found.iter().all(|found| expected.contains(&found.path)) {
-                return Ok(false);
-            }
-        }
-        let as_kept = |path: &RelPath| -> Result<Option<StatKey>, FsError> {
-            let stat = ops::if_there(StatKey::at(&at(it, path)))?;
-            Ok(stat.filter(|stat| stat.mtime_ns == (self.mtime_ns)(path)))
-        };
-        for dir in &dirs {
-            if as_kept(dir)?.is_none_or(|stat| !stat.is_dir() || stat.mode & 0o7777 != DIR_MODE) {
-                return Ok(false);
-            }
-        }
-        for (path, entry) in self.listing {
-            let Some(stat) = as_kept(path)? else { return Ok(false) };
-            let is_right = match entry {
-                Entry::File { digest, size, executable } => {
-                    stat.is_file()
-                        && stat.size == *size
-                        && stat.mode & 0o7777 == self.mode(*executable)
-                        && readable(digest_file(&at(it, path)))?.is_some_and(|(found, _)| found == *digest)
-                }
-                Entry::Link { target } => {
-                    stat.is_link() && ops::read_link(&at(it, path))?.as_os_str() == target.as_str()
-                }
-                Entry::Dir => true,
-            };
-            if !is_right {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-}
-
-/// Joining an empty path would add a slash, and make a file a directory.
-fn at(it: &Path, path: &RelPath) -> PathBuf {
-    if path.is_root() { it.to_owned() } else { it.join(path.as_str()) }
 }
 
 impl Store {
     /// Where what is wanted is kept; makes it if it is not. `None` if `fill` could not give one of the contents.
     ///
     /// Nobody may change it. It stays as long as this session, or one that asks for it later, lives.
-    /// Cost: a few small reads and one write where it is there already; else one file for each.
+    /// Cost: its name; the first time in a session one `lstat` of every file; if it is not there, one write of each.
     pub fn keep<E: From<StoreError> + From<FsError>>(
         &self,
         keep: &Keep<'_>,
@@ -172,55 +56,65 @@ impl Store {
     ) -> Result<Option<PathBuf>, E> {
         let session = self.session()?;
         let name = keep.name();
-        let lock_path = self.layout.kept_lock(&name);
         let place = self.layout.kept(&name);
         let it = place.join("it");
-        let boot = ops::boot_id();
-        let is_of_this_boot = || -> Result<bool, FsError> {
-            let found = ops::if_there(ops::read(&place.join("boot")))?;
-            Ok(boot.is_some() && found.as_deref() == boot.as_deref().map(str::as_bytes))
-        };
+        if session.shown.has(&name) {
+            return Ok(Some(it));
+        }
+        let lock_path = self.layout.kept_lock(&name);
         {
             let lock = lock::wait_named(&lock_path, Sharing::Shared)?;
-            if is_of_this_boot()? {
-                self.note_kept(session.lease.started_ms(), &lock, &lock_path, None)?;
+            if is_sealed(&place) {
+                self.note_kept(session, &lock, &lock_path, None)?;
+                session.shown.add(name);
                 return Ok(Some(it));
             }
         }
         let lock = lock::wait_named(&lock_path, Sharing::Exclusive)?;
-        if !is_of_this_boot()? {
-            if ops::exists(&place) && keep.is_at(&it)? {
-                let boot = boot.as_deref().unwrap_or_default();
-                atomic::write(&place.join("boot"), boot.as_bytes(), Durability::Relaxed)?;
-            } else {
-                let made = self.layout.scratch("stage").join(session.lease.scratch_name());
-                ops::create_dir(&made)?;
-                // What is in it may be nobody else's business, and everybody may read the files.
-                ops::set_mode(&made, 0o700)?;
-                let whole = keep.make(&made.join("it"), fill);
-                if !matches!(whole, Ok(true)) {
-                    drop(ops::remove_all(&made));
-                    return whole.map(|_| None);
-                }
-                ops::write(&made.join("boot"), boot.as_deref().unwrap_or_default().as_bytes())?;
-                // Half of what is on its way out must not be found under its name.
-                let trash = self.layout.scratch("trash").join(session.lease.scratch_name());
-                ops::if_there(ops::rename(&place, &trash))?;
-                ops::rename(&made, &place)?;
-                ops::remove_all(&trash)?;
+        if !is_sealed(&place) {
+            if seen::name_at(&it)?.is_some_and(|found| found == name) {
+                seal(&place)?;
+            } else if !self.make_kept(session, keep, &place, fill)? {
+                return Ok(None);
             }
         }
-        let bytes = keep.listing.values().map(|entry| match entry {
-            Entry::File { size, .. } => *size,
-            Entry::Link { .. } | Entry::Dir => 0,
-        });
-        self.note_kept(session.lease.started_ms(), &lock, &lock_path, Some(bytes.sum()))?;
+        self.note_kept(session, &lock, &lock_path, Some(keep.bytes()))?;
+        session.shown.add(name);
         Ok(Some(it))
     }
 
-    fn note_kept(&self, started_ms: i64, lock: &Lock, path: &Path, bytes: Option<u64>) -> Result<(), FsError> {
+    fn make_kept<E: From<StoreError> + From<FsError>>(
+        &self,
+        session: &Session,
+        keep: &Keep<'_>,
+        place: &Path,
+        fill: &mut Fill<'_, E>,
+    ) -> Result<bool, E> {
+        let made = self.layout.scratch("stage").join(session.lease.scratch_name());
+        ops::create_dir(&made)?;
+        // What is in it may be nobody else's business, and everybody may read the files.
+        ops::set_mode(&made, 0o700)?;
+        let whole = keep.make(&made.join("it"), fill);
+        if !matches!(whole, Ok(true)) {
+            drop(ops::remove_all(&made));
+            return whole;
+        }
+        seal(&made)?;
+        self.throw_away(session, place)?;
+        ops::rename(&made, place)?;
+        Ok(true)
+    }
+
+    /// Half of what is on its way out must not be found under its name.
+    fn throw_away(&self, session: &Session, place: &Path) -> Result<(), FsError> {
+        let trash = self.layout.scratch("trash").join(session.lease.scratch_name());
+        ops::if_there(ops::rename(place, &trash))?;
+        ops::remove_all(&trash)
+    }
+
+    fn note_kept(&self, session: &Session, lock: &Lock, path: &Path, bytes: Option<u64>) -> Result<(), FsError> {
         let mut mark = Mark::read(path)?;
-        let now_ms = self.now_ms().max(started_ms);
+        let now_ms = self.now_ms().max(session.lease.started_ms());
         // Never the same twice: collection takes what was not used since it looked. But a mark that lies far ahead was made before
         // the clock was set back, or is damaged, and would keep this for ever.
         let is_near = mark.used_ms.saturating_sub(now_ms) < MARK_AHEAD_MS_MAX;
@@ -231,4 +125,46 @@ impl Store {
         }
         mark.write(lock, path)
     }
+
+    /// Names of what is kept and is not what its name says. Cost: one read of all of it, on the calling rayon pool.
+    pub(super) fn damaged_kept(&self) -> Result<Vec<String>, FsError> {
+        let entries = ops::if_there(ops::read_dir(&self.layout.all_kept()))?.unwrap_or_default();
+        let names = entries.into_iter().filter(|entry| entry.kind == Kind::Dir);
+        let mut names: Vec<String> = names.map(|entry| entry.name.to_string_lossy().into_owned()).collect();
+        names.sort();
+        let verdicts: Vec<bool> = names.par_iter().map(|name| self.is_damaged(name)).collect::<Result<_, _>>()?;
+        Ok(names.into_iter().zip(verdicts).filter_map(|(name, is_damaged)| is_damaged.then_some(name)).collect())
+    }
+
+    /// Removes what is kept if it is still damaged: another process may have made it anew meanwhile.
+    pub(super) fn drop_kept(&self, name: &str) -> Result<(), StoreError> {
+        let session = self.session()?;
+        let lock_path = self.layout.kept_lock(name);
+        let _lock = lock::wait_named(&lock_path, Sharing::Exclusive)?;
+        if self.is_damaged(name)? {
+            self.throw_away(session, &self.layout.kept(name))?;
+            ops::remove_file(&lock_path)?;
+        }
+        Ok(())
+    }
+
+    fn is_damaged(&self, name: &str) -> Result<bool, FsError> {
+        let place = self.layout.kept(name);
+        let found = seen::name_at(&place.join("it"))?;
+        // Thrown away since it was listed.
+        Ok(found.is_none_or(|found| found != name) && ops::exists(&place))
+    }
+}
+
+/// Without a boot that can be told there is no seal: everything is read every time.
+fn seal(place: &Path) -> Result<(), FsError> {
+    let Some(boot) = ops::boot_id() else { return Ok(()) };
+    let Some(seal) = seen::seal(&place.join("it"), &boot) else { return Ok(()) };
+    atomic::write(&place.join("seal"), seal.to_hex().as_bytes(), Durability::Relaxed)
+}
+
+fn is_sealed(place: &Path) -> bool {
+    let Ok(Some(written)) = ops::if_there(ops::read(&place.join("seal"))) else { return false };
+    let seal = ops::boot_id().and_then(|boot| seen::seal(&place.join("it"), &boot));
+    seal.is_some_and(|seal| seal.to_hex().as_bytes() == written)
 }

@@ -7,8 +7,7 @@
 //! | `db`, `migrate`, `recover` | connections, versions, damage |
 //! | `pending`, `writer` | the queue of rows and the one thread that commits them |
 //! | `content`, `blobs`, `trees` | bytes by digest |
-//! | `caches`, `kept` | directories that tasks keep between their runs; copies to be shown to commands |
-//! | `tree_dirs` | trees as directories, shared by everyone who reads them |
+//! | `caches`, `kept`, `seen` | directories that tasks keep between their runs; what is shown to commands as it is |
 //! | `results`, `history` | the action cache; durations, outcomes, fingerprints |
 //! | `durations` | what an imported archive says about durations, alike for all who imported it |
 //! | `path_sets` | what traced tasks touched |
@@ -37,9 +36,9 @@ mod path_sets;
 mod pending;
 mod recover;
 mod results;
+mod seen;
 mod stage;
 mod stat;
-mod tree_dirs;
 mod trees;
 mod verify;
 mod writer;
@@ -53,12 +52,11 @@ pub use durations::imported_durations;
 pub use error::StoreError;
 pub use gc::{GcMode, GcOptions, GcReport};
 pub use history::{History, TaskRun};
-pub use kept::{Fill, Keep};
 pub use locks::ActionLock;
 pub use open::{OpenOptions, Store, workspace_state};
 pub use path_sets::PathSet;
 pub use results::{ActionResult, LedgerEntry, Recorded};
+pub use seen::{Fill, Keep, Wanted};
 pub use stage::Stage;
 pub use stat::StoreStat;
-pub use tree_dirs::TreeDir;
 pub use verify::{VerifyMode, VerifyOptions, VerifyReport};

@@ -10,6 +10,7 @@ use crate::fs::atomic::{self, Durability};
 use crate::fs::ops::{self, FsError};
 use crate::store::db::{Access, Database, Notices};
 use crate::store::error::StoreError;
+use crate::store::kept::Shown;
 use crate::store::layout::Layout;
 use crate::store::locks::{ActionLock, Gate, Lease};
 use crate::store::writer::Queue;
@@ -44,6 +45,7 @@ pub struct Store {
 pub(super) struct Session {
     pub queue: Queue,
     pub gate: Arc<Gate>,
+    pub shown: Shown,
     pub lease: Lease,
 }
 
@@ -99,7 +101,10 @@ impl Store {
         let database = Arc::new(Database::open(layout.clone(), access, options.now_ms, Arc::clone(&notices))?);
         let session = match began {
             None => None,
-            Some((gate, lease)) => Some(Session { queue: Queue::start(&layout, &database, &notices)?, gate, lease }),
+            Some((gate, lease)) => {
+                let queue = Queue::start(&layout, &database, &notices)?;
+                Some(Session { queue, gate, shown: Shown::default(), lease })
+            }
         };
         let bytes_max = match options.bytes_max {
             Some(bytes) => bytes,
@@ -167,6 +172,7 @@ impl Store {
     pub fn renew_lease(&self) -> Result<(), StoreError> {
         let session = self.session()?;
         let _pass = session.gate.enter()?;
+        session.shown.forget();
         Ok(session.lease.renew(self.now_ms())?)
     }
 

@@ -49,6 +49,8 @@ pub struct VerifyReport {
     pub damaged_blobs: Vec<Digest>,
     /// Trees that are missing, not what their name says, or not canonical.
     pub damaged_trees: Vec<Digest>,
+    /// Names of files and directories kept to be shown to commands that are not what their names say.
+    pub damaged_kept: Vec<String>,
     /// Actions whose results are damaged themselves or name something that is missing.
     pub dangling: Vec<Digest>,
     /// Files in `blobs/` and `trees/` that no row knows: left by crashes, harmless.
@@ -63,6 +65,7 @@ impl VerifyReport {
         self.database.is_empty()
             && self.damaged_blobs.is_empty()
             && self.damaged_trees.is_empty()
+            && self.damaged_kept.is_empty()
             && self.dangling.is_empty()
     }
 }
@@ -95,6 +98,10 @@ impl Store {
             self.settle()?;
         }
         self.follow_results(&bad, options.mode, &mut report)?;
+        report.damaged_kept = self.damaged_kept()?;
+        if options.mode == VerifyMode::Repair {
+            report.damaged_kept.iter().try_for_each(|name| self.drop_kept(name))?;
+        }
         let closed = self.close_gate()?;
         let contents = self.database.read("list content", gc::all_contents)?;
         for (key, _) in self.orphans(&contents)? {

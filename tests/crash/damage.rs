@@ -91,11 +91,6 @@ fn copy(from: &Path, to: &Path) {
     assert!(copied.expect("cp starts").success());
 }
 
-/// Copies that commands are shown. Within one boot they are trusted as the sources are that they were made of.
-fn is_shown(name: &Path) -> bool {
-    name.starts_with("kept") && !name.ends_with("boot")
-}
-
 fn is_database(name: &Path) -> bool {
     name.to_string_lossy().starts_with("store.db")
 }
@@ -112,9 +107,8 @@ fn a_flipped_bit_in_any_file_of_the_store_costs_at_most_a_rerun() {
         let mut random = Random(seed);
         for name in damaged.names() {
             let whole = fs::read(damaged.pristine.join(&name)).expect("a file");
-            // What lies in it is never read, or says for whom the rest is, or is shown as it is until the next boot.
+            // What lies in it is never read, or says for whom the rest is.
             if whole.is_empty()
-                || is_shown(&name)
                 || name == Path::new("reserve")
                 || name == Path::new("FORMAT")
                 || (crashed && !is_database(&name))
@@ -146,7 +140,7 @@ fn a_file_of_the_store_that_is_cut_or_gone_costs_at_most_a_rerun() {
         }
         let mut damaged = Damaged::new(seed, crashed);
         for name in damaged.names() {
-            if is_shown(&name) || (crashed && !is_database(&name)) {
+            if crashed && !is_database(&name) {
                 continue;
             }
             damaged.with(&name, None);

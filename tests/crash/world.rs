@@ -1,6 +1,6 @@
 //! Small random builds whose every output is known beforehand, and what a tree may look like between two of them.
 //!
-//! A task concatenates its sources and the texts of what it needs. By its shape it writes one file (small or large), a whole
+//! A task counts what is wrong in a large input and concatenates its sources and the texts of what it needs. By its shape it writes one file (small or large), a whole
 //! directory with a link, a script and a copy, or files that a wildcard matches and whose names come and go.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +15,8 @@ use crate::support::random::Random;
 const SOURCES: usize = 4;
 /// Lines that make a text too large for the database.
 const LINES: usize = 3000;
+/// Lines that make a source so large that commands are shown a copy that the store keeps.
+const BULK_LINES: usize = 20_000;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Shape {
@@ -97,7 +99,8 @@ impl World {
         for (number, task) in self.tasks.iter().enumerate() {
             let quoted =
                 |texts: Vec<String>| texts.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(", ");
-            let inputs = quoted(task.sources.iter().map(|source| format!("src/f{source}")).collect());
+            let sources = task.sources.iter().map(|source| format!("src/f{source}"));
+            let inputs = quoted(sources.chain(["src/bulk".to_owned()]).collect());
             let needs = quoted(task.needs.iter().map(|need| format!(":t{need}")).collect());
             let parts: Vec<String> = task
                 .sources
@@ -125,12 +128,13 @@ impl World {
                 ),
             };
             manifest.push_str(&format!(
-                "[task.t{number}]\nrun = \"\"\"\n{start}\n(echo salt {salt}; for part in {}; do head -n 5 $part; done) > {}\n{rest}\n\"\"\"\ninputs = [{inputs}]\nneeds = [{needs}]\noutputs = [\"{output}\"]\n",
+                "[task.t{number}]\nrun = \"\"\"\n{start}\n(echo salt {salt}; grep -cvx drystone src/bulk || :; for part in {}; do head -n 5 $part; done) > {}\n{rest}\n\"\"\"\ninputs = [{inputs}]\nneeds = [{needs}]\noutputs = [\"{output}\"]\n",
                 parts.join(" "),
                 self.text_path(number),
             ));
         }
         workspace.write("drystone.toml", &manifest);
+        workspace.write("src/bulk", &"drystone\n".repeat(BULK_LINES));
         for (source, version) in self.versions.iter().enumerate() {
             workspace.write(&format!("src/f{source}"), &format!("source {source} version {version}\n"));
         }
@@ -151,7 +155,7 @@ impl World {
         let lines: String = (1..=LINES).map(|line| format!("{line}\n")).collect();
         for (number, task) in self.tasks.iter().enumerate() {
             let salt = task.salt;
-            let mut text = format!("salt {salt}\n");
+            let mut text = format!("salt {salt}\n0\n");
             for source in &task.sources {
                 text.push_str(&format!("source {source} version {}\n", self.versions[*source]));
             }

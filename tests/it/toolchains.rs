@@ -163,8 +163,8 @@ fn what_is_no_tool_is_told_at_its_place() {
 fn a_damaged_directory_of_a_tool_is_made_again() {
     let workspace = with_kit(MADE);
     workspace.events(&["use"]);
-    let kept: Vec<_> = fs::read_dir(workspace.store().join("caches")).expect("caches").collect();
-    let kept = kept[0].as_ref().expect("one tree").path().join("tree/lib/part.sh");
+    let kept: Vec<_> = fs::read_dir(workspace.store().join("kept")).expect("kept").collect();
+    let kept = kept[0].as_ref().expect("one tree").path().join("it/lib/part.sh");
     fs::set_permissions(&kept, fs::Permissions::from_mode(0o644)).expect("a mode");
     fs::write(&kept, "echo bad\n").expect("a file");
     workspace.events(&["use", "--force"]);

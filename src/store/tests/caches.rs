@@ -1,12 +1,10 @@
 //! Caches of tasks: one user at a time, counted, evicted least recently used first and never in use.
 
-use std::cell::Cell;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::base::digest::Digest;
 use crate::fs::ops;
 use crate::store::tests::trial::{Trial, advance_clock, noise, record};
-use crate::store::{GcMode, GcOptions, GcReport, Store, StoreError, TreeDir};
+use crate::store::{GcMode, GcOptions, GcReport, Store};
 
 /// Uses a cache, leaving this many bytes in it.
 fn fill(store: &Store, name: &str, bytes: usize) -> PathBuf {
@@ -152,53 +150,4 @@ fn a_damaged_mark_of_a_cache_is_no_error_and_counts_anew() {
         assert!(store.try_cache_dir("a").expect("no error").is_some());
         assert_eq!(collect(&store, 0, GcMode::Delete).caches_removed, 3, "{mark:?}");
     }
-}
-
-/// Lays out a tree of one file; counts how often it was made.
-fn tree(store: &Store, name: &str, made: &Cell<u32>) -> TreeDir {
-    advance_clock(1000);
-    let fill = |dir: &Path| -> Result<(), StoreError> {
-        made.set(made.get() + 1);
-        Ok(ops::write(&dir.join("file"), &[0; 100_000])?)
-    };
-    store.tree_dir(&Digest::of(name.as_bytes()), &fill).expect("it can be made")
-}
-
-#[test]
-fn a_tree_is_laid_out_once_stays_while_it_is_used_and_is_collected_like_a_cache() {
-    let trial = Trial::new();
-    let store = trial.open();
-    let made = Cell::new(0);
-    let (one, other) = (tree(&store, "a", &made), tree(&trial.open(), "a", &made));
-    assert_eq!((made.get(), one.path()), (1, other.path()));
-    assert_eq!(ops::read(&one.path().join("file")).expect("it is there").len(), 100_000);
-    let b = tree(&store, "b", &made).path().to_owned();
-    assert!(store.stat().expect("countable").cache_bytes >= 200_000);
-    collect(&store, 0, GcMode::Delete);
-    assert_eq!(there(&[one.path().to_owned(), b]), [true, false]);
-    drop((one, other));
-    assert_eq!(collect(&store, 0, GcMode::Delete).caches_removed, 1);
-    tree(&store, "a", &made);
-    assert_eq!(made.get(), 3);
-}
-
-#[test]
-fn a_tree_that_was_touched_or_half_made_is_made_again() {
-    let trial = Trial::new();
-    let store = trial.open();
-    let made = Cell::new(0);
-    let damage: [&dyn Fn(&Path); 4] = [
-        &|dir| ops::write(&dir.join("file"), &[1; 100_001]).expect("writable"),
-        &|dir| ops::write(&dir.join("more"), b"").expect("writable"),
-        &|dir| ops::remove_file(&dir.join("file")).expect("it can go"),
-        &|dir| ops::remove_file(&dir.with_file_name("seal")).expect("it can go"),
-    ];
-    for (count, damage) in (1..).zip(damage) {
-        let dir = tree(&store, "a", &made).path().to_owned();
-        assert_eq!(made.get(), count);
-        damage(&dir);
-    }
-    let failing = |_: &Path| Err(StoreError::from(ops::FsError::new("make", "it", std::io::Error::other("no"))));
-    assert!(store.tree_dir(&Digest::of(b"never"), &failing).is_err());
-    assert_eq!(ops::read(&tree(&store, "a", &made).path().join("file")).expect("it is there"), [0; 100_000]);
 }
