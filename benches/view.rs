@@ -73,6 +73,7 @@ fn run(sandbox: &dyn Sandbox, view: &dyn Fn() -> BTreeMap<RelPath, View>) -> Dur
         mounts: Vec::new(),
         network: Network::Loopback,
         timeout: None,
+        stop_signal: rustix::process::Signal::TERM,
         observe: false,
         stage: Path::new(stage.path()).to_owned(),
     };

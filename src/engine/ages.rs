@@ -5,9 +5,10 @@
 //! that any earlier use could have written. What the host shows plays no part.
 //!
 //! One file per task in the state directory of the workspace: magic (8 bytes), label, boot, whether the last use has ended, the latest
-//! time that is taken, names of the caches that only ever saw these times, and per path its content and time; then BLAKE3
-//! over everything before. It is on the disk before a command sees new times. Without it, and for a cache that it does not name,
-//! the cache is emptied: nobody knows what it saw.
+//! time that is taken, the output trees that were tools or the root, names of the caches that only ever saw these times, and per path its
+//! content and time; then BLAKE3 over everything before. It is on the disk before a command sees new times. Without it, and for a cache
+//! that it does not name, the cache is emptied: nobody knows what it saw. It is emptied with other trees as well: they are laid out once
+//! for all tasks, so what lies in them always has the same time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ use crate::fs::stat::StatKey;
 use crate::fs::walk;
 use crate::sandbox::spec::MTIME_NS;
 
-const MAGIC: [u8; 8] = *b"dryst\0a1";
+const MAGIC: [u8; 8] = *b"dryst\0a2";
 const SECOND_NS: i64 = 1_000_000_000;
 
 /// Whether nothing more is written under the times of a record.
@@ -44,6 +45,8 @@ struct Record {
     last_use: Use,
     /// Nothing was written later than this, nanoseconds since 1970.
     latest_ns: i64,
+    /// The output trees that the command sees beside the workspace.
+    trees: Digest,
     /// Caches that never saw other times than these.
     caches: BTreeSet<RelPath>,
     /// Content and time; of directories, the names in them count as content.
@@ -55,6 +58,7 @@ impl Record {
         let mut encoder = Encoder::new();
         encoder.bytes(&MAGIC).bytes(label.as_bytes()).bytes(self.boot.as_bytes());
         encoder.u8(u8::from(self.last_use == Use::Ended)).u64(self.latest_ns.cast_unsigned());
+        encoder.digest(&self.trees);
         encoder.u64(self.caches.len() as u64);
         for cache in &self.caches {
             encoder.bytes(cache.as_str().as_bytes());
@@ -77,12 +81,13 @@ impl Record {
         let boot = decoder.text("boot")?.to_owned();
         let last_use = if decoder.u8()? == 1 { Use::Ended } else { Use::Open };
         let latest_ns = decoder.u64()?.cast_signed();
+        let trees = decoder.digest()?;
         let caches = (0..decoder.u64()?).map(|_| path(&mut decoder)).collect::<Result<_, _>>()?;
         let paths = (0..decoder.u64()?)
             .map(|_| Ok((path(&mut decoder)?, (decoder.digest()?, decoder.u64()?.cast_signed()))))
             .collect::<Result<_, _>>()?;
         decoder.finish()?;
-        Ok(Self { boot, last_use, latest_ns, caches, paths })
+        Ok(Self { boot, last_use, latest_ns, trees, caches, paths })
     }
 
     /// The record of the use that begins: what is new or changed gets a time that is later than everything.
@@ -146,13 +151,14 @@ fn file_of(state_dir: &Path, label: &str) -> PathBuf {
 }
 
 impl Ages {
-    /// Begins a use: gives every input its time, and empties the caches that may know others.
+    /// Begins a use: gives every input its time, and empties the caches that may know others. `trees` stands for the output trees that
+    /// are tools or the root.
     ///
     /// Cost: one read and one write of the record, synced if a time is new; one walk of the caches after a kill or a reboot.
     pub fn begin(
         state_dir: &Path,
         label: String,
-        listing: &Listing,
+        (listing, trees): (&Listing, Digest),
         caches: &[Cache<'_>],
         lock: Lock,
     ) -> Result<Self, crate::store::StoreError> {
@@ -175,18 +181,25 @@ impl Ages {
                 boot: String::new(),
                 last_use: Use::Open,
                 latest_ns: MTIME_NS,
+                trees,
                 caches: BTreeSet::new(),
                 // As old as those of every task: the first run is the same for everybody.
                 paths: contents.into_iter().map(|(path, content)| (path, (content, MTIME_NS))).collect(),
             },
         };
+        if next.trees != trees {
+            next.trees = trees;
+            next.caches.clear();
+        }
         for cache in caches {
             if !next.caches.contains(cache.name) {
                 (cache.clear)()?;
                 next.caches.insert(cache.name.clone());
             }
         }
-        let has_news = known.as_ref().is_none_or(|known| (&known.paths, &known.caches) != (&next.paths, &next.caches));
+        let is_news =
+            |known: &Record| (&known.paths, &known.caches, known.trees) != (&next.paths, &next.caches, next.trees);
+        let has_news = known.as_ref().is_none_or(is_news);
         next.boot = boot;
         next.last_use = Use::Open;
         let durability = if has_news { Durability::Synced } else { Durability::Relaxed };
@@ -303,7 +316,8 @@ mod tests {
         let begin = |files: &[(&str, &str)]| {
             let lock = attempt(dir.path(), "//:t").expect("it can be locked").expect("nobody has it");
             let cache = Cache { name: &rel("c"), dir: dir.path(), clear: &|| Ok(()) };
-            Ages::begin(dir.path(), "//:t".into(), &listing(files), &[cache], lock).expect("it begins")
+            Ages::begin(dir.path(), "//:t".into(), (&listing(files), Digest::of(b"")), &[cache], lock)
+                .expect("it begins")
         };
         let first = begin(&[("a/x", "1"), ("a/y", "1"), ("b/z", "1")]);
         assert_eq!(first.unusual(), BTreeMap::new(), "the first time is the same for everybody");
@@ -335,6 +349,7 @@ mod tests {
             boot: "b".into(),
             last_use: Use::Ended,
             latest_ns: -7,
+            trees: Digest::of(b"t"),
             caches: BTreeSet::from([rel("c")]),
             paths: BTreeMap::from([(RelPath::root(), (Digest::of(b"x"), 5))]),
         };

@@ -10,7 +10,7 @@ use crate::engine::secrets::Secrets;
 use crate::fs::ops::{self, Kind};
 use crate::fs::walk::{self, WalkError};
 use crate::manifest::glob::{Pattern, PatternList};
-use crate::sandbox::spec::{View, is_in_whole_dir};
+use crate::sandbox::spec::{STAND_IN_DIR_MODE, STAND_IN_FILE_MODE, View, is_in_whole_dir};
 use crate::store::{Store, StoreError};
 
 /// What counts as what.
@@ -52,6 +52,11 @@ pub enum CollectError {
     /// An output is a device, a socket or a pipe.
     #[error("output `{0}` is neither a file, a directory nor a link")]
     Special(RelPath),
+    /// An input was mounted there: what it holds is not there any more.
+    #[error(
+        "output `{0}` is an input that was renamed with its directory, and its content stayed behind: copy it instead"
+    )]
+    StandIn(RelPath),
     /// A link whose target is not text.
     #[error("the target of the link `{0}` is not UTF-8")]
     LinkNotUtf8(RelPath),
@@ -70,7 +75,7 @@ impl CollectError {
     /// Whether the command made something that no output can be, rather than the machine being at fault.
     pub fn is_of_the_command(&self) -> bool {
         match self {
-            Self::Special(_) | Self::LinkNotUtf8(_) => true,
+            Self::Special(_) | Self::StandIn(_) | Self::LinkNotUtf8(_) => true,
             Self::Walk(error) => !matches!(error, WalkError::Fs(_)),
             Self::Fs(_) | Self::Store(_) => false,
         }
@@ -159,6 +164,11 @@ fn leaks(secrets: &Secrets, disk: &Path, path: &RelPath, kind: Kind) -> Result<b
 type Put<'a> = dyn Fn(&Path) -> Result<(Digest, u64), StoreError> + 'a;
 
 fn entry(disk: &Path, path: &RelPath, kind: Kind, put: &Put<'_>) -> Result<Option<Entry>, CollectError> {
+    let meta = ops::symlink_metadata(disk)?;
+    let mode = std::os::unix::fs::PermissionsExt::mode(&meta.permissions());
+    if [STAND_IN_FILE_MODE, STAND_IN_DIR_MODE].contains(&(mode & 0o7777)) {
+        return Err(CollectError::StandIn(path.clone()));
+    }
     Ok(match kind {
         Kind::Dir => Some(Entry::Dir),
         Kind::Special => return Err(CollectError::Special(path.clone())),
@@ -168,8 +178,7 @@ fn entry(disk: &Path, path: &RelPath, kind: Kind, put: &Put<'_>) -> Result<Optio
             Some(Entry::Link { target: target.to_owned() })
         }
         Kind::File => {
-            let meta = ops::symlink_metadata(disk)?;
-            let executable = std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o100 != 0;
+            let executable = mode & 0o100 != 0;
             let (digest, size) = put(disk)?;
             Some(Entry::File { digest, size, executable })
         }

@@ -14,6 +14,7 @@ use crate::engine::event::{
 };
 use crate::engine::job::{self, Ended, Fault, Looked, Mishap, Missed, Success};
 use crate::engine::parts::{Left, Parts, Settled};
+use crate::engine::placing;
 use crate::engine::plan::Plan;
 use crate::engine::pod::{Registry, Unready};
 use crate::engine::prepare::{Dependency, Produced, as_produced};
@@ -60,6 +61,7 @@ pub fn drive(
     after: AfterUse,
     sink: &mut dyn EventSink,
 ) -> Summary {
+    placing::sweep(&session.state_dir, &session.workspace.root);
     let jobs = session.options.jobs.max(1);
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(jobs as usize)
@@ -348,7 +350,7 @@ impl Loop<'_, '_> {
                 Input::Done(ix, Outcome::Hit)
             }
             Looked::Failed(mishap) => self.failure(ix, *mishap),
-            Looked::Cancelled => self.ended(ix, Ended::Cancelled(Vec::new())),
+            Looked::Cancelled => self.cancelled(ix, Log::new()),
         }
     }
 
@@ -356,14 +358,16 @@ impl Loop<'_, '_> {
         match ended {
             Ended::Passed(success) => self.success(ix, *success),
             Ended::Failed(mishap) => self.failure(ix, *mishap),
-            Ended::Cancelled(log) => {
-                self.counts.cancelled += 1;
-                let notes = self.settle_without(ix);
-                let finished = TaskFinished { log, notes, ..self.blank(ix, Outcome::Cancelled) };
-                self.sink.event(&Event::TaskFinished(Box::new(finished)));
-                Input::Done(ix, Outcome::Cancelled)
-            }
+            Ended::Cancelled(log) => self.cancelled(ix, log),
         }
+    }
+
+    fn cancelled(&mut self, ix: Ix, log: Log) -> Input {
+        self.counts.cancelled += 1;
+        let notes = self.settle_without(ix);
+        let finished = TaskFinished { log, notes, ..self.blank(ix, Outcome::Cancelled) };
+        self.sink.event(&Event::TaskFinished(Box::new(finished)));
+        Input::Done(ix, Outcome::Cancelled)
     }
 
     fn blank(&self, ix: Ix, outcome: Outcome) -> TaskFinished {

@@ -63,6 +63,9 @@ pub enum FetchError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A link whose target is not text, which no tree can hold.
+    #[error("the target of the link `{0}` in it is not UTF-8")]
+    LinkNotUtf8(RelPath),
     /// The run was stopped.
     #[error("cancelled")]
     Cancelled,
@@ -76,7 +79,7 @@ impl FetchError {
             Self::Unpack(error) => error.is_of_the_machine(),
             Self::Image(error) => error.is_of_the_machine(),
             Self::Walk(error) => matches!(error, walk::WalkError::Fs(_)),
-            Self::Unreachable(_) | Self::Mismatch { .. } | Self::Cancelled => false,
+            Self::Unreachable(_) | Self::Mismatch { .. } | Self::LinkNotUtf8(_) | Self::Cancelled => false,
         }
     }
 }
@@ -139,21 +142,25 @@ fn way_out(error: &FetchError) -> Option<&'static str> {
 fn fetch_listing(session: &Session<'_>, fetch: &FetchTask) -> Result<(Listing, Vec<Diagnostic>), FetchError> {
     let stage = session.store.stage()?;
     let file = stage.path().join("download");
-    let (wanted, to) = (fetch.clone(), file.clone());
+    let unpacked = stage.path().join("unpacked");
+    let (wanted, to, into) = (fetch.clone(), file.clone(), unpacked.clone());
     let tls = trust::roots(&session.ambient.variables);
-    waiting::unless_cancelled(&session.cancel, move || download(&wanted, &to, &tls)).ok_or(FetchError::Cancelled)??;
+    let arrive = move || {
+        download(&wanted, &to, &agent(&tls, SILENCE_MAX))?;
+        if wanted.unpack == Unpack::ByName {
+            ops::create_dir(&into)?;
+            unpack::unpack(&to, archive_name(&wanted), wanted.strip, &into)?;
+        }
+        Ok::<_, FetchError>(())
+    };
+    waiting::unless_cancelled(&session.cancel, arrive).ok_or(FetchError::Cancelled)??;
     match fetch.unpack {
         Unpack::No => {
             let (digest, size) = session.store.put_file(&file)?;
             let entry = Entry::File { digest, size, executable: fetch.executable };
             Ok((Listing::from([(fetch.output.clone(), entry)]), Vec::new()))
         }
-        Unpack::ByName => {
-            let dir = stage.path().join("unpacked");
-            ops::create_dir(&dir)?;
-            unpack::unpack(&file, archive_name(fetch), fetch.strip, &dir)?;
-            Ok((stored(&dir, &fetch.output, &session.store)?, Vec::new()))
-        }
+        Unpack::ByName => Ok((stored(&unpacked, &fetch.output, &session.store)?, Vec::new())),
         Unpack::Image => {
             let scratch = stage.path().join("image");
             ops::create_dir(&scratch)?;
@@ -176,7 +183,10 @@ fn stored(dir: &Path, output: &RelPath, store: &Store) -> Result<Listing, FetchE
         let disk = dir.join(found.path.as_str());
         let entry = match found.kind {
             Kind::Dir | Kind::Special => Entry::Dir,
-            Kind::Link => Entry::Link { target: ops::read_link(&disk)?.to_string_lossy().into_owned() },
+            Kind::Link => {
+                let target = ops::read_link(&disk)?.into_os_string().into_string();
+                Entry::Link { target: target.map_err(|_| FetchError::LinkNotUtf8(found.path.clone()))? }
+            }
             Kind::File => {
                 let mode = std::os::unix::fs::PermissionsExt::mode(&ops::symlink_metadata(&disk)?.permissions());
                 let (digest, size) = store.put_file(&disk)?;
@@ -192,11 +202,11 @@ fn stored(dir: &Path, output: &RelPath, store: &Store) -> Result<Listing, FetchE
 
 /// Tries each url in turn until one gives the expected bytes. A wrong digest is not tried again elsewhere silently: it is told
 /// if no later url is right.
-fn download(fetch: &FetchTask, to: &Path, tls: &TlsConfig) -> Result<(), FetchError> {
+fn download(fetch: &FetchTask, to: &Path, agent: &ureq::Agent) -> Result<(), FetchError> {
     let mut problems = Vec::new();
     let mut mismatch = None;
     for url in &fetch.urls {
-        match receive(url, to, tls)? {
+        match receive(url, to, agent)? {
             Ok(received) if received.is(&fetch.expect) => return Ok(()),
             Ok(received) => {
                 let (expected, found) = received.against(&fetch.expect);
@@ -233,22 +243,25 @@ impl Received {
     }
 }
 
+fn agent(tls: &TlsConfig, silence_max: Duration) -> ureq::Agent {
+    let config = ureq::Agent::config_builder()
+        .timeout_connect(Some(Duration::from_secs(10)))
+        .timeout_recv_response(Some(silence_max))
+        .timeout_per_read(Some(silence_max))
+        .timeout_recv_body(Some(BODY_MAX))
+        .user_agent(concat!("drystone/", env!("CARGO_PKG_VERSION")))
+        .tls_config(tls.clone());
+    config.build().new_agent()
+}
+
 /// What an address gave, or in words why it gave nothing; an error if it could not be written.
-fn receive(url: &str, to: &Path, tls: &TlsConfig) -> Result<Result<Received, String>, FsError> {
+fn receive(url: &str, to: &Path, agent: &ureq::Agent) -> Result<Result<Received, String>, FsError> {
     if let Some(path) = url.strip_prefix("file://") {
         return match ops::open(Path::new(path)) {
             Ok(mut file) => copy(&mut file, to),
             Err(error) => Ok(Err(error.to_string())),
         };
     }
-    let agent = ureq::Agent::config_builder()
-        .timeout_connect(Some(Duration::from_secs(10)))
-        .timeout_recv_response(Some(SILENCE_MAX))
-        .timeout_recv_body(Some(BODY_MAX))
-        .user_agent(concat!("drystone/", env!("CARGO_PKG_VERSION")))
-        .tls_config(tls.clone())
-        .build()
-        .new_agent();
     match agent.get(url).call() {
         Ok(mut response) => copy(&mut response.body_mut().as_reader(), to),
         Err(error) => Ok(Err(error.to_string())),
@@ -265,6 +278,7 @@ fn copy(from: &mut dyn Read, to: &Path) -> Result<Result<Received, String>, FsEr
         let count = match from.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(error) => return Ok(Err(error.to_string())),
         };
         total += count as u64;
@@ -276,4 +290,56 @@ fn copy(from: &mut dyn Read, to: &Path) -> Result<Result<Received, String>, FsEr
         ops::write_all(&file, to, &buffer[..count])?;
     }
     Ok(Ok(Received { blake3: blake3.finish(), sha256: sha256.finalize().into() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// What one connection to a server gives that says `reply`, and goes on when the client has gone if it is to be silent.
+    fn received(reply: &'static [u8], silence_max: Duration) -> (Result<Received, String>, Vec<u8>) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}/a.tar.gz", listener.local_addr().expect("an address"));
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a client");
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).expect("a request");
+                request.push(byte[0]);
+            }
+            stream.write_all(reply).expect("the client listens");
+            // Until the client has had enough.
+            let _ = stream.read(&mut [0]);
+            request
+        });
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("download");
+        let tls = trust::roots(&std::collections::BTreeMap::new());
+        let given = receive(&url, &file, &agent(&tls, silence_max)).expect("the disk takes it");
+        let bytes = ops::read(&file).unwrap_or_default();
+        let request = server.join().expect("it ends");
+        assert!(!String::from_utf8_lossy(&request).to_ascii_lowercase().contains("accept-encoding: gzip"));
+        (given, bytes)
+    }
+
+    #[test]
+    fn a_server_that_falls_silent_in_the_middle_is_given_up() {
+        let reply = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf";
+        let (given, _) = received(reply, Duration::from_millis(200));
+        assert!(given.is_err());
+    }
+
+    #[test]
+    fn what_a_server_calls_an_encoding_is_kept_as_it_came() {
+        // A gzip file with nothing in it, as some servers send each `.tar.gz`.
+        let reply = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\nContent-Length: 20\r\n\r\n\
+            \x1f\x8b\x08\0\0\0\0\0\0\x03\x03\0\0\0\0\0\0\0\0\0";
+        let (given, bytes) = received(reply, SILENCE_MAX);
+        assert_eq!(bytes.len(), 20);
+        assert!(given.is_ok_and(|received| received.is(&Expected::Blake3(Digest::of(&bytes)))));
+    }
 }

@@ -1,8 +1,11 @@
 //! One running service: its thread, its output, its end. Decides neither when it starts nor when it stops.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
+
+use rustix::process::Signal;
 
 use crate::base::ids::TaskId;
 use crate::engine::event::{Log, ServiceEvent};
@@ -12,7 +15,7 @@ use crate::engine::restore::RestoreError;
 use crate::engine::secrets::{Redaction, Secrets};
 use crate::engine::session::{Session, held};
 use crate::engine::view::{self, Purpose, Shown};
-use crate::manifest::model::{Ready, ServiceTask};
+use crate::manifest::model::{Ready, ServiceTask, StopSignal};
 use crate::process::cancel::Cancel;
 use crate::sandbox::checks::Checks;
 use crate::sandbox::open::{Company, Sandbox};
@@ -89,7 +92,7 @@ struct Shared {
 }
 
 impl Instance {
-    /// Starts a service and returns at once; `join` puts it where its users are.
+    /// Starts a service and returns at once; `join` puts it where its users are. What it prints is shown without the secrets.
     ///
     /// The thread keeps nothing of the session, so that a service can outlive a round of `--watch`.
     pub fn start(
@@ -99,11 +102,12 @@ impl Instance {
         (prepared, dependencies): &(Prepared, Vec<Dependency>),
         join: &dyn Fn(&mut SandboxSpec) -> Company,
         sandbox: Arc<dyn Sandbox>,
-        news: &Arc<News>,
+        (news, secrets): (&Arc<News>, Secrets),
     ) -> Result<Self, StartError> {
         let stage = session.store.stage()?;
         let scratch = stage.path().to_owned();
         let mut shown = view::show(session, task, &service.run, prepared, dependencies, scratch, Purpose::Run)?;
+        shown.spec.stop_signal = signal(service.stop_signal);
         let (checks, checked) = Checks::new()?;
         let company = Company { checked: Some(checked), ..join(&mut shown.spec) };
         let shown = Arc::new(shown);
@@ -111,7 +115,7 @@ impl Instance {
             Ready::Log(text) => Some(text.clone().into_bytes()),
             Ready::Port(_) | Ready::Http { .. } | Ready::Run(_) => None,
         };
-        let output = Output { secrets: session.secrets_reaching(task), wanted, ..Output::default() };
+        let output = Output { secrets, wanted, ..Output::default() };
         let shared = Arc::new(Shared {
             output: output.into(),
             end: Mutex::default(),
@@ -127,7 +131,7 @@ impl Instance {
                 let taken = |stream, bytes: &[u8]| shared.take(stream, bytes, &label, &news, &stop);
                 let end = run(&*sandbox, &shown.spec, company, &stop, taken);
                 drop(stage);
-                held(&shared.output).finish();
+                shared.finish(&label, &news, &stop);
                 *held(&shared.end) = Some(end.clone());
                 shared.ended.cancel();
                 let (duration, asked) = (started.elapsed(), stop.is_cancelled());
@@ -193,6 +197,19 @@ impl Drop for Instance {
     }
 }
 
+fn signal(declared: StopSignal) -> Signal {
+    match declared {
+        StopSignal::Term => Signal::TERM,
+        StopSignal::Int => Signal::INT,
+        StopSignal::Quit => Signal::QUIT,
+        StopSignal::Hup => Signal::HUP,
+        StopSignal::Usr1 => Signal::USR1,
+        StopSignal::Usr2 => Signal::USR2,
+        StopSignal::Winch => Signal::WINCH,
+        StopSignal::Kill => Signal::KILL,
+    }
+}
+
 fn run(
     sandbox: &dyn Sandbox,
     spec: &SandboxSpec,
@@ -211,14 +228,20 @@ fn run(
 
 impl Shared {
     fn take(&self, stream: Stream, bytes: &[u8], label: &str, news: &News, stop: &Cancel) {
-        let said = held(&self.output).take(stream, bytes, &mut |line| {
-            if news.is_streaming() {
-                news.tell_line(label, String::from_utf8_lossy(line).into_owned(), stop);
-            }
-        });
+        let said = held(&self.output).take(stream, bytes, &mut |line| tell(line, label, news, stop));
         if said {
             self.said.cancel();
         }
+    }
+
+    fn finish(&self, label: &str, news: &News, stop: &Cancel) {
+        held(&self.output).finish(&mut |line| tell(line, label, news, stop));
+    }
+}
+
+fn tell(line: &[u8], label: &str, news: &News, stop: &Cancel) {
+    if news.is_streaming() {
+        news.tell_line(label, String::from_utf8_lossy(line).into_owned(), stop);
     }
 }
 
@@ -239,8 +262,15 @@ impl Output {
             Stream::Stdout => 0,
             Stream::Stderr => 1,
         };
-        let clean = self.redactions[side].take(&self.secrets, bytes);
-        self.tail.extend_from_slice(&clean);
+        let clean = match self.secrets.is_empty() {
+            true => Cow::Borrowed(bytes),
+            false => Cow::Owned(self.redactions[side].take(&self.secrets, bytes)),
+        };
+        self.take_clean(side, &clean, whole)
+    }
+
+    fn take_clean(&mut self, side: usize, clean: &[u8], whole: &mut dyn FnMut(&[u8])) -> bool {
+        self.tail.extend_from_slice(clean);
         if self.tail.len() > 2 * TAIL_BYTES_MAX {
             self.tail.drain(..self.tail.len() - TAIL_BYTES_MAX);
         }
@@ -264,10 +294,15 @@ impl Output {
         said
     }
 
-    /// Takes what was held back in case a secret went on.
-    fn finish(&mut self) {
-        for redaction in &mut self.redactions {
-            self.tail.extend(redaction.finish(&self.secrets));
+    /// Takes what was held back in case a secret went on, and gives the last lines, which may have no ends.
+    fn finish(&mut self, whole: &mut dyn FnMut(&[u8])) {
+        for side in 0..self.lines.len() {
+            let rest = self.redactions[side].finish(&self.secrets);
+            self.take_clean(side, &rest, whole);
+            let last = std::mem::take(&mut self.lines[side]);
+            if !last.is_empty() {
+                whole(&last);
+            }
         }
     }
 
@@ -305,6 +340,11 @@ mod tests {
         }
         assert_eq!(lines, [b"a".to_vec(), b"bc".to_vec(), Vec::new()]);
         assert_eq!(output.last_lines(), b"a\nbc\n\nd");
+        let mut ends = Vec::new();
+        let mut ended = Output { secrets: Secrets::new(["denied".to_owned()]), ..Output::default() };
+        ended.take(Stream::Stdout, b"access den", &mut |line| ends.push(line.to_vec()));
+        ended.finish(&mut |line| ends.push(line.to_vec()));
+        assert_eq!((ends, ended.last_lines()), (vec![b"access den".to_vec()], &b"access den"[..]));
         for number in 0..TAIL_LINES_MAX {
             output.take(Stream::Stdout, format!("{number}\n").as_bytes(), &mut |_| {});
         }

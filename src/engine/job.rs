@@ -86,7 +86,7 @@ pub enum Looked {
     Service(Box<(Prepared, Vec<Dependency>)>),
     /// It cannot run.
     Failed(Box<Mishap>),
-    /// The run was stopped.
+    /// The run was interrupted before that was known.
     Cancelled,
 }
 
@@ -148,7 +148,8 @@ pub fn look(
             Ok(Some(hit)) => return Looked::Hit(Box::new(hit)),
             // The result lost a part since it was looked up: as if it had never been there.
             Ok(None) => {}
-            Err(mishap) => return Looked::Failed(mishap),
+            Err(Untaken::Mishap(mishap)) => return Looked::Failed(mishap),
+            Err(Untaken::Cancelled) => return Looked::Cancelled,
         },
         Ok(None) => {}
         Err(error) => return Looked::Failed(Box::new(store_mishap(session, task, &error, started))),
@@ -198,6 +199,12 @@ pub fn find(session: &Session<'_>, task: TaskId, prepared: &Prepared) -> Result<
     Ok(found.map(|result| Found { result, action: prepared.action.clone(), key: prepared.key }))
 }
 
+/// Why a stored result is not in place.
+enum Untaken {
+    Cancelled,
+    Mishap(Box<Mishap>),
+}
+
 /// Puts a stored result in place. `None` if a part of it is gone.
 fn take(
     session: &Session<'_>,
@@ -205,9 +212,9 @@ fn take(
     prepared: &Prepared,
     found: &Found,
     started: Instant,
-) -> Result<Option<Success>, Box<Mishap>> {
+) -> Result<Option<Success>, Untaken> {
     let Found { result, key, .. } = found;
-    let broken = |error: &StoreError| Box::new(store_mishap(session, task, error, started));
+    let broken = |error: &StoreError| Untaken::Mishap(Box::new(store_mishap(session, task, error, started)));
     let Some(listing) = session.store.listing(&result.outputs).map_err(|error| broken(&error))? else {
         return Ok(None);
     };
@@ -217,9 +224,10 @@ fn take(
     let placed = match settle(session, task, &listing, started, &log) {
         Ok(placed) => placed,
         Err(Settled::Vanished) => return Ok(None),
+        Err(Settled::Cancelled) => return Err(Untaken::Cancelled),
         Err(Settled::Mishap(mut mishap)) => {
             mishap.action = Some(*key);
-            return Err(mishap);
+            return Err(Untaken::Mishap(mishap));
         }
     };
     Ok(Some(Success {
@@ -238,6 +246,7 @@ fn take(
 
 enum Settled {
     Vanished,
+    Cancelled,
     Mishap(Box<Mishap>),
 }
 
@@ -254,6 +263,7 @@ fn settle(
     }
     let failed = |error: RestoreError| match error {
         RestoreError::Materialize(crate::engine::materialize::MaterializeError::Vanished(_)) => Settled::Vanished,
+        RestoreError::Cancelled => Settled::Cancelled,
         error => Settled::Mishap(Box::new(restore_mishap(session, task, error, started))),
     };
     let mut placed = restore::put_in_place(session, task, listing).map_err(failed)?;
@@ -425,6 +435,7 @@ fn conclude(
                     return Ok(Ended::Failed(mishap));
                 }
                 Err(Settled::Vanished) => return Err(Lost(listing)),
+                Err(Settled::Cancelled) => return Ok(Ended::Cancelled(passed.log)),
             };
             Ended::Passed(Box::new(Success {
                 produced: Arc::new(Produced { listing, digest: passed.outputs, unstable: false }),

@@ -2,7 +2,11 @@
 //!
 //! A unit (`dist/**`) is built beside its place and exchanged with what is there; single files are renamed into place, and so
 //! are those of a unit that also holds committed files. A kill at any point leaves the old output or the new one, and at worst
-//! a hidden `.name.drystone-*` beside it, which no walk lists and the next materialization there removes.
+//! a hidden `.name.drystone-*` beside it, which no walk lists and the next run in the workspace removes.
+//!
+//! Where the file system cannot exchange two names, the old one goes aside before the new one comes, and the next run brings it back if
+//! a kill came between. Where a directory cannot be renamed at all, as one of a lower layer of an overlay (a container whose image
+//! has outputs), it is made exact file by file: only there a kill may leave some old files and some new ones, for the next run to finish.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -11,6 +15,7 @@ use crate::base::digest::Digest;
 use crate::base::path::RelPath;
 use crate::base::tree::{Entry, Listing};
 use crate::engine::owned::Owned;
+use crate::engine::placing::Placing;
 use crate::engine::present::{self, Present};
 use crate::fs::ops::{self, FsError};
 use crate::fs::walk::WalkError;
@@ -65,6 +70,17 @@ pub struct Destination<'a> {
     pub owned: &'a Owned<'a>,
     /// Has the contents.
     pub store: &'a Store,
+    /// Learns first what is done.
+    pub placing: &'a Placing,
+}
+
+/// What became of a directory that was built beside its place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Swapped {
+    /// It is in its place, and what lay there is gone.
+    Done,
+    /// What lies there cannot be renamed, and is as it was.
+    Fixed,
 }
 
 impl Destination<'_> {
@@ -84,7 +100,7 @@ impl Destination<'_> {
             if self.owned.holds_committed(unit) {
                 self.put_one_by_one(unit, present, &want)?;
             } else {
-                self.swap(unit, &have, &want)?;
+                self.swap(unit, present, &want)?;
             }
         }
         for path in doomed {
@@ -101,6 +117,8 @@ impl Destination<'_> {
         &self,
         entries: impl Iterator<Item = (&'e RelPath, &'e Entry)>,
     ) -> Result<(), MaterializeError> {
+        let entries: Vec<(&RelPath, &Entry)> = entries.collect();
+        self.placing.will_write(entries.iter().filter_map(|(path, _)| self.owned.package.join(path).parent()))?;
         let mut swept = BTreeSet::new();
         for (path, entry) in entries {
             self.make_parents(path)?;
@@ -143,36 +161,69 @@ impl Destination<'_> {
     }
 
     /// Builds the unit beside its place and exchanges the two in one step.
-    fn swap(&self, unit: &RelPath, have: &Listing, want: &Listing) -> Result<(), MaterializeError> {
+    fn swap(&self, unit: &RelPath, present: &Present, want: &Listing) -> Result<(), MaterializeError> {
         self.make_parents(unit)?;
         let place = self.disk(unit);
+        self.placing.will_write(self.owned.package.join(unit).parent().into_iter())?;
         if let Some(dir) = place.parent() {
             atomic::remove_abandoned(dir)?;
         }
         let staged = atomic::temporary_beside(&place);
         if want.is_empty() {
             // Renamed first: a kill must not leave half of it.
-            ops::if_there(ops::rename(&place, &staged))?;
+            match ops::if_there(ops::rename(&place, &staged)) {
+                Err(error) if error.is_across_file_systems() => return self.put_one_by_one(unit, present, want),
+                moved => moved?,
+            };
             return Ok(ops::remove_all(&staged)?);
         }
         let built = (|| {
             match want.get(unit) {
                 Some(entry @ (Entry::File { .. } | Entry::Link { .. })) => self.stage(&staged, unit, entry)?,
-                _ => self.build(&staged, unit, have, want)?,
+                _ => self.build(&staged, unit, &present.below(unit), want)?,
             }
-            if ops::exists(&place) {
-                ops::exchange(&staged, &place)?;
-                ops::remove_all(&staged)?;
-            } else {
-                ops::rename(&staged, &place)?;
-            }
-            Ok(())
+            self.replace(unit, &staged, &place)
         })();
-        if built.is_err() {
+        if !matches!(built, Ok(Swapped::Done)) {
             // The first error is the one worth telling; what is left carries our name and is removed next time.
             drop(ops::remove_all(&staged));
         }
-        built
+        match built? {
+            Swapped::Done => Ok(()),
+            Swapped::Fixed => self.put_one_by_one(unit, present, want),
+        }
+    }
+
+    /// Puts what was built in its place.
+    fn replace(&self, unit: &RelPath, staged: &Path, place: &Path) -> Result<Swapped, MaterializeError> {
+        if !ops::exists(place) {
+            ops::rename(staged, place)?;
+            return Ok(Swapped::Done);
+        }
+        match ops::exchange(staged, place) {
+            Ok(()) => ops::remove_all(staged)?,
+            Err(error) if error.is_unsupported() => return self.replace_in_two_steps(unit, staged, place),
+            Err(error) if error.is_across_file_systems() => return Ok(Swapped::Fixed),
+            Err(error) => return Err(error.into()),
+        }
+        Ok(Swapped::Done)
+    }
+
+    fn replace_in_two_steps(&self, unit: &RelPath, staged: &Path, place: &Path) -> Result<Swapped, MaterializeError> {
+        let aside = atomic::temporary_beside(place);
+        let full = self.owned.package.join(unit);
+        let name = aside.file_name().and_then(|name| name.to_str()).expect("the name of an output is UTF-8");
+        self.placing.will_move(full.clone(), full.parent().unwrap_or_default().child(name))?;
+        match ops::rename(place, &aside) {
+            Err(error) if error.is_across_file_systems() => return Ok(Swapped::Fixed),
+            moved => moved?,
+        }
+        if let Err(error) = ops::rename(staged, place) {
+            ops::rename(&aside, place)?;
+            return Err(error.into());
+        }
+        ops::remove_all(&aside)?;
+        Ok(Swapped::Done)
     }
 
     fn build(&self, staged: &Path, unit: &RelPath, have: &Listing, want: &Listing) -> Result<(), MaterializeError> {

@@ -20,6 +20,7 @@ pub mod materialize;
 pub mod meeting;
 pub mod owned;
 pub mod parts;
+mod placing;
 pub mod plan;
 pub mod pod;
 pub mod prepare;

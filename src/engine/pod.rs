@@ -74,9 +74,21 @@ impl Pod {
         self.instances.iter().for_each(Instance::stop);
     }
 
+    /// Whether all have ended.
+    fn is_over(&self) -> bool {
+        self.instances.iter().all(|instance| instance.ended().is_cancelled())
+    }
+
     /// Waits until all have ended.
     pub fn join(&self) {
         self.instances.iter().for_each(Instance::join);
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        // All of them before the first is waited for: each may take its whole grace.
+        self.stop();
     }
 }
 
@@ -156,6 +168,9 @@ pub struct News {
 /// Lines that wait to be heard, at most; beyond that services wait, as they would for a terminal.
 const BACKLOG_MAX: usize = 256;
 
+/// Lines that are taken beyond those from services that are asked to stop: nobody makes them wait, and nobody hears them meanwhile.
+const FAREWELL_MAX: usize = 4096;
+
 /// How often a line that waits looks whether its service is to end.
 const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -180,12 +195,15 @@ impl News {
         self.streaming.store(true, Ordering::SeqCst);
     }
 
-    /// Tells a line once there is room, at the latest when its service is asked to stop.
+    /// Tells a line once there is room. Of a service that is asked to stop at once, or not at all if too much waits already.
     pub fn tell_line(&self, label: &str, text: String, stop: &Cancel) {
         let mut backlog = held(&self.backlog);
         while *backlog >= BACKLOG_MAX && !stop.is_cancelled() {
             let waited = self.room.wait_timeout(backlog, PATIENCE).unwrap_or_else(PoisonError::into_inner);
             backlog = waited.0;
+        }
+        if *backlog >= BACKLOG_MAX + FAREWELL_MAX {
+            return;
         }
         *backlog += 1;
         drop(backlog);
@@ -261,7 +279,10 @@ impl Registry {
     fn leave(&self, slot: &Slot) {
         if let Some(pod) = slot.pod() {
             pod.stop();
-            held(&self.leaving).push(pod);
+            let mut leaving = held(&self.leaving);
+            // A pod holds descriptors, and a run may have more of them than a process may have of those.
+            leaving.retain(|pod| !pod.is_over());
+            leaving.push(pod);
         }
     }
 
@@ -276,5 +297,31 @@ impl Drop for Registry {
     fn drop(&mut self) {
         self.retire_all_but(&|_| false);
         self.settle();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    #[test]
+    fn a_service_that_shouts_while_it_is_stopped_fills_no_memory() {
+        let (news, told) = (News::default(), Arc::new(AtomicUsize::new(0)));
+        let counting = Arc::clone(&told);
+        news.listen(Some(Box::new(move |_| _ = counting.fetch_add(1, Ordering::SeqCst))));
+        let stop = Cancel::new().expect("an event");
+        stop.cancel();
+        for _ in 0..100_000 {
+            news.tell_line("//:loud", "a line".into(), &stop);
+        }
+        assert_eq!(told.load(Ordering::SeqCst), BACKLOG_MAX + FAREWELL_MAX);
+        // Room for its last words even if many lines waited when it was stopped.
+        for _ in 0..BACKLOG_MAX + FAREWELL_MAX {
+            news.heard();
+        }
+        news.tell_line("//:loud", "one more".into(), &stop);
+        assert_eq!(told.load(Ordering::SeqCst), BACKLOG_MAX + FAREWELL_MAX + 1);
     }
 }

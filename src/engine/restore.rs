@@ -8,10 +8,12 @@ use crate::base::path::RelPath;
 use crate::base::tree::{Entry, Listing};
 use crate::engine::materialize::{Destination, MaterializeError};
 use crate::engine::owned::Owned;
+use crate::engine::placing::Placing;
 use crate::engine::present::{Names, Present};
 use crate::engine::session::Session;
 use crate::engine::takeover;
 use crate::engine::tracked;
+use crate::engine::waiting;
 use crate::engine::written::{Record, Records};
 use crate::fs::ops;
 use crate::manifest::model::{RunTask, TaskKind};
@@ -29,6 +31,9 @@ pub enum RestoreError {
     /// What lies there belongs to someone else: git, a person, another task.
     #[error("{}", .0.first().map_or("the outputs hold files of someone else", |problem| problem.message.as_str()))]
     Refused(Vec<Diagnostic>),
+    /// The run was interrupted while another one was writing.
+    #[error("the run was interrupted while another one was writing there")]
+    Cancelled,
     /// Writing went wrong.
     #[error(transparent)]
     Materialize(#[from] MaterializeError),
@@ -46,7 +51,7 @@ impl RestoreError {
         match self {
             Self::Refused(_) => true,
             Self::Materialize(error) => error.is_refusal(),
-            Self::Fs(_) | Self::Store(_) => false,
+            Self::Cancelled | Self::Fs(_) | Self::Store(_) => false,
         }
     }
 }
@@ -120,7 +125,7 @@ fn put(
         names.retain(owned, &keep);
         let present = Present::look(owned, names, &|paths| session.leaves(paths).into_iter().map(Result::ok).collect());
         if present.is(wanted) {
-            adopt(owned, wanted, (&records, &label))?;
+            adopt(session, owned, wanted, (&records, &label))?;
             return Ok(Placed::default());
         }
         let record = records.load(&label);
@@ -133,13 +138,14 @@ fn put(
             }
         }
         // Nothing is digested from here on: who holds the lock must not wait for the CPU pool.
-        let _lock = records.lock(&label)?;
+        let _lock = waiting::records(session, &label)?.ok_or(RestoreError::Cancelled)?;
         let mut now = Names::find(root, owned)?;
         now.retain(owned, &keep);
         if !present.is_still(root, owned, &now) || records.load(&label) != record {
             continue;
         }
-        let destination = Destination { root, owned, store: &session.store };
+        let placing = Placing::new(&session.state_dir);
+        let destination = Destination { root, owned, store: &session.store, placing: &placing };
         let (doomed, changed) = no_longer_made(owned, &present, wanted, &record, &recoverable);
         place(&destination, &present, wanted, &doomed, (&records, &label, record))?;
         return Ok(Placed { written: true, notes: left_alone(session, task, owned, &changed) });
@@ -148,13 +154,18 @@ fn put(
 }
 
 /// Directories that are right although nothing is recorded of them: the record was lost, and they are ours all the same.
-fn adopt(owned: &Owned<'_>, wanted: &Listing, (records, label): (&Records, &str)) -> Result<(), RestoreError> {
+fn adopt(
+    session: &Session<'_>,
+    owned: &Owned<'_>,
+    wanted: &Listing,
+    (records, label): (&Records, &str),
+) -> Result<(), RestoreError> {
     if owned.units.is_empty() || records.has(label) {
         return Ok(());
     }
     let mut record = Record::default();
     record.dirs.extend(exact_directories(owned, wanted));
-    let _lock = records.lock(label)?;
+    let _lock = waiting::records(session, label)?.ok_or(RestoreError::Cancelled)?;
     if !records.has(label) && !record.dirs.is_empty() {
         records.save(label, &record)?;
     }
@@ -294,7 +305,7 @@ fn place_after_failure(
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
-    let _lock = records.lock(label)?;
+    let _lock = waiting::records(session, label)?.ok_or(RestoreError::Cancelled)?;
     let mut record = records.load(label);
     // Logs may have a new name each time: what is gone is forgotten.
     record.paths.retain(|path, _| ops::exists(&session.workspace.root.join(path.as_str())));
@@ -302,7 +313,9 @@ fn place_after_failure(
         record.note(owned.package.join(path), entry);
     }
     records.save(label, &record)?;
-    let destination = Destination { root: &session.workspace.root, owned, store: &session.store };
+    let placing = Placing::new(&session.state_dir);
+    let root = &session.workspace.root;
+    let destination = Destination { root, owned, store: &session.store, placing: &placing };
     let mut notes = Vec::new();
     for one in wanted {
         if let Err(error) = destination.place_all(std::iter::once(one)) {

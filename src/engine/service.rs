@@ -17,6 +17,7 @@ use crate::engine::pod::{Ground, Labels, Listener, Pod, Registry, Unready};
 use crate::engine::prepare::{Dependency, Prepared};
 use crate::engine::ready::{self, NotReady};
 use crate::engine::scheduler::Ix;
+use crate::engine::secrets::Secrets;
 use crate::engine::session::{Session, held};
 use crate::manifest::model::{ServiceTask, TaskKind};
 use crate::sandbox::open::Company;
@@ -167,13 +168,19 @@ impl<'a, 'w> Services<'a, 'w> {
     /// Whether a pod is what this round would start: alive, and of the same keys and files.
     fn serves(&self, labels: &Labels, set: &Set, pod: &Pod) -> bool {
         let alive = pod.instances.iter().all(|instance| instance.end().is_none());
-        if !alive || !held(&self.compared).insert(labels.clone()) {
+        // Held all the while: whoever comes meanwhile must not take the pod for compared before it is.
+        let mut compared = held(&self.compared);
+        if !alive || compared.contains(labels) {
             return alive;
         }
         let keys: BTreeMap<_, _> =
             set.iter().map(|ix| (self.session.label(self.plan.tasks[*ix]), self.action(*ix).0.key)).collect();
         // What they were shown is mounted from the tree: a file that was written anew is another one, even if it says the same.
-        keys == pod.keys && pod.instances.iter().all(|instance| instance.first_change(self.session).is_none())
+        let same = keys == pod.keys && pod.instances.iter().all(|one| one.first_change(self.session).is_none());
+        if same {
+            compared.insert(labels.clone());
+        }
+        same
     }
 
     /// Starts a set, each service once those it uses are ready.
@@ -235,9 +242,16 @@ impl<'a, 'w> Services<'a, 'w> {
         let sandbox = self.session.sandbox(action.0.action.isolation);
         let sandbox = sandbox.map_err(|error| self.broken(ix, &error.to_string()))?;
         let join = |spec: &mut SandboxSpec| ground.join(spec);
-        let news = &self.registry.news;
-        Instance::start(self.session, task, self.service(ix), action, &join, sandbox, news)
+        let told = (&self.registry.news, self.secrets_around(ix));
+        Instance::start(self.session, task, self.service(ix), action, &join, sandbox, told)
             .map_err(|error: StartError| self.broken(ix, &error.to_string()))
+    }
+
+    /// What a service may come to know: its own secrets and those of everybody in the run who uses it.
+    fn secrets_around(&self, service: Ix) -> Secrets {
+        let uses = |ix: &Ix| self.sets[*ix].as_ref().is_some_and(|set| set.contains(&service));
+        let around = (0..self.plan.tasks.len()).filter(|ix| *ix == service || uses(ix));
+        self.session.secrets_reaching_any(&around.map(|ix| self.plan.tasks[ix]).collect::<Vec<_>>())
     }
 
     fn await_ready(&self, ix: Ix, instance: &Instance) -> Result<(), Unready> {

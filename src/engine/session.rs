@@ -415,6 +415,11 @@ impl<'w> Session<'w> {
 
     /// Values of the secret variables of a task and of everything it needs: outputs carry them on.
     pub fn secrets_reaching(&self, task: TaskId) -> Secrets {
+        self.secrets_reaching_any(&[task])
+    }
+
+    /// The same for several tasks that talk to each other.
+    pub fn secrets_reaching_any(&self, tasks: &[TaskId]) -> Secrets {
         let of = |task: TaskId| {
             let run = self.workspace.tasks[task].kind.command();
             run.map_or(&[][..], |run| run.secret_env.as_slice())
@@ -422,7 +427,7 @@ impl<'w> Session<'w> {
         if self.workspace.tasks.ids().all(|task| of(task).is_empty()) {
             return Secrets::default();
         }
-        let names: BTreeSet<&String> = self.graph.closure(&[task]).into_iter().flat_map(of).collect();
+        let names: BTreeSet<&String> = self.graph.closure(tasks).into_iter().flat_map(of).collect();
         Secrets::new(names.into_iter().filter_map(|name| self.ambient.variables.get(name).cloned()))
     }
 

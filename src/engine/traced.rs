@@ -16,13 +16,13 @@ use crate::base::tree::Entry;
 use crate::engine::event::MissReason;
 use crate::engine::prepare::{Prepared, Sources, prepare};
 use crate::engine::session::{Session, held};
-use crate::engine::visible::Visible;
+use crate::engine::visible::{Visible, is_compiled};
 use crate::fingerprint::action::{Action, Tracing};
 use crate::fingerprint::traced::{Depth, Named, Observed, Paths, Seen};
 use crate::fs::ops::{self, Kind};
 use crate::fs::stat::StatKey;
 use crate::manifest::model::{Inputs, RunTask, TaskKind};
-use crate::sandbox::spec::{Observation, View, is_in_whole_dir};
+use crate::sandbox::spec::{Observation, Touch, View, is_in_whole_dir};
 use crate::store::{ActionResult, PathSet, StoreError};
 
 /// A traced action with its inputs known.
@@ -75,6 +75,11 @@ pub fn known_paths<'a>(session: &'a Session<'_>) -> impl Fn(TaskId, &RelPath) ->
         if paths.is_empty() || paths.contains_key(path) {
             return true;
         }
+        // What comes to lie in its way is seen by whoever looked for it.
+        let near = paths.range(path..).take_while(|(near, _)| near.as_str().starts_with(path.as_str()));
+        if near.into_iter().any(|(near, _)| near.starts_with(path)) {
+            return true;
+        }
         // A directory comes with the first file in it and goes with the last; whoever read its name sees that.
         let mut child = path.clone();
         while let Some(dir) = child.parent() {
@@ -104,9 +109,9 @@ fn all_paths(session: &Session<'_>, task: TaskId) -> BTreeMap<RelPath, Known> {
         let Ok(observed) = Observed::decode(&known.bytes) else { continue };
         for (path, (_, seen)) in observed.paths {
             let kept = all.entry(path).or_default();
-            kept.absent |= seen == Seen::Absent;
-            if let Seen::Names(names) = seen {
-                kept.names.get_or_insert_default().extend(names.into_keys());
+            kept.absent |= *seen.there() == Seen::Absent;
+            if let Seen::Names(names) = seen.there() {
+                kept.names.get_or_insert_default().extend(names.keys().cloned());
             }
         }
     }
@@ -188,10 +193,17 @@ pub fn keyed(
             .help("list its inputs instead of `inputs = \"traced\"`, or leave out what cannot be seen"));
     }
     let visible = Visible::new(session, task, run, &prepared.listing);
-    let paths = paths(session, task, run, &visible, observation);
+    // Files that are mounted one by one go with the directory they lie in, and are seen where they came to lie.
+    let takes_inputs_along = |path: &RelPath, touch: Touch| {
+        touch.has(Touch::MOVED) && visible.kind(path) == Some(Named::Dir) && !is_in_whole_dir(view, path)
+    };
+    if let Some((path, _)) = observation.paths.iter().find(|(path, touch)| takes_inputs_along(path, **touch)) {
+        return Err(not_kept(format!("it renamed `{path}`, a directory of inputs")).help("copy the directory instead"));
+    }
+    let paths = paths(session, task, run, observation);
     let state = observe(session, &visible, &paths);
     let changed = match &state {
-        Some(state) => state.first_change(session, &visible, view, started),
+        Some(state) => state.first_change(session, &visible, observation, view, started),
         None => Some(RelPath::root()),
     };
     match (state, changed) {
@@ -204,21 +216,14 @@ pub fn keyed(
 }
 
 /// What a command touched, less what it makes itself.
-fn paths(
-    session: &Session<'_>,
-    task: TaskId,
-    run: &RunTask,
-    visible: &Visible<'_>,
-    observation: &Observation,
-) -> Paths {
+fn paths(session: &Session<'_>, task: TaskId, run: &RunTask, observation: &Observation) -> Paths {
     let package = session.package(task);
+    // None of these is ever visible, so there is never anything else to see there. That of `scratch` is not said: it is in no key.
     let is_own = |path: &RelPath| {
         let cached =
             path.strip_prefix(package).is_some_and(|own| run.caches.iter().any(|cache| own.starts_with(cache)));
-        // None of these is ever visible, so there is never anything else to see there.
-        cached
-            || visible.is_scratch(path)
-            || session.outputs.producers(path).iter().any(|(producer, _)| *producer == task)
+        let producers = session.outputs.producers(path);
+        cached || (is_compiled(path) && producers.is_empty()) || producers.iter().any(|(producer, _)| *producer == task)
     };
     let touched = observation.paths.iter().filter(|(path, _)| !is_own(path));
     touched.map(|(path, touch)| (path.clone(), Depth::of(*touch))).collect()
@@ -239,7 +244,7 @@ fn observe(session: &Session<'_>, visible: &Visible<'_>, paths: &Paths) -> Optio
     for (path, depth) in paths {
         let made = visible.made.get(path);
         let seen = match (visible.kind(path), made) {
-            (None, _) => Seen::Absent,
+            (None, _) => visible.bar(path).map_or(Seen::Absent, |by| Seen::Barred { by }),
             (Some(Named::Dir), _) if depth.names => Seen::Names(visible.names(path)),
             (Some(Named::Dir), _) => Seen::Dir,
             (_, Some(Entry::Link { target })) => Seen::Link { target: target.clone() },
@@ -270,6 +275,11 @@ fn observe(session: &Session<'_>, visible: &Visible<'_>, paths: &Paths) -> Optio
         stats.push((path.clone(), leaf.stat));
         observed.paths.insert(path, (depth, seen));
     }
+    for (path, (depth, seen)) in &mut observed.paths {
+        if depth.writes && visible.is_shut(session, path) {
+            *seen = Seen::Shut(Box::new(std::mem::replace(seen, Seen::Absent)));
+        }
+    }
     Some(State { observed, stats })
 }
 
@@ -279,11 +289,25 @@ impl State {
         &self,
         session: &Session<'_>,
         visible: &Visible<'_>,
+        observation: &Observation,
         view: &BTreeMap<RelPath, View>,
         started: &StatKey,
     ) -> Option<RelPath> {
         // Both times are of the same clock of the kernel.
         if let Some((path, _)) = self.stats.iter().find(|(_, stat)| stat.ctime_ns >= started.ctime_ns) {
+            return Some(path.clone());
+        }
+        // What is mounted cannot be removed, so whoever missed it saw the tree before it came.
+        let missed = |path: &RelPath| {
+            let touch = observation.paths.get(path).copied().unwrap_or_default();
+            touch.has(Touch::ABSENT) && !touch.has(Touch::WRITTEN)
+        };
+        let mut files = self
+            .observed
+            .paths
+            .iter()
+            .filter(|(_, (_, seen))| matches!(seen.there(), Seen::File { .. } | Seen::Content { .. }));
+        if let Some((path, _)) = files.find(|(path, _)| missed(path)) {
             return Some(path.clone());
         }
         // In a directory that was shown whole, the command saw what came and went.
@@ -292,29 +316,43 @@ impl State {
             .paths
             .iter()
             .filter(|(path, _)| is_in_whole_dir(view, path) && !visible.made.contains_key(*path));
-        let mut live = live.map(|(path, (_, seen))| (path, seen));
-        let changed = live.find(|(path, seen)| !is_as_listed(&session.workspace.root.join(path.as_str()), seen));
+        let mut live = live.map(|(path, (_, seen))| (path, seen.there()));
+        let changed = live.find(|(path, seen)| {
+            let touch = observation.paths.get(*path).copied().unwrap_or_default();
+            !is_as_found(touch, seen) || !is_as_listed(&session.workspace.root.join(path.as_str()), seen, started)
+        });
         changed.map(|(path, _)| path.clone())
     }
 }
 
+/// Whether the command found what was listed, where it can change nothing itself: it may have come and gone while it ran.
+fn is_as_found(touch: Touch, seen: &Seen) -> bool {
+    let is_there = !matches!(seen, Seen::Absent | Seen::Barred { .. });
+    !touch.has(if is_there { Touch::ABSENT } else { Touch::FOUND })
+}
+
 /// Whether the disk still has what was listed.
-fn is_as_listed(disk: &Path, seen: &Seen) -> bool {
+fn is_as_listed(disk: &Path, seen: &Seen, started: &StatKey) -> bool {
     match seen {
-        Seen::Absent => ops::symlink_metadata(disk).is_err(),
+        Seen::Absent | Seen::Barred { by: Named::File } => ops::symlink_metadata(disk).is_err(),
+        Seen::Barred { .. } | Seen::Shut(_) => false,
         Seen::File { .. } | Seen::Content { .. } | Seen::Link { .. } => true,
         Seen::Dir => ops::symlink_metadata(disk).is_ok_and(|meta| meta.is_dir()),
-        Seen::Names(names) => ops::read_dir(disk).is_ok_and(|entries| {
-            entries.len() == names.len()
-                && entries.iter().all(|entry| {
-                    let kind = entry.name.to_str().and_then(|name| names.get(name));
-                    match entry.kind {
-                        Kind::File => kind == Some(&Named::File),
-                        Kind::Link => kind == Some(&Named::Link),
-                        Kind::Dir => kind == Some(&Named::Dir),
-                        Kind::Special => false,
-                    }
+        // A name that came and went leaves the directory changed.
+        Seen::Names(names) => {
+            StatKey::at(disk).is_ok_and(|stat| stat.ctime_ns < started.ctime_ns)
+                && ops::read_dir(disk).is_ok_and(|entries| {
+                    entries.len() == names.len()
+                        && entries.iter().all(|entry| {
+                            let kind = entry.name.to_str().and_then(|name| names.get(name));
+                            match entry.kind {
+                                Kind::File => kind == Some(&Named::File),
+                                Kind::Link => kind == Some(&Named::Link),
+                                Kind::Dir => kind == Some(&Named::Dir),
+                                Kind::Special => false,
+                            }
+                        })
                 })
-        }),
+        }
     }
 }

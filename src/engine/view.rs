@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use rustix::process::Signal;
+
 use crate::base::digest::Digest;
+use crate::base::encode::Encoder;
 use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::engine::ages::{self, Ages};
@@ -138,6 +141,7 @@ pub fn show(
         mounts,
         network: prepared.action.network,
         timeout: run.timeout,
+        stop_signal: Signal::TERM,
         stage,
         observe: false,
     };
@@ -181,7 +185,19 @@ fn ages_of(
     let caches = names.into_iter().zip(guards).zip(&clears);
     let caches: Vec<ages::Cache<'_>> =
         caches.map(|((name, guard), clear)| ages::Cache { name, dir: guard.path(), clear }).collect();
-    Ok(Some(Ages::begin(&session.state_dir, label, &prepared.listing, &caches, lock)?))
+    Ok(Some(Ages::begin(&session.state_dir, label, (&prepared.listing, trees_of(prepared)), &caches, lock)?))
+}
+
+/// What tells the output trees that are tools or the root from others, with the places where they are seen.
+fn trees_of(prepared: &Prepared) -> Digest {
+    let mut encoder = Encoder::new();
+    for tree in &prepared.toolchain.trees {
+        encoder.bytes(tree.inside.as_os_str().as_encoded_bytes()).digest(&tree.digest);
+    }
+    if let Some(root) = &prepared.toolchain.root {
+        encoder.bytes(b"/").digest(&root.digest);
+    }
+    Digest::of(encoder.as_slice())
 }
 
 /// Drops what one tool brings as a file and another in a directory: it is there with the directory.

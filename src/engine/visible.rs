@@ -116,8 +116,25 @@ impl<'a> Visible<'a> {
         if path.is_root() {
             return Some(Named::Dir);
         }
-        let found = self.own.get(path).or_else(|| self.sources.plain.get(path)).copied()?;
-        (found == Named::Dir || !self.is_hidden(path)).then_some(found)
+        let made = self.own.get(path).copied();
+        let found = made.or_else(|| self.sources.plain.get(path).copied())?;
+        let is_shown = match found {
+            Named::Dir => made.is_some() || !is_compiled(path),
+            Named::File | Named::Link => !self.is_hidden(path),
+        };
+        is_shown.then_some(found)
+    }
+
+    /// What is in the way of a path at which there is nothing: a file or a link, where a directory would have to be.
+    pub fn bar(&self, path: &RelPath) -> Option<Named> {
+        let mut above = path.parent();
+        while let Some(dir) = above {
+            if let Some(kind) = self.kind(&dir) {
+                return (kind != Named::Dir).then_some(kind);
+            }
+            above = dir.parent();
+        }
+        None
     }
 
     /// Whether a source file is not for this task: scratch, or an item of another part of what it is a part of.
@@ -126,26 +143,50 @@ impl<'a> Visible<'a> {
         self.is_scratch(path) || (!self.made.contains_key(path) && is_item())
     }
 
-    /// Whether the task may write there and nothing of it is kept: so nothing of it is shown either.
-    pub fn is_scratch(&self, path: &RelPath) -> bool {
-        !self.made.contains_key(path)
-            && (self.run.scratch.matches(path) || path.components().any(|part| part == "__pycache__"))
+    /// Whether the task may write there and nothing of it is kept: so no file of it is shown either.
+    fn is_scratch(&self, path: &RelPath) -> bool {
+        !self.made.contains_key(path) && (self.run.scratch.matches(path) || is_compiled(path))
     }
 
     /// What lies in a directory, by name.
     pub fn names(&self, dir: &RelPath) -> BTreeMap<String, Named> {
         let mut names = BTreeMap::new();
         for paths in [&self.sources.plain, &self.own] {
-            let shown = children(paths, dir).filter(|(path, kind)| *kind == Named::Dir || !self.is_hidden(path));
+            let shown = children(paths, dir).filter_map(|(path, _)| Some((path, self.kind(path)?)));
             names.extend(shown.map(|(path, kind)| (path.file_name().to_owned(), kind)));
         }
         names
+    }
+
+    /// Whether the path lies in a directory that is shown whole, or is one: there nothing can be written.
+    ///
+    /// Cost: the listing of that directory and all beneath it, unless that is told by where it lies.
+    pub fn is_shut(&self, session: &Session<'_>, path: &RelPath) -> bool {
+        let mut here = Some(path.clone());
+        while let Some(dir) = here {
+            match self.kind(&dir) {
+                Some(Named::Dir) => {
+                    let layout = self.layout(session);
+                    return layout.may_be_whole(&dir) && matches!(layout.dir(&dir), Ok(Laid::Whole));
+                }
+                _ => here = dir.parent(),
+            }
+        }
+        false
     }
 
     /// The view: whole directories where that shows nothing else, files and links one by one elsewhere. Only what is of the sources.
     ///
     /// Cost: one listing per directory that is not inside a hidden one.
     pub fn view(&self, session: &Session<'_>) -> Result<BTreeMap<RelPath, View>, FsError> {
+        let mut view = BTreeMap::new();
+        if let Laid::Parts(parts) = self.layout(session).dir(&RelPath::root())? {
+            view.extend(parts);
+        }
+        Ok(view)
+    }
+
+    fn layout(&self, session: &'a Session<'a>) -> Layout<'_> {
         let (package, run) = (self.package, self.run);
         let mine = beneath(&self.sources.plain, package).take(OWN_FILES_MAX + 1).count();
         let mut closed: BTreeSet<RelPath> = run.caches.iter().map(|cache| package.join(cache)).collect();
@@ -155,13 +196,13 @@ impl<'a> Visible<'a> {
             // Tools write beside what they read: there it lands in the sandbox, as for any other task.
             closed.insert(package.clone());
         }
-        let layout = Layout { visible: self, session, package, closed };
-        let mut view = BTreeMap::new();
-        if let Laid::Parts(parts) = layout.dir(&RelPath::root())? {
-            view.extend(parts);
-        }
-        Ok(view)
+        Layout { visible: self, session, package, closed }
     }
+}
+
+/// Whether Python keeps it, beside what it was made from: for each task its own.
+pub fn is_compiled(path: &RelPath) -> bool {
+    path.components().any(|part| part == "__pycache__")
 }
 
 /// Everything strictly beneath a directory.

@@ -9,6 +9,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use crate::base::digest::Digest;
 use crate::engine::ages;
 use crate::engine::session::Session;
+use crate::engine::written::Records;
 use crate::fs::lock::Lock;
 use crate::fs::ops::FsError;
 use crate::process::cancel::Cancel;
@@ -63,6 +64,16 @@ pub fn cache_dir(session: &Session<'_>, name: String) -> Result<Option<CacheDir>
     }
     let store = Arc::clone(&session.store);
     unless_cancelled(&session.cancel, move || store.cache_dir(&name)).transpose()
+}
+
+/// Locks what a task wrote in this worktree, waiting while somebody else writes; `None` if the run is cancelled meanwhile.
+pub fn records(session: &Session<'_>, label: &str) -> Result<Option<Lock>, FsError> {
+    let records = Records::new(&session.state_dir);
+    if let Some(lock) = records.try_lock(label)? {
+        return Ok(Some(lock));
+    }
+    let label = label.to_owned();
+    unless_cancelled(&session.cancel, move || records.lock(&label)).transpose()
 }
 
 /// Locks the times of a task's inputs, waiting while another use goes on; `None` if the run is cancelled meanwhile.

@@ -140,9 +140,18 @@ impl Records {
     ///
     /// Whoever holds it works alone: it must not wait for the CPU pool, whose threads wait here, too.
     pub fn lock(&self, label: &str) -> Result<Lock, FsError> {
+        lock::wait(&self.lock_file(label)?, Sharing::Exclusive)
+    }
+
+    /// The same without waiting; `None` if somebody is in the way.
+    pub fn try_lock(&self, label: &str) -> Result<Option<Lock>, FsError> {
+        lock::attempt(&self.lock_file(label)?, Sharing::Exclusive)
+    }
+
+    fn lock_file(&self, label: &str) -> Result<PathBuf, FsError> {
         ops::create_dir_all(&self.dir)?;
         let slot = Digest::of(label.as_bytes()).as_bytes()[0] % LOCKS;
-        lock::wait(&self.dir.join(format!("lock-{slot}")), Sharing::Exclusive)
+        Ok(self.dir.join(format!("lock-{slot}")))
     }
 }
 

@@ -4,6 +4,7 @@
 //! of what lies in the directories of programs and libraries, the alternatives, the loader's cache. A file below `/usr` that
 //! is overwritten in place by hand is not seen: its name stays, and digesting all of `/usr` in every run costs too much.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -12,14 +13,17 @@ use crate::base::encode::Encoder;
 use crate::fs::ops::{self, DirEntry, Kind};
 
 /// Package databases that are one file: name and place.
-const DATABASES: [(&str, &str); 9] = [
+const DATABASES: [(&str, &str); 11] = [
     ("dpkg", "var/lib/dpkg/status"),
     ("apk", "lib/apk/db/installed"),
     ("apk", "usr/lib/apk/db/installed"),
     ("rpm", "var/lib/rpm/rpmdb.sqlite"),
+    // While any program has the database open, what was installed is only here.
+    ("rpm", "var/lib/rpm/rpmdb.sqlite-wal"),
     ("rpm", "var/lib/rpm/Packages.db"),
     ("rpm", "var/lib/rpm/Packages"),
     ("rpm", "usr/lib/sysimage/rpm/rpmdb.sqlite"),
+    ("rpm", "usr/lib/sysimage/rpm/rpmdb.sqlite-wal"),
     ("rpm", "usr/lib/sysimage/rpm/Packages.db"),
     ("rpm", "usr/lib/sysimage/rpm/Packages"),
 ];
@@ -39,7 +43,7 @@ enum Telling {
 }
 
 /// Directories whose entries are programs, libraries and headers. Those that are links, as `/bin` mostly is, count as links.
-const LISTED: [&str; 14] = [
+const LISTED: [&str; 15] = [
     "bin",
     "sbin",
     "lib",
@@ -51,10 +55,16 @@ const LISTED: [&str; 14] = [
     "usr/lib",
     "usr/lib32",
     "usr/lib64",
+    "usr/lib/locale",
     "usr/libexec",
     "usr/include",
     "usr/share",
 ];
+
+/// Files that decide what is found below `/usr`, and that no package brings: the loader's cache, what `locale-gen` makes, files and modes
+/// that an administrator told dpkg to leave to them.
+const DECIDING: [&str; 4] =
+    ["etc/ld.so.cache", "usr/lib/locale/locale-archive", "var/lib/dpkg/diversions", "var/lib/dpkg/statoverride"];
 
 /// Where directories called `python3*` hold packages of any origin.
 const PYTHON_HOMES: [&str; 2] = ["usr/lib", "usr/lib64"];
@@ -80,11 +90,11 @@ pub struct SystemIdentity {
 /// Cost: one `stat` per known database, one read of it when it changed, and one listing of each directory of programs and
 /// libraries with one `readlink` per link: 2 to 4 ms for 2,500 entries, a third of them links. Without a database one `stat` per entry more.
 pub fn identify(root: &Path, digest: &dyn Fn(&Path) -> Option<Digest>) -> SystemIdentity {
-    let database = database(root, digest);
+    let databases = databases(root, digest);
     let surroundings = surroundings(root, digest);
-    match database {
-        Some(database) => SystemIdentity { text: format!("{database} files {surroundings}"), exact: true },
-        None => {
+    match databases.as_slice() {
+        [_, ..] => SystemIdentity { text: format!("{} files {surroundings}", databases.join(" ")), exact: true },
+        [] => {
             let release =
                 digest(&root.join("etc/os-release")).map_or_else(|| "unknown".into(), |digest| digest.to_hex());
             let signatures = signatures(root);
@@ -101,11 +111,14 @@ pub fn platform() -> String {
     format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH)
 }
 
-/// The first package database that is there, as its kind and a digest.
-fn database(root: &Path, digest: &dyn Fn(&Path) -> Option<Digest>) -> Option<String> {
+/// All package databases that are there, each as its kind and a digest: Fedora may have a dpkg, and Debian an rpm, that says nothing of
+/// what the machine consists of.
+fn databases(root: &Path, digest: &dyn Fn(&Path) -> Option<Digest>) -> Vec<String> {
+    let empty = Digest::of(b"");
+    let mut found = Vec::new();
     for (name, place) in DATABASES {
-        if let Some(digest) = digest(&root.join(place)) {
-            return Some(format!("{name} {digest}"));
+        if let Some(digest) = digest(&root.join(place)).filter(|digest| *digest != empty) {
+            found.push(format!("{name} {digest}"));
         }
     }
     for (name, place, telling) in DATABASE_DIRS {
@@ -118,13 +131,18 @@ fn database(root: &Path, digest: &dyn Fn(&Path) -> Option<Digest>) -> Option<Str
         for entry in &entries {
             encoder.bytes(entry.name.as_encoded_bytes());
             if telling == Telling::Contents {
-                encoder.digest(&digest(&dir.join(&entry.name)).unwrap_or_else(|| Digest::of(b"")));
+                encoder.digest(&digest(&dir.join(&entry.name)).unwrap_or(empty));
             }
         }
-        return Some(format!("{name} {}", Digest::of(encoder.as_slice())));
+        found.push(format!("{name} {}", Digest::of(encoder.as_slice())));
     }
-    let system = ops::read_link(&root.join("run/current-system")).ok()?;
-    Some(format!("nixos {}", system.display()))
+    if let Ok(system) = ops::read_link(&root.join("run/current-system")) {
+        found.push(format!("nixos {}", system.display()));
+    }
+    // One place may be a link to another.
+    let mut seen = BTreeSet::new();
+    found.retain(|database| seen.insert(database.clone()));
+    found
 }
 
 /// Digests what packages do not account for. No times and no sizes: machines with equal packages agree.
@@ -134,8 +152,10 @@ fn surroundings(root: &Path, digest: &dyn Fn(&Path) -> Option<Digest>) -> Digest
         listing(root, &place, &mut encoder);
     }
     listing(root, Path::new("etc/alternatives"), &mut encoder);
-    if let Some(cache) = digest(&root.join("etc/ld.so.cache")) {
-        encoder.bytes(b"etc/ld.so.cache").digest(&cache);
+    for place in DECIDING {
+        if let Some(digest) = digest(&root.join(place)) {
+            encoder.bytes(place.as_bytes()).digest(&digest);
+        }
     }
     for manifest in node_manifests(root) {
         if let Some(digest) = digest(&root.join(&manifest)) {
@@ -273,6 +293,7 @@ mod tests {
         put(root, "usr/lib/node_modules/@acme/kit/package.json", "{ \"version\": \"1\" }");
         put(root, "usr/share/doc/copyright", "free");
         put(root, "etc/ld.so.cache", "libc");
+        put(root, "usr/lib/locale/locale-archive", "en_US");
         link(root, "etc/alternatives/cc", "/usr/bin/gcc-12");
         link(root, "usr/bin/cc", "/etc/alternatives/cc");
         link(root, "bin", "usr/bin");
@@ -283,7 +304,7 @@ mod tests {
     #[test]
     fn whatever_came_without_a_package_is_in_the_identity() {
         type Change = fn(&Path);
-        let changes: [(&str, Change); 11] = [
+        let changes: [(&str, Change); 16] = [
             ("a program", |root| put(root, "usr/bin/foo", "")),
             ("an alternative", |root| link(root, "etc/alternatives/cc", "/usr/bin/gcc-13")),
             ("a link among programs", |root| link(root, "usr/bin/cc", "gcc-13")),
@@ -295,6 +316,11 @@ mod tests {
             ("an update in a npm scope", |root| put(root, "usr/lib/node_modules/@acme/kit/package.json", "{ 2 }")),
             ("a directory of its own", |root| put(root, "usr/kit/bin/x", "")),
             ("where /bin leads", |root| link(root, "bin", "usr/sbin")),
+            ("a file that dpkg leaves alone", |root| put(root, "var/lib/dpkg/diversions", "/usr/lib/x\n")),
+            ("a mode that dpkg leaves alone", |root| put(root, "var/lib/dpkg/statoverride", "root root 600 /usr/x\n")),
+            ("a locale", |root| put(root, "usr/lib/locale/locale-archive", "de_DE en_US")),
+            ("a locale of its own", |root| put(root, "usr/lib/locale/de_DE.utf8/LC_CTYPE", "")),
+            ("a package of another system", |root| put(root, "var/lib/rpm/rpmdb.sqlite", "one")),
         ];
         for (what, change) in changes {
             let dir = debian();
@@ -336,6 +362,33 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         link(dir.path(), "run/current-system", "/nix/store/abc-system");
         assert!(identity(dir.path()).text.starts_with("nixos /nix/store/abc-system files "));
+    }
+
+    #[test]
+    fn a_database_counts_beside_another_and_one_that_says_nothing_does_not() {
+        let dir = debian();
+        let root = dir.path();
+        put(root, "var/lib/rpm/rpmdb.sqlite", "one");
+        let before = identity(root);
+        assert!(before.text.contains(" rpm "), "{before:?}");
+        put(root, "var/lib/rpm/rpmdb.sqlite-wal", "");
+        assert_eq!(identity(root), before, "nothing is in it");
+        put(root, "var/lib/pacman/local/zlib-1.3-1/desc", "");
+        assert!(identity(root).text.contains(" pacman "));
+        let before = identity(root);
+        put(root, "var/lib/rpm/rpmdb.sqlite-wal", "installed, and some program reads the database");
+        assert_ne!(identity(root), before);
+        // As `dpkg` comes where another manager rules.
+        put(root, "var/lib/dpkg/status", "");
+        for place in ["var/lib/rpm", "var/lib/pacman"] {
+            ops::remove_all(&root.join(place)).expect("it can go");
+        }
+        assert!(!identity(root).exact);
+        // Where one place leads to the other.
+        put(root, "usr/lib/sysimage/rpm/Packages.db", "one");
+        let before = identity(root).text;
+        link(root, "var/lib/rpm", "../../usr/lib/sysimage/rpm");
+        assert_eq!(identity(root).text, before);
     }
 
     #[test]

@@ -400,7 +400,7 @@ impl<'a> Closure<'a> {
         self.add_file(Path::new(interpreter), depth + 1)?;
         self.add_package(Path::new(interpreter));
         if Path::new(interpreter).file_name().is_some_and(|name| name == "env")
-            && let Some(program) = words.find(|word| !word.starts_with('-') && !word.contains('='))
+            && let Some(program) = behind_env(words)
         {
             let found = self.add_program(program, depth + 1)?;
             self.named.insert(program.to_owned(), found);
@@ -520,6 +520,35 @@ fn beyond(link: &Path, target: &Path) -> PathBuf {
     place
 }
 
+/// The program that `env` starts, given the rest of a `#!` line: behind options, their values and assignments.
+fn behind_env<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    while let Some(word) = words.next() {
+        let word = match word.strip_prefix('-') {
+            None => word,
+            // `-S` and `--split-string=` may have the first word at once, and other letters go before an `S`.
+            Some(long) if long.starts_with('-') => match long.strip_prefix("-split-string=") {
+                Some(rest) => rest,
+                None => {
+                    let _value = matches!(long, "-unset" | "-chdir" | "-argv0").then(|| words.next());
+                    continue;
+                }
+            },
+            Some(short) => match short.split_once('S') {
+                Some((_, rest)) if !rest.is_empty() => rest,
+                _ => {
+                    let _value = (short.ends_with(['u', 'C', 'a'])).then(|| words.next());
+                    continue;
+                }
+            },
+        };
+        let word = word.trim_matches(['"', '\'']);
+        if !word.is_empty() && !word.contains('=') {
+            return Some(word);
+        }
+    }
+    None
+}
+
 fn same_file(one: &Path, other: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     match (ops::metadata(one), ops::metadata(other)) {
@@ -612,6 +641,26 @@ mod tests {
         script(&dir.path().join("opt/tool/bin/inner"), "#!/bin/sh\n:\n");
         let after = resolved("./outer", &context).expect("it resolves");
         assert_ne!(before.identity, after.identity);
+    }
+
+    #[test]
+    fn the_program_behind_env_is_found_behind_all_that_env_takes() {
+        for line in [
+            "node",
+            "-S node --harmony a",
+            "-Snode --harmony",
+            "-iSnode",
+            "-vS node",
+            "-S -u HOME node",
+            "-S --unset HOME -C / A=1 B=2 node x=y",
+            "--split-string=node x",
+            "-S \"node\" x",
+            "-S -- node",
+            "-i node",
+        ] {
+            assert_eq!(behind_env(line.split_whitespace()), Some("node"), "{line}");
+        }
+        assert_eq!(behind_env("-S A=1".split_whitespace()), None);
     }
 
     #[test]

@@ -22,21 +22,24 @@ pub struct Depth {
     pub content: bool,
     /// The names in a directory.
     pub names: bool,
+    /// Whether it could be written, made or removed: it was tried.
+    pub writes: bool,
 }
 
 impl Depth {
     /// What of the path can have mattered to a command that did this with it.
     pub fn of(touch: Touch) -> Self {
-        Self { content: touch.has(Touch::READ) || touch.has(Touch::EXECUTED), names: touch.has(Touch::LISTED) }
+        let content = touch.has(Touch::READ) || touch.has(Touch::EXECUTED);
+        Self { content, names: touch.has(Touch::LISTED), writes: touch.has(Touch::WRITTEN) }
     }
 
     fn code(self) -> u8 {
-        u8::from(self.content) | u8::from(self.names) << 1
+        u8::from(self.content) | u8::from(self.names) << 1 | u8::from(self.writes) << 2
     }
 
     fn from_code(code: u8) -> Result<Self, DecodeError> {
         match code {
-            0..4 => Ok(Self { content: code & 1 != 0, names: code & 2 != 0 }),
+            0..8 => Ok(Self { content: code & 1 != 0, names: code & 2 != 0, writes: code & 4 != 0 }),
             _ => Err(DecodeError::Invalid { what: "depth" }),
         }
     }
@@ -51,6 +54,25 @@ pub enum Named {
     Link,
     /// A directory.
     Dir,
+}
+
+impl Named {
+    fn code(self) -> u8 {
+        match self {
+            Self::File => 0,
+            Self::Link => 2,
+            Self::Dir => 3,
+        }
+    }
+
+    fn from_code(code: u8) -> Result<Self, DecodeError> {
+        match code {
+            0 => Ok(Self::File),
+            2 => Ok(Self::Link),
+            3 => Ok(Self::Dir),
+            _ => Err(DecodeError::Invalid { what: "kind" }),
+        }
+    }
 }
 
 /// What was at a path, as far as it was looked at.
@@ -81,6 +103,73 @@ pub enum Seen {
         /// Its target as written.
         target: String,
     },
+    /// Nothing, for what it would lie in is no directory: one finds that out, or is led elsewhere.
+    Barred {
+        /// What is in the way.
+        by: Named,
+    },
+    /// This, in a directory that is shown whole, where nothing can be written; only where that was tried.
+    Shut(Box<Seen>),
+}
+
+impl Seen {
+    /// What is there, whether it can be written or not.
+    pub fn there(&self) -> &Self {
+        match self {
+            Self::Shut(inner) => inner.there(),
+            other => other,
+        }
+    }
+
+    fn encode(&self, encoder: &mut Encoder) {
+        match self {
+            Self::Absent => {
+                encoder.u8(0);
+            }
+            Self::File { size, executable } => {
+                encoder.u8(1).u8(u8::from(*executable)).u64(*size);
+            }
+            Self::Content { digest, executable } => {
+                encoder.u8(2).u8(u8::from(*executable)).digest(digest);
+            }
+            Self::Dir => {
+                encoder.u8(3);
+            }
+            Self::Names(names) => {
+                encoder.u8(4).u64(names.len() as u64);
+                for (name, kind) in names {
+                    encoder.bytes(name.as_bytes()).u8(kind.code());
+                }
+            }
+            Self::Link { target } => {
+                encoder.u8(5).bytes(target.as_bytes());
+            }
+            Self::Barred { by } => {
+                encoder.u8(6).u8(by.code());
+            }
+            Self::Shut(inner) => {
+                encoder.u8(7);
+                inner.encode(encoder);
+            }
+        }
+    }
+
+    fn decode(decoder: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        const SHUT: u8 = 7;
+        let kind = decoder.u8()?;
+        let (is_shut, kind) = if kind == SHUT { (true, decoder.u8()?) } else { (false, kind) };
+        let seen = match kind {
+            0 => Self::Absent,
+            1 => Self::File { executable: decoder.u8()? == 1, size: decoder.u64()? },
+            2 => Self::Content { executable: decoder.u8()? == 1, digest: decoder.digest()? },
+            3 => Self::Dir,
+            4 => Self::Names(names(decoder)?),
+            5 => Self::Link { target: decoder.text("target")?.to_owned() },
+            6 => Self::Barred { by: Named::from_code(decoder.u8()?)? },
+            _ => return Err(DecodeError::Invalid { what: "kind" }),
+        };
+        Ok(if is_shut { Self::Shut(Box::new(seen)) } else { seen })
+    }
 }
 
 /// Paths with how closely they were looked at.
@@ -100,34 +189,7 @@ impl Observed {
         encoder.u64(self.paths.len() as u64);
         for (path, (depth, seen)) in &self.paths {
             encoder.bytes(path.as_str().as_bytes()).u8(depth.code());
-            match seen {
-                Seen::Absent => {
-                    encoder.u8(0);
-                }
-                Seen::File { size, executable } => {
-                    encoder.u8(1).u8(u8::from(*executable)).u64(*size);
-                }
-                Seen::Content { digest, executable } => {
-                    encoder.u8(2).u8(u8::from(*executable)).digest(digest);
-                }
-                Seen::Dir => {
-                    encoder.u8(3);
-                }
-                Seen::Names(names) => {
-                    encoder.u8(4).u64(names.len() as u64);
-                    for (name, kind) in names {
-                        let kind = match kind {
-                            Named::File => 0,
-                            Named::Link => 2,
-                            Named::Dir => 3,
-                        };
-                        encoder.bytes(name.as_bytes()).u8(kind);
-                    }
-                }
-                Seen::Link { target } => {
-                    encoder.u8(5).bytes(target.as_bytes());
-                }
-            }
+            seen.encode(&mut encoder);
         }
         encoder.into_vec()
     }
@@ -139,15 +201,7 @@ impl Observed {
         for _ in 0..decoder.u64()? {
             let path = RelPath::parse(decoder.text("path")?).map_err(|_| DecodeError::Invalid { what: "path" })?;
             let depth = Depth::from_code(decoder.u8()?)?;
-            let seen = match decoder.u8()? {
-                0 => Seen::Absent,
-                1 => Seen::File { executable: decoder.u8()? == 1, size: decoder.u64()? },
-                2 => Seen::Content { executable: decoder.u8()? == 1, digest: decoder.digest()? },
-                3 => Seen::Dir,
-                4 => Seen::Names(names(&mut decoder)?),
-                5 => Seen::Link { target: decoder.text("target")?.to_owned() },
-                _ => return Err(DecodeError::Invalid { what: "kind" }),
-            };
+            let seen = Seen::decode(&mut decoder)?;
             paths.insert(path, (depth, seen));
         }
         decoder.finish()?;
@@ -191,20 +245,21 @@ fn names(decoder: &mut Decoder<'_>) -> Result<BTreeMap<String, Named>, DecodeErr
     let mut names = BTreeMap::new();
     for _ in 0..decoder.u64()? {
         let name = decoder.text("name")?.to_owned();
-        let kind = match decoder.u8()? {
-            0 => Named::File,
-            2 => Named::Link,
-            3 => Named::Dir,
-            _ => return Err(DecodeError::Invalid { what: "kind" }),
-        };
-        names.insert(name, kind);
+        names.insert(name, Named::from_code(decoder.u8()?)?);
     }
     Ok(names)
 }
 
 fn change(was: &Seen, is: &Seen) -> String {
     match (was, is) {
-        (Seen::Absent, _) => "added".into(),
+        (Seen::Shut(was), Seen::Shut(is)) => change(was, is),
+        (was, Seen::Shut(is)) if was == &**is => "can no longer be written".into(),
+        (Seen::Shut(was), is) if &**was == is => "can be written now".into(),
+        (Seen::Shut(_), _) | (_, Seen::Shut(_)) => change(was.there(), is.there()),
+        (_, Seen::Barred { by: Named::Link }) => "lies behind a link".into(),
+        (_, Seen::Barred { .. }) => "lies beneath a file".into(),
+        (Seen::Barred { .. }, Seen::Absent) => "lies in no file or link any more".into(),
+        (Seen::Absent | Seen::Barred { .. }, _) => "added".into(),
         (_, Seen::Absent) => "removed".into(),
         (Seen::Content { digest: was, executable: could }, Seen::Content { digest: is, executable: can })
             if was == is && could != can =>
@@ -236,9 +291,10 @@ mod tests {
     }
 
     fn sample() -> Observed {
-        let content = Depth { content: true, names: false };
-        let names = Depth { content: false, names: true };
+        let content = Depth { content: true, ..Depth::default() };
+        let names = Depth { names: true, ..Depth::default() };
         let looked = Depth::default();
+        let tried = Depth { writes: true, ..Depth::default() };
         let listed = BTreeMap::from([("a".into(), Named::File), ("b".into(), Named::Link), ("c".into(), Named::Dir)]);
         Observed {
             paths: BTreeMap::from([
@@ -248,6 +304,8 @@ mod tests {
                 (path("d"), (looked, Seen::Dir)),
                 (path("e"), (names, Seen::Names(listed))),
                 (path("f"), (looked, Seen::Link { target: "../x".into() })),
+                (path("g"), (looked, Seen::Barred { by: Named::Link })),
+                (path("h"), (tried, Seen::Shut(Box::new(Seen::Absent)))),
             ]),
         }
     }
@@ -267,7 +325,7 @@ mod tests {
         assert_eq!(sample().digest().to_hex(), GOLDEN_DIGEST, "encoding: {:02x?}", sample().encode());
     }
 
-    const GOLDEN_DIGEST: &str = "1ca6fc556e360f9a9c6d4e0c1d586f899592fba968625a2433cabc371c97b1e9";
+    const GOLDEN_DIGEST: &str = "ff2b53fdcfa5eec7cf11e662ebd1ef74c483ed884121c44e1a90806fc26300e7";
 
     #[test]
     fn every_difference_changes_the_digest_and_is_told_by_its_path() {
@@ -285,12 +343,18 @@ mod tests {
         check("a", Seen::Content { digest: Digest::of(b"1"), executable: false }, "a is no longer executable");
         check("a", Seen::Absent, "a removed");
         check("b", Seen::File { size: 8, executable: false }, "b changed");
+        check("c", Seen::Barred { by: Named::File }, "c lies beneath a file");
+        check("c", Seen::Barred { by: Named::Link }, "c lies behind a link");
+        check("g", Seen::Absent, "g lies in no file or link any more");
+        check("h", Seen::Absent, "h can be written now");
+        check("h", Seen::Shut(Box::new(Seen::Dir)), "h added");
+        check("a", Seen::Shut(Box::new(sample().paths[&path("a")].1.clone())), "a can no longer be written");
         check("c", Seen::Content { digest: Digest::of(b""), executable: false }, "c added");
         check("d", Seen::File { size: 0, executable: false }, "d changed its kind");
         check("e", Seen::Names(BTreeMap::from([("a".into(), Named::File)])), "e `b` is gone from it");
         check("f", Seen::Link { target: "y".into() }, "f links to \"y\", before to \"../x\"");
         let mut closer = sample();
-        closer.paths.insert(path("d"), (Depth { content: false, names: true }, Seen::Dir));
+        closer.paths.insert(path("d"), (Depth { names: true, ..Depth::default() }, Seen::Dir));
         assert_ne!(closer.digest(), sample().digest());
         assert_ne!(closer.paths_digest(), sample().paths_digest());
     }

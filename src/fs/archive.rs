@@ -63,6 +63,8 @@ pub enum Member<'a> {
     File {
         /// Its permission bits.
         mode: u32,
+        /// Its size as the archive has it, which may be a lie.
+        claimed: u64,
         /// Its bytes.
         content: &'a mut dyn Read,
     },
@@ -102,9 +104,19 @@ pub fn read_tar(
         let mut member = member.map_err(broken)?;
         read_member(&mut member, count, place)?;
         // What is left is read here, so that nothing but headers lies before the next one.
-        io::copy(&mut member, &mut io::sink()).map_err(broken)?;
+        if !member.header().entry_type().is_gnu_sparse() {
+            io::copy(&mut member, &mut io::sink()).map_err(broken)?;
+        } else if member.read(&mut [0]).map_err(broken)? > 0 {
+            // Holes take no bytes of the archive: reading over them would be bounded by nothing.
+            return Err(ArchiveError::refused(&member_name(&member), "a sparse file where none is unpacked"));
+        }
     }
     Ok(())
+}
+
+/// A name as it can be told.
+fn member_name<R: Read>(member: &tar::Entry<'_, R>) -> String {
+    String::from_utf8_lossy(&member.path_bytes()).into_owned()
 }
 
 fn read_member<R: Read>(
@@ -117,22 +129,19 @@ fn read_member<R: Read>(
     if matches!(kind, T::XGlobalHeader | T::XHeader) {
         return Ok(());
     }
-    let bytes = member.path_bytes().into_owned();
-    let name = match String::from_utf8(bytes) {
-        Ok(name) => name,
-        Err(error) => {
-            let name = String::from_utf8_lossy(error.as_bytes()).into_owned();
-            return Err(ArchiveError::refused(&name, "whose name is not UTF-8"));
-        }
-    };
+    let name = String::from_utf8(member.path_bytes().into_owned())
+        .map_err(|_| ArchiveError::refused(&member_name(member), "whose name is not UTF-8"))?;
     if count >= MEMBERS_MAX {
         return Err(ArchiveError::refused(&name, "which is one entry too many"));
+    }
+    if is_sparse_by_extension(member).map_err(|error| ArchiveError::broken(&error))? {
+        return Err(ArchiveError::refused(&name, "which is stored as a sparse file in a way that is not read here"));
     }
     let target = |member: &tar::Entry<'_, R>| {
         let target = member.link_name_bytes().filter(|target| !target.is_empty());
         let target = target.ok_or_else(|| ArchiveError::refused(&name, "a link without a target"))?;
         let target = std::str::from_utf8(&target).map(str::to_owned);
-        target.map_err(|_| ArchiveError::refused(&name, "whose target is not UTF-8"))
+        target.map_err(|_| ArchiveError::refused(&name, "a link whose target is not UTF-8"))
     };
     match kind {
         T::Regular | T::Continuous | T::GNUSparse => {
@@ -141,7 +150,7 @@ fn read_member<R: Read>(
             if name.ends_with('/') {
                 place(&name, Member::Dir)
             } else {
-                place(&name, Member::File { mode, content: member })
+                place(&name, Member::File { mode, claimed: member.size(), content: member })
             }
         }
         T::Directory => place(&name, Member::Dir),
@@ -150,6 +159,18 @@ fn read_member<R: Read>(
         T::Block | T::Char | T::Fifo => place(&name, Member::Special),
         _ => Err(ArchiveError::refused(&name, "which is a device, a pipe or something else that is no file")),
     }
+}
+
+/// Whether extension headers say that the content is a map and pieces (`GNU.sparse.*`, as GNU tar and bsdtar write them): what
+/// stands in the archive is then not what is in the file.
+fn is_sparse_by_extension(entry: &mut tar::Entry<'_, impl Read>) -> io::Result<bool> {
+    let Some(extensions) = entry.pax_extensions()? else { return Ok(false) };
+    for extension in extensions {
+        if extension?.key_bytes().starts_with(b"GNU.sparse.") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// How much may still be read.
@@ -229,6 +250,19 @@ mod tests {
             assert!(error.contains("too large"), "{kind:?}: {error}");
         }
         assert_eq!(read(io::repeat(0), 1 << 20).expect("an end"), [""; 0], "nothing is read behind the end");
+    }
+
+    #[test]
+    fn holes_are_not_read_over() {
+        let mut header = header(tar::EntryType::GNUSparse, 0);
+        let gnu = header.as_gnu_mut().expect("a GNU header");
+        gnu.set_real_size(1 << 50);
+        gnu.sparse[0].set_offset(1 << 50);
+        gnu.sparse[0].set_length(0);
+        header.set_cksum();
+        let bytes = [header.as_bytes().to_vec(), vec![0; 1024]].concat();
+        let error = read(bytes.as_slice(), 1 << 20).expect_err("too much to read over").to_string();
+        assert!(error.contains("`x`, a sparse file"), "{error}");
     }
 
     #[test]

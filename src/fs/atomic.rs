@@ -61,6 +61,35 @@ fn is_abandoned((process, number): (u32, u64)) -> bool {
     rustix::process::test_kill_process(process) == Err(rustix::io::Errno::SRCH)
 }
 
+/// The temporaries of one process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Series {
+    /// Its id.
+    pub process: u32,
+    /// Number of the first.
+    pub first: u64,
+}
+
+/// Those of this process, made and to be made.
+pub fn own_series() -> Series {
+    Series { process: std::process::id(), first: *FIRST }
+}
+
+/// More than any process makes: where the numbers end that one of the same id could not have begun with in another container.
+const SERIES_MAX: u64 = 1 << 30;
+
+/// Removes the temporaries of a process that has ended from a directory, whoever has its id now. Cost: one listing.
+pub fn remove_series(dir: &Path, series: Series) -> Result<(), FsError> {
+    let numbers = series.first..series.first.saturating_add(SERIES_MAX);
+    for entry in ops::if_there(ops::read_dir(dir))?.unwrap_or_default() {
+        let made = entry.name.to_str().and_then(maker);
+        if made.is_some_and(|(process, number)| process == series.process && numbers.contains(&number)) {
+            ops::remove_all(&dir.join(&entry.name))?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes the temporaries of killed processes from a directory; those of living ones stay. Cost: one listing.
 pub fn remove_abandoned(dir: &Path) -> Result<(), FsError> {
     for entry in ops::if_there(ops::read_dir(dir))?.unwrap_or_default() {

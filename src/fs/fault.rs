@@ -7,7 +7,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What happens at the chosen change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,12 +35,21 @@ struct Plan {
 static PLAN: OnceLock<Plan> = OnceLock::new();
 static CHANGES: AtomicU64 = AtomicU64::new(0);
 
-/// Arms this process: `WHAT:NUMBER`, `WHAT:NUMBER+` for that change and all later ones, then perhaps `:FILE`, which takes a
+/// Whether this process is on a file system that cannot exchange two names.
+static NO_EXCHANGE: AtomicBool = AtomicBool::new(false);
+
+/// Arms this process: `no-exchange` alone or with a comma before the rest, then `WHAT:NUMBER`, `WHAT:NUMBER+` for that change and all later ones, then perhaps `:FILE`, which takes a
 /// line about each change that was struck. WHAT is `kill-before`, `kill-after`, `enospc`, `eio`, `eacces` or `erofs`.
 ///
 /// # Errors
 /// In words, for a text that is no plan.
 pub fn arm(text: &str) -> Result<(), String> {
+    let (text, no_exchange) = text.strip_prefix("no-exchange").map_or((text, false), |rest| (rest, true));
+    NO_EXCHANGE.store(no_exchange, Ordering::SeqCst);
+    if no_exchange && text.is_empty() {
+        return Ok(());
+    }
+    let text = text.strip_prefix(',').filter(|_| no_exchange).unwrap_or(text);
     let plan =
         Plan::parse(text).ok_or_else(|| format!("`{text}` is no plan of faults: write WHAT:NUMBER[+][:FILE]"))?;
     PLAN.set(plan).map_err(|_| "faults are planned once per process".to_owned())
@@ -86,6 +95,9 @@ fn due(verb: &str, path: &Path) -> Option<Strike> {
 
 /// One change of the disk.
 pub(super) fn around<T>(verb: &str, path: &Path, change: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    if verb == "swap" && NO_EXCHANGE.load(Ordering::SeqCst) {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
     match due(verb, path) {
         None => change(),
         Some(Strike::Fail(number)) => Err(io::Error::from_raw_os_error(number)),

@@ -47,6 +47,16 @@ impl FsError {
         ) || self.cause.kind() == io::ErrorKind::OutOfMemory
     }
 
+    /// Whether the file system cannot do this at all.
+    pub fn is_unsupported(&self) -> bool {
+        matches!(self.cause.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP))
+    }
+
+    /// Whether something lies on another file system, or in a lower layer of an overlay, whose directories cannot be renamed.
+    pub fn is_across_file_systems(&self) -> bool {
+        self.cause.raw_os_error() == Some(libc::EXDEV)
+    }
+
     /// Whether nothing is there.
     pub fn is_missing(&self) -> bool {
         self.cause.kind() == io::ErrorKind::NotFound

@@ -7,10 +7,13 @@ use std::path::{Path, PathBuf};
 use crate::base::limits::FETCH_BYTES_MAX;
 use crate::base::path::RelPath;
 use crate::fs::archive::{ArchiveError, MEMBERS_MAX, Member, decompressed, read_tar};
+use crate::fs::atomic;
 use crate::fs::link::file_mode;
 use crate::fs::ops;
 
 const COPY_BUFFER_BYTES: usize = 128 * 1024;
+/// Most bytes of a link's target, as the kernel has it.
+const LINK_BYTES_MAX: u64 = libc::PATH_MAX as u64 - 1;
 
 /// Unpacks `archive`, whose format `name` tells, into the empty directory `to`, dropping `strip` leading components.
 pub fn unpack(archive: &Path, name: &str, strip: usize, to: &Path) -> Result<(), ArchiveError> {
@@ -68,6 +71,10 @@ impl<'a> Placing<'a> {
         if name.split('/').any(|part| part == "..") {
             return refuse("which leaves its directory");
         }
+        if name.split('/').any(atomic::is_temporary) {
+            // No walk lists such a name, so it would be lost without a word.
+            return refuse("which has a name that drystone keeps for itself");
+        }
         let Ok(path) = RelPath::parse(name) else { return refuse("which is no relative path") };
         let kept: Vec<&str> = path.components().skip(self.strip).collect();
         let Ok(path) = RelPath::parse(&kept.join("/")) else { return refuse("which is no relative path") };
@@ -92,8 +99,14 @@ impl<'a> Placing<'a> {
         RelPath::parse(name).is_ok_and(|path| path.components().nth(self.strip) == Some("dev"))
     }
 
-    fn file(&mut self, name: &str, executable: bool, from: &mut dyn Read) -> Result<(), ArchiveError> {
+    /// Places a file; `claimed` is its size as the archive has it, which may be a lie.
+    fn file(&mut self, name: &str, executable: bool, claimed: u64, from: &mut dyn Read) -> Result<(), ArchiveError> {
         let Some((path, disk)) = self.place(name)? else { return Ok(()) };
+        let too_large = || ArchiveError::refused(name, "which makes it too large unpacked");
+        if self.bytes.saturating_add(claimed) > self.bytes_max {
+            // Before a file of nothing but holes fills the disk with zeros.
+            return Err(too_large());
+        }
         self.links.remove(&path);
         ops::remove_all(&disk)?;
         let file = ops::create_new(&disk, file_mode(executable))?;
@@ -107,10 +120,19 @@ impl<'a> Placing<'a> {
             };
             self.bytes += count as u64;
             if self.bytes > self.bytes_max {
-                return Err(ArchiveError::refused(name, "which makes it too large unpacked"));
+                return Err(too_large());
             }
             ops::write_all(&file, &disk, &buffer[..count])?;
         }
+    }
+
+    fn directory(&mut self, name: &str) -> Result<(), ArchiveError> {
+        let Some((path, disk)) = self.place(name)? else { return Ok(()) };
+        if self.links.remove(&path) {
+            // Or it would depend on this machine whether what the link leads to is a directory.
+            ops::remove_file(&disk)?;
+        }
+        Ok(ops::create_dir_all(&disk)?)
     }
 
     fn link(&mut self, name: &str, target: &str) -> Result<(), ArchiveError> {
@@ -125,13 +147,8 @@ impl<'a> Placing<'a> {
         // Headers and padding take less than the files may.
         let stream_bytes_max = self.bytes_max.saturating_mul(2);
         read_tar(from, stream_bytes_max, &mut |name, member| match member {
-            Member::File { mode, content } => self.file(name, mode & 0o100 != 0, content),
-            Member::Dir => {
-                if let Some((_, disk)) = self.place(name)? {
-                    ops::create_dir_all(&disk)?;
-                }
-                Ok(())
-            }
+            Member::File { mode, claimed, content } => self.file(name, mode & 0o100 != 0, claimed, content),
+            Member::Dir => self.directory(name),
             Member::Link { target } => self.link(name, &target),
             Member::HardLink { target } => self.hard_link(name, &target),
             // Of a root file system: no tree can hold a device, and every sandbox has a `/dev` of its own.
@@ -144,21 +161,24 @@ impl<'a> Placing<'a> {
 
     /// A hard link becomes a copy: files of a tree are never one.
     fn hard_link(&mut self, name: &str, target: &str) -> Result<(), ArchiveError> {
-        let Some((_, source)) = self.place(target)? else { return Ok(()) };
         let refuse = |why| Err(ArchiveError::refused(name, why));
+        let Some((path, source)) = self.place(target)? else {
+            return refuse("a link to what `strip` leaves out");
+        };
         let Some(meta) = ops::if_there(ops::symlink_metadata(&source))? else {
             return refuse("a link to what it does not hold");
         };
-        if !meta.is_symlink() && !meta.is_file() {
-            return refuse("a hard link to a directory");
-        }
-        if meta.is_symlink() {
+        if meta.is_symlink() && self.links.contains(&path) {
             let target = ops::read_link(&source)?;
-            return self.link(name, &target.to_string_lossy());
+            let Some(target) = target.to_str() else { return refuse("a link whose target is not UTF-8") };
+            return self.link(name, target);
+        }
+        if !meta.is_file() {
+            return refuse("a hard link to a directory");
         }
         let executable = std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o100 != 0;
         let mut from = ops::open_no_follow(&source)?;
-        self.file(name, executable, &mut from)
+        self.file(name, executable, meta.len(), &mut from)
     }
 
     fn zip(&mut self, from: impl Read + Seek) -> Result<(), ArchiveError> {
@@ -169,16 +189,20 @@ impl<'a> Placing<'a> {
             let name = entry.name().to_owned();
             let mode = entry.unix_mode().unwrap_or(0o644);
             if entry.is_dir() {
-                if let Some((_, disk)) = self.place(&name)? {
-                    ops::create_dir_all(&disk)?;
-                }
+                self.directory(&name)?;
             } else if mode & libc::S_IFMT == libc::S_IFLNK {
-                let mut target = String::new();
-                let read = (&mut entry).take(libc::PATH_MAX as u64).read_to_string(&mut target);
+                let refused = |why| ArchiveError::refused(&name, why);
+                let mut target = Vec::new();
+                let read = (&mut entry).take(LINK_BYTES_MAX + 1).read_to_end(&mut target);
                 read.map_err(|error| ArchiveError::Broken(error.to_string()))?;
+                if target.len() as u64 > LINK_BYTES_MAX {
+                    return Err(refused("a link with a target no disk would take"));
+                }
+                let target = String::from_utf8(target).map_err(|_| refused("a link whose target is not UTF-8"))?;
                 self.link(&name, &target)?;
             } else {
-                self.file(&name, mode & 0o100 != 0, &mut entry)?;
+                let claimed = entry.size();
+                self.file(&name, mode & 0o100 != 0, claimed, &mut entry)?;
             }
         }
         Ok(())
@@ -229,6 +253,80 @@ mod tests {
             let (dir, result) = unpacked(&archive(&entries), 0);
             assert!(result.is_err(), "{entries:?}");
             assert!(!ops::exists(&dir.path().join("evil")), "{entries:?}");
+        }
+    }
+
+    #[test]
+    fn what_would_be_lost_or_changed_without_a_word_is_refused() {
+        use tar::EntryType::{Link, Regular, Symlink};
+        let check = |entries: &[(&str, tar::EntryType, &str, &str)], strip: usize, expect: &str| {
+            let (_dir, result) = unpacked(&archive(entries), strip);
+            let told = result.expect_err(expect).to_string();
+            assert!(told.contains(expect), "{told}");
+        };
+        let dropped = [("x", Regular, "", "hi"), ("top/z", Link, "x", "")];
+        check(&dropped, 1, "`top/z`, a link to what `strip` leaves out");
+        check(&[("a", Link, "b", "")], 0, "a link to what it does not hold");
+        check(&[(".a.drystone-1-2/x", Regular, "", "hi")], 0, "keeps for itself");
+        for kind in [Symlink, Link] {
+            let mut bytes = archive(&[("a\u{fffd}", Regular, "", "other"), ("z", kind, "axyz", "")]);
+            // The header of the second entry: after one header and one block of content.
+            let header = &mut bytes[1024..1536];
+            header[157 + 1..157 + 4].copy_from_slice(b"\xff\0\0");
+            let mut fixed = tar::Header::new_gnu();
+            fixed.as_mut_bytes().copy_from_slice(header);
+            fixed.set_cksum();
+            header.copy_from_slice(fixed.as_bytes());
+            let (_dir, result) = unpacked(&bytes, 0);
+            assert!(result.is_err_and(|error| error.to_string().contains("not UTF-8")), "{kind:?}");
+        }
+        let mut builder = tar::Builder::new(Vec::new());
+        builder.append_pax_extensions([("GNU.sparse.major", b"1".as_slice())]).expect("a vector takes it");
+        let mut header = tar::Header::new_ustar();
+        header.set_size(2);
+        builder.append_data(&mut header, "GNUSparseFile.0/a", b"0\n".as_slice()).expect("a vector takes it");
+        let (_dir, result) = unpacked(&builder.into_inner().expect("a vector takes it"), 0);
+        assert!(result.is_err_and(|error| error.to_string().contains("sparse")));
+    }
+
+    #[test]
+    fn a_file_of_holes_is_refused_before_it_is_written() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::GNUSparse);
+        header.set_path("holes").expect("a short name");
+        header.set_mode(0o644);
+        header.set_size(0);
+        let gnu = header.as_gnu_mut().expect("a GNU header");
+        gnu.set_real_size(1 << 40);
+        gnu.sparse[0].set_offset(1 << 40);
+        gnu.sparse[0].set_length(0);
+        header.set_cksum();
+        let mut bytes = header.as_bytes().to_vec();
+        bytes.resize(3 * 512, 0);
+        let file = dir.path().join("a.tar");
+        ops::write(&file, &bytes).expect("a temporary file");
+        let to = dir.path().join("to");
+        ops::create_dir(&to).expect("a temporary directory");
+        let error = unpack_within(&file, "a.tar", 0, &to, 1 << 20).expect_err("too large");
+        assert!(error.to_string().contains("too large"), "{error}");
+        assert!(!ops::exists(&to.join("holes")));
+    }
+
+    #[test]
+    fn a_directory_takes_the_place_of_a_link_wherever_that_leads() {
+        use tar::EntryType::{Directory, Regular, Symlink};
+        for target in ["/", "/nowhere", "."] {
+            let entries = [
+                ("d", Symlink, target, ""),
+                ("d/", Directory, "", ""),
+                ("d/x", Regular, "", "hi"),
+                ("e/", Regular, "", ""),
+            ];
+            let (dir, result) = unpacked(&archive(&entries), 0);
+            result.expect("it unpacks");
+            assert_eq!(ops::read(&dir.path().join("to/d/x")).expect("a file"), b"hi");
+            assert!(ops::symlink_metadata(&dir.path().join("to/e")).expect("it is there").is_dir());
         }
     }
 

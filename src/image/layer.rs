@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::base::limits::TREE_DEPTH_MAX;
 use crate::fs::archive::{ArchiveError, MEMBERS_MAX, Member, read_tar};
-use crate::fs::ops;
+use crate::fs::{atomic, ops};
 
 /// What hides a name of the layers below.
 const WHITEOUT: &str = ".wh.";
@@ -157,7 +157,11 @@ impl Stack {
                 Node::Link(checked_target(name, target)?)
             }
             Member::HardLink { target } => self.hard_linked(name, &target)?,
-            Member::File { mode, content } => {
+            Member::File { mode, claimed, content } => {
+                if claimed > self.bytes_left {
+                    // Before a file of nothing but holes fills the disk with zeros.
+                    return Err(ArchiveError::refused(name, "which makes it too large unpacked"));
+                }
                 if mode & 0o6000 != 0 {
                     self.dropped.set_id.insert(at.clone());
                 }
@@ -339,6 +343,10 @@ fn parts_of(name: &str) -> Result<Vec<&str>, ArchiveError> {
     }
     if name.contains('\0') || parts.iter().any(|part| part.len() > NAME_BYTES_MAX) {
         return Err(ArchiveError::refused(name, "which no file can be called"));
+    }
+    if parts.iter().any(|part| atomic::is_temporary(part)) {
+        // No walk lists such a name, so it would be lost without a word.
+        return Err(ArchiveError::refused(name, "which has a name that drystone keeps for itself"));
     }
     Ok(parts)
 }
@@ -528,6 +536,7 @@ mod tests {
         check(&[(".wh...", File(""))], "whiteout of no name");
         check(&[(".wh.x/y", File(""))], "lies in a whiteout");
         check(&[(".", File(""))], "the root");
+        check(&[("a/.x.drystone-1-2", File(""))], "keeps for itself");
         check(round, "too many links");
         check(&[(&long, File(""))], "no file can be called");
         check(&[(&deep, Dir)], "too long");

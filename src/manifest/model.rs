@@ -228,6 +228,29 @@ pub struct ServiceTask {
     pub ready: Placed<Ready>,
     /// `timeout`: how long it may take to become ready.
     pub ready_within: Duration,
+    /// `stop-signal`.
+    pub stop_signal: StopSignal,
+}
+
+/// What asks a service to end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StopSignal {
+    /// `SIGTERM`.
+    Term,
+    /// `SIGINT`.
+    Int,
+    /// `SIGQUIT`.
+    Quit,
+    /// `SIGHUP`.
+    Hup,
+    /// `SIGUSR1`.
+    Usr1,
+    /// `SIGUSR2`.
+    Usr2,
+    /// `SIGWINCH`.
+    Winch,
+    /// `SIGKILL`.
+    Kill,
 }
 
 /// What tells that a service can be used.

@@ -208,7 +208,7 @@ pub struct TaskTable {
     pub resources: Option<ResourcesTable>,
     /// Directories of the package that are its own and are kept between its runs. They are not in the key. Inputs that
     /// changed since its last run are newer than all that is in them, others keep their times: tools that compare times are right.
-    /// Beside `inputs = "traced"` they start empty each time.
+    /// They are emptied when the output tree of a task in `tools` or `root` changes, and each time beside `inputs = "traced"`.
     pub caches: Option<Vec<At<String>>>,
     /// Patterns of what it may write without declaring it; thrown away. Relative to the package, `//` from the root.
     pub scratch: Option<Vec<At<String>>>,
@@ -268,6 +268,29 @@ pub enum IsolationWord {
     Landlock,
     /// Nothing is enforced.
     None,
+}
+
+/// A signal that asks a service to end.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+#[schemars(inline)]
+pub enum SignalWord {
+    /// What most programs take for a request to end.
+    SigTerm,
+    /// As Ctrl-C.
+    SigInt,
+    /// Often a graceful or a hasty end.
+    SigQuit,
+    /// As a closed terminal.
+    SigHup,
+    /// What the program takes it for.
+    SigUsr1,
+    /// What the program takes it for.
+    SigUsr2,
+    /// What the program takes it for.
+    SigWinch,
+    /// At once, without a word.
+    SigKill,
 }
 
 /// `resources` of a task.
@@ -357,6 +380,10 @@ pub struct ServiceTable {
     /// Longest it may take to become ready.
     #[schemars(extend("default" = "60s"))]
     pub timeout: Option<At<String>>,
+    /// The signal that asks it to end, sent to all its processes: `"SIGINT"` is what PostgreSQL calls a fast shutdown. What still runs
+    /// two seconds later is killed.
+    #[schemars(extend("default" = "SIGTERM"))]
+    pub stop_signal: Option<At<SignalWord>>,
     /// The source files it reads, as those of a task.
     #[schemars(extend("default" = "package"))]
     pub inputs: Option<At<InputsText>>,

@@ -6,10 +6,10 @@ use crate::base::diagnostic::Diagnostic;
 use crate::base::span::{Place, Placed};
 use crate::manifest::interpolate::Names;
 use crate::manifest::layers::{Layers, Templates};
-use crate::manifest::model::{Inputs, Need, Ready, ServiceTask, ServiceUse};
+use crate::manifest::model::{Inputs, Need, Ready, ServiceTask, ServiceUse, StopSignal};
 use crate::manifest::origin::Origin;
 use crate::manifest::problems::Problems;
-use crate::manifest::raw::{ReadyTable, ServiceTable, TaskTable};
+use crate::manifest::raw::{ReadyTable, ServiceTable, SignalWord, TaskTable};
 use crate::manifest::read::Declared;
 use crate::manifest::task::Lowering;
 use crate::manifest::value::At;
@@ -63,8 +63,18 @@ pub(crate) fn lower(
         );
         return None;
     }
+    let stop_signal = match declared.table.stop_signal.as_ref().map(|signal| signal.value) {
+        None | Some(SignalWord::SigTerm) => StopSignal::Term,
+        Some(SignalWord::SigInt) => StopSignal::Int,
+        Some(SignalWord::SigQuit) => StopSignal::Quit,
+        Some(SignalWord::SigHup) => StopSignal::Hup,
+        Some(SignalWord::SigUsr1) => StopSignal::Usr1,
+        Some(SignalWord::SigUsr2) => StopSignal::Usr2,
+        Some(SignalWord::SigWinch) => StopSignal::Winch,
+        Some(SignalWord::SigKill) => StopSignal::Kill,
+    };
     let ready_within = run.timeout.take().unwrap_or(READY_WITHIN_DEFAULT);
-    Some(Lowered { needs, services, tags, service: ServiceTask { run, ready: ready?, ready_within } })
+    Some(Lowered { needs, services, tags, service: ServiceTask { run, ready: ready?, ready_within, stop_signal } })
 }
 
 /// The part of a service that a task has too.
@@ -73,6 +83,7 @@ fn as_task(table: &ServiceTable) -> TaskTable {
         run,
         ready: _,
         timeout,
+        stop_signal: _,
         inputs,
         needs,
         services,

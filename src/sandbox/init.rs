@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 
 use crate::process::usage;
 use crate::sandbox::checks::Checking;
@@ -76,7 +76,8 @@ pub fn main(job: Job) -> ! {
         };
         let report = match started {
             Started::Running(main) => {
-                let status = watch(&tree, main, &mut checking, control.as_fd(), lifeline.as_fd(), observer.as_mut());
+                let status =
+                    watch(&tree, (main, spec.stop_signal), &mut checking, [&control, &lifeline], observer.as_mut());
                 if hangs_up(lifeline.as_fd()) {
                     // The command was cut short by nobody's decision: silence makes it an error, not a result.
                     kernel::exit_now(1)
@@ -130,10 +131,9 @@ fn read_spec(descriptor: OwnedFd) -> Result<SandboxSpec, Failure> {
 /// Waits until the command has ended, or until it is to stop and has been stopped; then ends all it has started.
 fn watch(
     tree: &Tree,
-    main: rustix::process::Pid,
+    (main, stop_signal): (Pid, Signal),
     checking: &mut Checking,
-    control: BorrowedFd<'_>,
-    lifeline: BorrowedFd<'_>,
+    stops: [&OwnedFd; 2],
     mut observer: Option<&mut Observer>,
 ) -> Status {
     let mut status = None;
@@ -157,11 +157,11 @@ fn watch(
         {
             tree.note(pid);
         }
-        let stops = if stop_by.is_none() { Some([control, lifeline]) } else { None };
+        let stops = stop_by.is_none().then(|| stops.map(AsFd::as_fd));
         let checks = checking.event().filter(|_| stop_by.is_none());
         match wait(tree, stops, checks, stop_by, observer.as_deref_mut()) {
             Woken::ToStop => {
-                tree.signal(Signal::TERM);
+                tree.signal(stop_signal);
                 stop_by = Some(Instant::now() + GRACE);
             }
             Woken::Asked => asked = true,
@@ -224,7 +224,8 @@ fn wait(
         if to_check {
             return Woken::Asked;
         }
-        if ended || ready == 0 {
+        // Who asks without end has no more time than anybody else.
+        if ended || ready == 0 || until.is_some_and(|deadline| Instant::now() >= deadline) {
             return Woken::ToBury;
         }
         match observer.as_deref_mut() {

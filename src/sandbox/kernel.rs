@@ -386,8 +386,14 @@ pub fn wait_for(pid: Pid) {
 
 /// Whether the thread still waits for the answer: what was read from it until now was its own.
 pub fn still_asks(listener: &OwnedFd, asked: &Asked) -> bool {
-    // SAFETY: the kernel reads one `u64`.
-    unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ID_VALID, &raw const asked.id) == 0 }
+    loop {
+        // SAFETY: the kernel reads one `u64`.
+        let result =
+            unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ID_VALID, &raw const asked.id) };
+        if result == 0 || io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            return result == 0;
+        }
+    }
 }
 
 /// Lets the call go on as if nobody had asked. Whoever has ended meanwhile needs no answer.

@@ -18,7 +18,8 @@ use crate::fs::ops::{self, FsError};
 use crate::sandbox::kernel::{self, Attributes, Reach};
 use crate::sandbox::rootfs;
 use crate::sandbox::spec::{
-    Access, Content, HOST_NAME, Mount, Network, SandboxSpec, System, View, WORKSPACE_DIR, input_mode,
+    Access, Content, HOST_NAME, Mount, Network, STAND_IN_DIR_MODE, STAND_IN_FILE_MODE, SandboxSpec, System, View,
+    WORKSPACE_DIR, input_mode,
 };
 use crate::sandbox::start::{Built, Command};
 use crate::sandbox::wire::{Failure, Owner};
@@ -289,7 +290,10 @@ fn build_workspace(spec: &SandboxSpec, mounts: &[&Mount]) -> Result<(), Failure>
             View::Copy { content: Content::Bytes(bytes), executable } => {
                 write_file(&place, bytes, link::file_mode(*executable), spec.mtime_ns(path))?;
             }
-            View::Dir { .. } => make_dirs(&place)?,
+            View::Dir { .. } => {
+                make_dirs(&place)?;
+                ops::set_mode(&place, STAND_IN_DIR_MODE).map_err(failed)?;
+            }
             View::Link { .. } | View::Empty => {}
         }
     }
@@ -398,7 +402,7 @@ fn bind(host: &Path, inside: &Path) -> Result<(), Failure> {
 }
 
 fn make_file(path: &Path) -> Result<(), Failure> {
-    rustix::fs::mknodat(CWD, path, FileType::RegularFile, Mode::from_raw_mode(0o644), 0)
+    rustix::fs::mknodat(CWD, path, FileType::RegularFile, Mode::from_raw_mode(STAND_IN_FILE_MODE), 0)
         .map_err(|error| Failure::new(format!("creating {}", shown(path)), error))
 }
 

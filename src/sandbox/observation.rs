@@ -7,7 +7,7 @@ use crate::base::path::RelPath;
 
 /// What was done with one path; several things may have been.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
-pub struct Touch(u8);
+pub struct Touch(u16);
 
 impl Touch {
     /// Its content was opened for reading.
@@ -24,6 +24,10 @@ impl Touch {
     pub const EXECUTED: Self = Self(32);
     /// It was not there at least once when something was done with it.
     pub const ABSENT: Self = Self(64);
+    /// It was renamed, or gave way to what was, or that was tried: what lies beneath it may have gone with it.
+    pub const MOVED: Self = Self(128);
+    /// It was there at least once when something was done with it.
+    pub const FOUND: Self = Self(256);
 
     /// Whether all of `other` was done.
     pub const fn has(self, other: Self) -> bool {
@@ -63,7 +67,7 @@ impl Observation {
         encoder.u8(u8::from(self.gap.is_some())).bytes(self.gap.as_deref().unwrap_or_default().as_bytes());
         encoder.u64(self.paths.len() as u64);
         for (path, touch) in &self.paths {
-            encoder.bytes(path.as_str().as_bytes()).u8(touch.0);
+            encoder.bytes(path.as_str().as_bytes()).u64(touch.0.into());
         }
         encoder.into_vec()
     }
@@ -76,7 +80,8 @@ impl Observation {
         let mut paths = BTreeMap::new();
         for _ in 0..decoder.u64()? {
             let path = RelPath::parse(decoder.text("path")?).map_err(|_| DecodeError::Invalid { what: "path" })?;
-            paths.insert(path, Touch(decoder.u8()?));
+            let touch = u16::try_from(decoder.u64()?).map_err(|_| DecodeError::Invalid { what: "touch" })?;
+            paths.insert(path, Touch(touch));
         }
         decoder.finish()?;
         Ok(Self { paths, gap: has_gap.then_some(gap) })
@@ -93,7 +98,7 @@ mod tests {
         let paths = BTreeMap::from([
             (RelPath::root(), Touch::LISTED),
             (rel("a/b"), Touch::READ.and(Touch::LOOKED)),
-            (rel("ü"), Touch::LOOKED.and(Touch::ABSENT)),
+            (rel("ü"), Touch::LOOKED.and(Touch::ABSENT).and(Touch::FOUND)),
         ]);
         for gap in [None, Some("it is too much".to_owned())] {
             let seen = Observation { paths: paths.clone(), gap };

@@ -234,6 +234,7 @@ mod tests {
                 .into(),
             network: Network::Loopback,
             timeout: None,
+            stop_signal: rustix::process::Signal::TERM,
             stage: "/s".into(),
             observe: false,
         };

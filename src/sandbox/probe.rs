@@ -66,6 +66,7 @@ fn tried(level: Level, launcher: &Path) -> Result<(), Refusal> {
         system: System::Host,
         mounts: Vec::new(),
         network: Network::Loopback,
+        stop_signal: rustix::process::Signal::TERM,
         timeout: None,
         stage: mount_point(),
         observe: false,

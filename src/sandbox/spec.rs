@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::base::path::RelPath;
 
 /// How far a result can be trusted: lower levels never serve a request for a higher one.
@@ -49,6 +51,12 @@ pub const HOST_NAME: &str = "drystone";
 /// When everything in the view was last changed, unless the spec says otherwise, in nanoseconds since 1970: the second day that a
 /// zip archive can hold, so that no time zone makes it earlier than the first.
 pub const MTIME_NS: i64 = 315_619_200 * 1_000_000_000;
+
+/// Permission bits of what an input is mounted on: nothing that a command makes has them, so it is known again where it came to lie
+/// when the command renamed the directory that it is in.
+pub const STAND_IN_FILE_MODE: u32 = 0o1444;
+/// The same of a directory.
+pub const STAND_IN_DIR_MODE: u32 = 0o1555;
 
 /// Mode of an input. Writable by its bits, for copies of it are; that it cannot be written is the mount's matter.
 pub const fn input_mode(executable: bool) -> u32 {
@@ -179,6 +187,8 @@ pub struct SandboxSpec {
     pub network: Network,
     /// After this the whole tree of processes is ended.
     pub timeout: Option<Duration>,
+    /// What asks all its processes to end when it is to stop; they are killed after a grace.
+    pub stop_signal: Signal,
     /// A directory on disk the sandbox may use for this command alone; absolute, exists, empty; the caller removes it.
     pub stage: PathBuf,
     /// Whether what it touches in the workspace is observed. Costs about 10 µs for each call that names a path.

@@ -9,24 +9,26 @@
 //! that was withdrawn before we took it remains in the count, and is found there at the end. To be able to count while every other
 //! process is gone, a *witness* under the same filter waits until then.
 
+mod asking;
 mod calls;
 mod filter;
 mod resolve;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::base::path::RelPath;
 use crate::fs::ops;
 use crate::sandbox::kernel::{self, Asked, Next, Side};
 use crate::sandbox::observation::{Observation, Touch};
 use crate::sandbox::start;
+use crate::sandbox::trace::asking::{is_mapped, opened_at, path_in_address};
 use crate::sandbox::trace::calls::{Call, Deed, Follow, Operand};
-use crate::sandbox::trace::resolve::{Last, resolve};
+use crate::sandbox::trace::resolve::{End, Last, resolve};
 
 /// Most paths kept of one command, and the most bytes of them: a program that makes up names must not fill the memory.
 const PATHS_MAX: usize = 100_000;
@@ -43,8 +45,12 @@ const WITHDRAWN: &str = "a signal ended one of its calls, or its process, before
 /// Interpreters of interpreters that the kernel follows (`exec.c`), and the loader of the last one.
 const INTERPRETERS_MAX: usize = 6;
 
-/// How long the last count may wait for a question that does not come.
+/// How long the last count may wait for a question that does not come, and how long for questions that do not end.
 const COUNT_PATIENCE: Duration = Duration::from_millis(1);
+const COUNT_MAX: Duration = Duration::from_secs(1);
+
+/// Most directories of the system that are remembered.
+const SYSTEM_DIRS_MAX: usize = 4096;
 
 /// Puts this process, which is about to become the command, under observation.
 pub fn submit() -> io::Result<OwnedFd> {
@@ -76,6 +82,8 @@ pub struct Observer {
     listener: OwnedFd,
     seen: HashMap<RelPath, Touch>,
     bytes: usize,
+    /// Directories of the system, as they were named, that no link leads out of: nothing changes there while the command runs.
+    system_dirs: HashSet<Vec<u8>>,
     gap: Option<String>,
 }
 
@@ -83,7 +91,7 @@ impl Observer {
     /// Observes the process that submitted itself.
     pub fn new(listener: OwnedFd) -> Self {
         kernel::answer_on_one_processor(&listener);
-        Self { listener, seen: HashMap::new(), bytes: 0, gap: None }
+        Self { listener, seen: HashMap::new(), bytes: 0, system_dirs: HashSet::new(), gap: None }
     }
 
     /// Readable when a call waits for leave.
@@ -106,14 +114,19 @@ impl Observer {
 
     /// Finds out whether a question was withdrawn unseen. Once the command has ended, before the witness is.
     ///
-    /// Who still runs beside it is answered, and not noted any more: the result was complete when the command ended.
+    /// Who still runs beside it gets no answer any more: the result was complete when the command ended, and what is read from then
+    /// on must not come into it.
     pub fn count(&mut self) {
+        let until = Instant::now() + COUNT_MAX;
         if let Err(error) = kernel::interrupt_every(COUNT_PATIENCE) {
             return self.gap(&format!("its calls could not be counted: {error}"));
         }
         loop {
+            if Instant::now() >= until {
+                break self.gap("it left behind what would not stop starting processes");
+            }
             match kernel::next_asked(&self.listener) {
-                Ok(Next::Asked(asked)) => kernel::let_go_on(&self.listener, &asked),
+                Ok(Next::Asked(_)) => {}
                 Ok(Next::Interrupted) => break,
                 Ok(Next::Withdrawn) => break self.gap(WITHDRAWN),
                 Err(error) => break self.gap(&format!("its calls could not be counted: {error}")),
@@ -140,7 +153,7 @@ impl Observer {
                 if let Some(base) = self.directory(asked, Some(0))
                     && kernel::still_asks(&self.listener, asked)
                 {
-                    self.note(&base, Touch::LISTED);
+                    self.note(&base, Touch::LISTED.and(Touch::FOUND));
                 }
             }
             _ => call.operands.iter().for_each(|operand| self.look_at(asked, call, operand)),
@@ -149,18 +162,27 @@ impl Observer {
 
     fn look_at(&mut self, asked: &Asked, call: &Call, operand: &Operand) {
         // What cannot be read the kernel cannot read either: the call fails without looking at anything.
-        let Some(path) = self.text(asked, asked.arguments[operand.path]) else { return };
-        if resolve::is_of_system(&path) {
+        let address = asked.arguments[operand.path];
+        let path = match call.deed {
+            Deed::Socket(_) => self.socket(asked, address, asked.arguments[operand.path + 1]),
+            _ => self.text(asked, address),
+        };
+        let Some(path) = path else { return };
+        if self.stays_in_system(&path) {
+            if call.deed == Deed::Execute {
+                self.execute(asked, &End { place: path, there: true, opened: None });
+            }
             return;
         }
         let Some((deed, last)) = self.intent(asked, call, operand) else { return };
         if path.is_empty() {
             // The descriptor itself (`AT_EMPTY_PATH`): it was seen when it was opened, but a program may be started from it.
             if call.deed == Deed::Execute
-                && let Some(program) = self.directory(asked, operand.dir)
+                && let Some(place) = self.directory(asked, operand.dir)
                 && kernel::still_asks(&self.listener, asked)
             {
-                self.execute(asked, &program);
+                let opened = Some(opened_at(asked, operand.dir).into_bytes());
+                self.execute(asked, &End { place, there: true, opened });
             }
             return;
         }
@@ -174,23 +196,47 @@ impl Observer {
         if !kernel::still_asks(&self.listener, asked) {
             return;
         }
-        let place = self.walk(&base, &path, last, asked.thread, deed);
+        let end = self.walk(&base, &path, last, asked.thread, deed);
         if call.deed == Deed::Execute
-            && let Some(place) = place
+            && let Some(end) = end
         {
-            self.execute(asked, &place);
+            self.execute(asked, &end);
         }
     }
 
+    /// Whether a path means a file of the system: read-only, and keyed by itself. Links may lead out of it.
+    fn stays_in_system(&mut self, path: &[u8]) -> bool {
+        if !resolve::is_of_system(path) {
+            return false;
+        }
+        let end = path.iter().rposition(|byte| *byte == b'/').unwrap_or_default();
+        let dir = &path[..end];
+        if !self.system_dirs.contains(dir) {
+            let resolved = resolve(b"/", dir, Last::Follow, 1);
+            let place = resolved.end.map(|end| [&end.place[..], b"/"].concat());
+            let stays = resolved.links.is_empty() && resolved.left.is_empty();
+            if !(stays && place.is_some_and(|place| resolve::is_of_system(&place))) {
+                return false;
+            }
+            if self.system_dirs.len() < SYSTEM_DIRS_MAX {
+                self.system_dirs.insert(dir.to_owned());
+            }
+        }
+        ops::read_link(Path::new(std::ffi::OsStr::from_bytes(path))).is_err()
+    }
+
     /// Follows a path and notes what it leads through; gives where it ends, if something is there.
-    fn walk(&mut self, base: &[u8], path: &[u8], last: Last, thread: i32, deed: Touch) -> Option<Vec<u8>> {
+    fn walk(&mut self, base: &[u8], path: &[u8], last: Last, thread: i32, deed: Touch) -> Option<End> {
         let resolved = resolve(base, path, last, thread);
+        for dir in &resolved.left {
+            self.note(dir, Touch::LOOKED.and(Touch::FOUND));
+        }
         for link in &resolved.links {
-            self.note(link, Touch::LINK);
+            self.note(link, Touch::LINK.and(Touch::FOUND));
         }
         let end = resolved.end?;
-        self.note(&end.place, if end.there { deed } else { deed.and(Touch::ABSENT) });
-        end.there.then_some(end.place)
+        self.note(&end.place, deed.and(if end.there { Touch::FOUND } else { Touch::ABSENT }));
+        end.there.then_some(end)
     }
 
     /// What the call does with its paths, and whether it follows a last link. `None` if that cannot be read.
@@ -202,13 +248,17 @@ impl Observer {
             Follow::If(argument, bit) => asked.arguments[argument] & bit != 0,
         };
         let flags = match call.deed {
-            Deed::Does(touch) => return Some((touch, last(follow))),
+            Deed::Does(touch) | Deed::Socket(touch) => return Some((touch, last(follow))),
             Deed::Execute => return Some((Touch::EXECUTED.and(Touch::READ), last(follow))),
             Deed::Open(argument) => asked.arguments[argument],
             Deed::OpenHow(argument) => {
                 // Flags, mode, and how paths are resolved, 64 bits each.
                 let mut how = [0; 24];
-                let count = kernel::read_memory(asked.thread, asked.arguments[argument], &mut how).ok()?;
+                let address = asked.arguments[argument];
+                let Ok(count) = kernel::read_memory(asked.thread, address, &mut how) else {
+                    self.unreadable(asked, address);
+                    return None;
+                };
                 let number = |at: usize| how[at..at + 8].try_into().map_or(0, u64::from_le_bytes);
                 const RESOLVE_IN_ROOT: u64 = 0x10;
                 if count < how.len() || number(16) & RESOLVE_IN_ROOT != 0 {
@@ -234,14 +284,12 @@ impl Observer {
     }
 
     /// What the kernel reads by itself to execute a file: its interpreter or loader, and theirs.
-    fn execute(&mut self, asked: &Asked, program: &[u8]) {
-        let mut program = program.to_vec();
+    fn execute(&mut self, asked: &Asked, program: &End) {
+        let mut program = program.clone();
         for _ in 0..INTERPRETERS_MAX {
-            if resolve::is_of_system(&program) {
-                return;
-            }
-            self.note(&program, Touch::EXECUTED.and(Touch::READ));
-            let Some(interpreter) = start::interpreter_of(Path::new(std::ffi::OsStr::from_bytes(&program))) else {
+            self.note(&program.place, Touch::EXECUTED.and(Touch::READ).and(Touch::FOUND));
+            let file = program.opened.as_ref().unwrap_or(&program.place);
+            let Some(interpreter) = start::interpreter_of(Path::new(std::ffi::OsStr::from_bytes(file))) else {
                 return;
             };
             let Some(base) = self.directory(asked, None) else { return };
@@ -255,12 +303,7 @@ impl Observer {
 
     /// The directory a relative path starts in: that of a descriptor, or the current one. `None` if it has no path any more.
     fn directory(&mut self, asked: &Asked, argument: Option<usize>) -> Option<Vec<u8>> {
-        // Descriptors are 32 bits wide; what stands above them means nothing.
-        let descriptor = argument.map(|argument| asked.arguments[argument] as i32);
-        let link = match descriptor.filter(|descriptor| *descriptor != libc::AT_FDCWD) {
-            Some(descriptor) => format!("/proc/{}/fd/{descriptor}", asked.thread),
-            None => format!("/proc/{}/cwd", asked.thread),
-        };
+        let link = opened_at(asked, argument);
         let place = match ops::read_link(Path::new(&link)) {
             Ok(place) => place.into_os_string().into_encoded_bytes(),
             // No such descriptor, or the thread has ended: nothing will be looked at.
@@ -273,8 +316,8 @@ impl Observer {
         if place.starts_with(b"(unreachable)") {
             self.gap("it kept a directory from outside its root");
         }
-        // A pipe or a socket, or a directory that was removed: there is nothing below it.
-        (place.starts_with(b"/") && !place.ends_with(b" (deleted)")).then_some(place)
+        // Below a pipe or a socket is nothing.
+        resolve::place_behind(link.as_bytes(), &place)
     }
 
     /// The text at an address of the thread. `None` if there is none that the kernel would take.
@@ -300,6 +343,7 @@ impl Observer {
                     text.extend(read);
                 }
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EFAULT | libc::ESRCH | libc::EIO)) => {
+                    self.unreadable(asked, address);
                     return None;
                 }
                 Err(error) => {
@@ -311,6 +355,24 @@ impl Observer {
             wanted = PATH_MAX;
         }
         None
+    }
+
+    /// The path in a socket's address. `None` if it has none.
+    fn socket(&mut self, asked: &Asked, address: u64, length: u64) -> Option<Vec<u8>> {
+        let mut name = [0; size_of::<libc::sockaddr_un>()];
+        let length = name.len().min(usize::try_from(length as i32).ok()?);
+        let Ok(count) = kernel::read_memory(asked.thread, address, &mut name[..length]) else {
+            self.unreadable(asked, address);
+            return None;
+        };
+        path_in_address(&name[..count]).map(<[u8]>::to_vec)
+    }
+
+    /// What a call names could not be read: where the kernel can, that is a gap.
+    fn unreadable(&mut self, asked: &Asked, address: u64) {
+        if is_mapped(asked.thread, address) {
+            self.gap("a path of its lies in memory that nobody else can read");
+        }
     }
 
     fn note(&mut self, place: &[u8], touch: Touch) {

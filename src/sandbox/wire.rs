@@ -12,6 +12,7 @@ use rustix::fs::MemfdFlags;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
 };
+use rustix::process::Signal;
 
 use crate::base::encode::{DecodeError, Decoder, Encoder};
 use crate::base::path::RelPath;
@@ -308,6 +309,7 @@ pub fn encode_spec(spec: &SandboxSpec) -> Vec<u8> {
         encoder.u8(u8::from(mount.access == Access::ReadWrite));
     }
     encoder.u8(network_number(spec.network));
+    encoder.u64(u64::from(spec.stop_signal.as_raw().cast_unsigned()));
     path(&mut encoder, &spec.stage);
     encoder.u8(u8::from(spec.observe));
     encoder.into_vec()
@@ -369,10 +371,13 @@ pub fn decode_spec(bytes: &[u8]) -> Result<SandboxSpec, DecodeError> {
         })
         .collect::<Result<_, _>>()?;
     let network = network_of(decoder.u8()?)?;
+    let stop_signal = i32::try_from(decoder.u64()?).ok().and_then(Signal::from_named_raw);
+    let stop_signal = stop_signal.ok_or(DecodeError::Invalid { what: "signal" })?;
     let stage = path(&mut decoder)?;
     let observe = decoder.u8()? == 1;
     decoder.finish()?;
-    Ok(SandboxSpec { argv, env, cwd, view, mtimes, system, mounts, network, timeout: None, stage, observe })
+    let timeout = None;
+    Ok(SandboxSpec { argv, env, cwd, view, mtimes, system, mounts, network, timeout, stop_signal, stage, observe })
 }
 
 /// A file in memory that holds these bytes, to be read from its start.
@@ -470,6 +475,7 @@ mod tests {
             mounts: vec![Mount { host: "/t".into(), inside: "/t".into(), access: Access::ReadWrite }],
             network: Network::Host,
             timeout: None,
+            stop_signal: Signal::INT,
             stage: std::ffi::OsString::from_vec(vec![b'/', 0xff]).into(),
             observe: true,
         }

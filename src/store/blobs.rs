@@ -117,7 +117,7 @@ impl Store {
         let key = Key::blob(*digest);
         let Some(found) = self.present(&key)?.filter(|found| found.size == size) else { return Ok(false) };
         if !found.is_file {
-            let Some(bytes) = self.load(&key)? else { return Ok(false) };
+            let Some(bytes) = self.load_found(&key, found, OnDamage::Drop)? else { return Ok(false) };
             write_new(to, &bytes, file_mode(executable))?;
             return Ok(true);
         }
@@ -232,7 +232,13 @@ impl Store {
 
     /// Reads content and checks its digest; what does not match is absent.
     pub(super) fn load_or(&self, key: &Key, on_damage: OnDamage) -> Result<Option<Vec<u8>>, StoreError> {
-        let Some(found) = self.present(key)? else { return Ok(None) };
+        match self.present(key)? {
+            Some(found) => self.load_found(key, found, on_damage),
+            None => Ok(None),
+        }
+    }
+
+    fn load_found(&self, key: &Key, found: Present, on_damage: OnDamage) -> Result<Option<Vec<u8>>, StoreError> {
         let bytes =
             if found.is_file { readable(ops::read(&self.layout.content(key)))? } else { self.load_inline(key)? };
         match bytes {

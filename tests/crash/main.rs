@@ -7,6 +7,7 @@ mod support;
 mod crowd;
 mod damage;
 mod errors;
+mod exchange;
 mod full;
 mod kill;
 mod trial;

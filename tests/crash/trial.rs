@@ -114,8 +114,7 @@ impl Trial {
         let (outputs, temporaries) = found(&self.workspace);
         self.old = self.world.outputs();
         assert_eq!(outputs, self.old, "{what}");
-        // What was killed last may have left one in each directory; nothing older is there.
-        assert!(temporaries.len() <= 4, "{what}: {temporaries:?}");
+        assert!(temporaries.is_empty(), "{what}: {temporaries:?}");
     }
 
     /// The model agrees with a cold build in another place, and what was left behind goes with the next collection.

@@ -1,6 +1,7 @@
 //! Outputs on disk: exact, repaired, swapped in whole, never beyond what is declared.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use crate::support::{TestWorkspace, set};
@@ -195,4 +196,82 @@ fn fix_runs_the_fixer_on_copies_and_writes_what_it_changed() {
     let before = workspace.snapshot();
     workspace.run(&["run", "--fix", "broken"]).expect(2);
     assert_eq!(workspace.snapshot(), before);
+}
+
+#[test]
+fn an_interrupt_ends_the_wait_for_another_process_that_writes() {
+    let workspace = made();
+    workspace.run(&["run", "make"]).expect(0);
+    fs::remove_dir_all(workspace.root().join("dist")).expect("it was made");
+    let find = format!("find {} -path '*/written/lock-*'", workspace.store().display());
+    let found = workspace.shell(&find).output().expect("find starts").stdout;
+    let files: Vec<fs::File> =
+        String::from_utf8_lossy(&found).lines().map(|path| fs::File::open(path).expect("it is there")).collect();
+    assert!(!files.is_empty(), "the lock of the outputs is somewhere else");
+    for file in &files {
+        rustix::fs::flock(file, rustix::fs::FlockOperation::LockExclusive).expect("nobody has it");
+    }
+    let mut running = workspace.start(&["run", "--format", "json", "make"]);
+    let mut lines = BufReader::new(running.stdout.take().expect("it is piped")).lines();
+    assert!(lines.next().expect("an event").expect("text").contains("run.started"));
+    running.interrupt();
+    let last = lines.last().expect("an event").expect("text");
+    assert!(last.contains("\"interrupted\":true") && last.contains("\"cancelled\":1"), "{last}");
+    assert_eq!(running.output().status.code(), Some(130));
+    drop(files);
+    assert_eq!(workspace.events(&["make"]).with("hit"), set(&["//:make"]));
+}
+
+#[test]
+fn outputs_in_a_lower_layer_of_an_overlay_are_replaced() {
+    // As in a container whose image has outputs of an earlier run: such a directory can be neither exchanged nor renamed.
+    let manifest = "[task.t]\nrun = \"mkdir -p dist/d; cp in dist/a; cp in dist/d/new; if test $(cat in) = none; then rm -r dist; mkdir dist; fi\"\n\
+         inputs = [\"in\"]\noutputs = [\"dist/**\"]\n";
+    let workspace = TestWorkspace::new(manifest);
+    workspace.write("in", "1");
+    workspace.run(&["run", "t"]).expect(0);
+    let (root, beside) = (workspace.root(), workspace.beside("layers"));
+    let script = format!(
+        "set -e; mkdir -p {0}/upper {0}/work {0}/seen; mount -t overlay overlay -olowerdir={1},upperdir={0}/upper,workdir={0}/work {0}/seen; \
+         cd {0}/seen; echo mounted",
+        beside.display(),
+        root.display()
+    );
+    let within = |more: &str| {
+        let args = ["-rm", "sh", "-c", &format!("{script}; {more}")];
+        let output = workspace.shell("exec \"$0\" \"$@\"").arg("unshare").args(args).output().expect("a shell");
+        (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    if !within("true").0.contains("mounted") {
+        eprintln!("!!! NOT TESTED: outputs on an overlay, which cannot be mounted here");
+        return;
+    }
+    let program = env!("CARGO_BIN_EXE_drystone");
+    let (said, told) = within(&format!(
+        "echo 2 > in; {program} run t >&2; ls -A . dist dist/d; cat dist/a; echo none > in; {program} run t >&2; ls -A dist"
+    ));
+    let expect = "mounted\n.:\ndist\ndrystone.toml\nin\n\ndist:\na\nd\n\ndist/d:\nnew\n2\n";
+    assert_eq!(said, expect, "{told}");
+}
+
+#[test]
+fn inputs_that_are_renamed_with_their_directory_are_no_outputs() {
+    let workspace = TestWorkspace::new("");
+    let task = |name: &str, from: &str, inputs: &str| {
+        format!("[task.{name}]\nrun = \"mv {from} {name}\"\ninputs = {inputs}\noutputs = [\"{name}/**\"]\n")
+    };
+    let manifest = task("one", "src", "[\"src/**\"]") + &task("two", "../lib", "\"traced\"");
+    workspace.write("app/drystone.toml", &manifest);
+    workspace.write("app/src/small", "small\n");
+    workspace.write("app/src/large", &"large\n".repeat(1_000_000));
+    // Beside something that is not shown, a directory is mounted by itself.
+    workspace.write("lib/whole/x", "");
+    workspace.write("lib/ignored", "");
+    workspace.write(".gitignore", "ignored\n");
+    for (task, output) in [("one", "one/large"), ("two", "two/whole")] {
+        let ran = workspace.run(&["run", &format!("//app:{task}")]).expect(1);
+        let expect = format!("output `{output}` is an input that was renamed with its directory");
+        assert!(ran.stderr.contains(&expect), "{}", ran.stderr);
+        assert!(!workspace.has(&format!("app/{task}")));
+    }
 }

@@ -160,6 +160,28 @@ fn what_is_no_tool_is_told_at_its_place() {
 }
 
 #[test]
+fn caches_do_not_outlive_the_tools_they_were_made_with() {
+    // As compiler caches do by default: they know a compiler by its path, size and time, and those of a tree are always the same.
+    let run = r#"
+now=$(stat -c '%s %Y' /tools/kit/bin/gen /tools/kit/lib/part.sh)
+test "$(cat .cache/known 2>/dev/null)" = "$now" || { gen > .cache/made; echo "$now" > .cache/known; echo made >> .cache/log; }
+cp .cache/made used.txt; cp .cache/log log.txt"#;
+    let manifest = MADE.replace("\"gen > used.txt\"", &format!("'''{run}'''")).replace(
+        "inputs = []\noutputs = [\"used.txt\"]",
+        "caches = [\".cache\"]\ninputs = [\"in.txt\"]\noutputs = [\"used.txt\", \"log.txt\"]",
+    );
+    let workspace = with_kit(&manifest);
+    workspace.write("in.txt", "1");
+    workspace.events(&["use"]);
+    workspace.write("in.txt", "2");
+    workspace.events(&["use"]);
+    assert_eq!((workspace.read("used.txt").as_str(), workspace.read("log.txt").as_str()), ("one\n", "made\n"), "kept");
+    script(&workspace, "part.sh", "echo two\n");
+    workspace.events(&["use"]);
+    assert_eq!((workspace.read("used.txt").as_str(), workspace.read("log.txt").as_str()), ("two\n", "made\n"));
+}
+
+#[test]
 fn a_damaged_directory_of_a_tool_is_made_again() {
     let workspace = with_kit(MADE);
     workspace.events(&["use"]);

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use crate::support::{Events, TestWorkspace, set};
 
-fn traced(script: &str) -> TestWorkspace {
+pub fn traced(script: &str) -> TestWorkspace {
     let manifest = format!("[task.t]\nrun = '''{script}'''\ninputs = \"traced\"\noutputs = [\"out.txt\"]\n");
     let workspace = TestWorkspace::empty();
     workspace.write("drystone.toml", "[workspace]\nname = \"test\"\n");
@@ -21,7 +21,7 @@ fn traced(script: &str) -> TestWorkspace {
 }
 
 #[track_caller]
-fn runs(workspace: &TestWorkspace, why: &[&str]) -> Events {
+pub fn runs(workspace: &TestWorkspace, why: &[&str]) -> Events {
     let events = workspace.events(&["//app:t"]);
     assert_eq!(events.with("ran"), set(&["//app:t"]), "{:#?}", events.of("//app:t"));
     assert_eq!(events.why("//app:t"), why);
@@ -29,7 +29,7 @@ fn runs(workspace: &TestWorkspace, why: &[&str]) -> Events {
 }
 
 #[track_caller]
-fn hits(workspace: &TestWorkspace) {
+pub fn hits(workspace: &TestWorkspace) {
     let events = workspace.events(&["//app:t"]);
     assert_eq!(events.with("hit"), set(&["//app:t"]), "{:?}", events.why("//app:t"));
 }
@@ -241,7 +241,7 @@ fn found(dir: &Path, name: &str) -> Option<PathBuf> {
 
 #[test]
 fn what_changes_while_it_runs_is_shown_and_not_kept() {
-    let change = |path: &str, script: &str| {
+    let change_by = |script: &str, change: &dyn Fn(&TestWorkspace)| {
         let workspace =
             traced(&format!("{script} > out.txt; echo > keep/begun; while ! test -e keep/go; do :; done; rm keep/*"));
         workspace.write("app/drystone.toml", &(workspace.read("app/drystone.toml") + "caches = [\"keep\"]\n"));
@@ -254,13 +254,15 @@ fn what_changes_while_it_runs_is_shown_and_not_kept() {
             assert_eq!(started.try_wait().expect("it can be asked"), None, "it ended by itself");
             std::thread::yield_now();
         };
-        workspace.write(path, "changed meanwhile\n");
+        change(&workspace);
         fs::write(begun.with_file_name("go"), "").expect("a file");
         let output = started.wait_with_output().expect("it ends");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{said}");
         said
     };
+    let change =
+        |path: &str, script: &str| change_by(script, &|workspace| workspace.write(path, "changed meanwhile\n"));
     assert!(change("app/src/a.txt", "cat src/a.txt").contains("`app/src/a.txt` changed while it ran"));
     assert!(change("lib/deep/c.txt", "cat ../lib/deep/c.txt").contains("`lib/deep/c.txt` changed while it ran"));
     assert!(change("lib/deep/new.txt", "ls ../lib/deep").contains("`lib/deep` changed while it ran"));
@@ -269,6 +271,22 @@ fn what_changes_while_it_runs_is_shown_and_not_kept() {
             .contains("`lib/deep/new.txt` changed while it ran")
     );
     assert!(!change("lib/other.txt", "cat ../lib/deep/c.txt").contains("changed while it ran"));
+    // What came and went again is not there to be compared.
+    let passing = |workspace: &TestWorkspace| {
+        workspace.write("lib/deep/new.txt", "");
+        fs::remove_file(workspace.root().join("lib/deep/new.txt")).expect("it is there");
+    };
+    assert!(change_by("ls ../lib/deep", &passing).contains("`lib/deep` changed while it ran"));
+    let script =
+        "echo > keep/begun; while ! test -e ../lib/deep/new.txt; do :; done; cat ../lib/deep/new.txt; echo > keep/read";
+    let passing = |workspace: &TestWorkspace| {
+        workspace.write("lib/deep/new.txt", "");
+        while found(&workspace.store(), "read").is_none() {
+            std::thread::yield_now();
+        }
+        fs::remove_file(workspace.root().join("lib/deep/new.txt")).expect("it is there");
+    };
+    assert!(change_by(script, &passing).contains("`lib/deep/new.txt` changed while it ran"));
 }
 
 #[test]

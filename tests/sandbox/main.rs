@@ -2,6 +2,7 @@
 
 mod ending;
 mod escape;
+mod evading;
 mod failing;
 mod landlock;
 mod observing;

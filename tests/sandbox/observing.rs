@@ -10,7 +10,7 @@ use crate::world::{World, argv, file_view, levels, loudly, namespaces, rel, sh, 
 const ABSENT: Touch = Touch::LOOKED.and(Touch::ABSENT);
 
 /// Runs a command that succeeds under observation.
-fn observe(world: &World, mut spec: SandboxSpec) -> Observation {
+pub fn observe(world: &World, mut spec: SandboxSpec) -> Observation {
     spec.observe = true;
     let ran = world.run(spec);
     assert_eq!((ran.finished.exit, ran.stderr.as_str()), (Exit::Code(0), ""), "{}", ran.stdout);
@@ -18,7 +18,7 @@ fn observe(world: &World, mut spec: SandboxSpec) -> Observation {
 }
 
 /// Asserts that all was seen, and each of these.
-fn saw(seen: &Observation, expect: &[(&str, Touch)]) {
+pub fn saw(seen: &Observation, expect: &[(&str, Touch)]) {
     assert_eq!(seen.gap, None);
     for (path, touch) in expect {
         let found = seen.paths.get(&rel(path)).copied().unwrap_or_default();
@@ -26,14 +26,14 @@ fn saw(seen: &Observation, expect: &[(&str, Touch)]) {
     }
 }
 
-fn untouched(seen: &Observation, paths: &[&str]) {
+pub fn untouched(seen: &Observation, paths: &[&str]) {
     for path in paths {
         assert_eq!(seen.paths.get(&rel(path)), None, "{path}");
     }
 }
 
 /// A workspace with something of everything.
-fn furnished(world: &World, spec: SandboxSpec) -> SandboxSpec {
+pub fn furnished(world: &World, spec: SandboxSpec) -> SandboxSpec {
     let dir = world.file("ws/lib/deep/b.txt", "beta\n");
     world.file("ws/lib/c.txt", "gamma\n");
     let dir = dir.parent().and_then(Path::parent).expect("two levels").to_owned();
@@ -99,7 +99,7 @@ fn the_level_without_namespaces_says_that_it_sees_nothing() {
 }
 
 /// Compiles a program, or says loudly that there is no compiler.
-fn compiled(world: &World, name: &str, flags: &[&str], text: &str) -> Option<View> {
+pub fn compiled(world: &World, name: &str, flags: &[&str], text: &str) -> Option<View> {
     let source = world.file(&format!("{name}.c"), text);
     let program = world.dir.path().join(name);
     let built = Command::new("cc").args(flags).arg("-o").arg(&program).arg(&source).output();
@@ -192,7 +192,7 @@ fn an_interpreter_in_the_workspace_is_read_like_the_script() {
 }
 
 /// Python is on most machines that build this; where it is not, that is said.
-fn python(script: &str) -> Option<SandboxSpec> {
+pub fn python(script: &str) -> Option<SandboxSpec> {
     if Path::new("/usr/bin/python3").exists() {
         return Some(argv(&["/usr/bin/python3", "-I", "-S", "-c", script]));
     }

@@ -117,6 +117,7 @@ pub fn argv(argv: &[&str]) -> SandboxSpec {
         system: System::Host,
         mounts: Vec::new(),
         network: Network::Loopback,
+        stop_signal: rustix::process::Signal::TERM,
         timeout: Some(Duration::from_secs(60)),
         stage: PathBuf::new(),
         observe: false,

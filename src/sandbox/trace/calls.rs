@@ -35,6 +35,8 @@ pub enum Deed {
     OpenHow(usize),
     /// Does always the same.
     Does(Touch),
+    /// Does this with the path in a socket's address, whose length is in the argument after it.
+    Socket(Touch),
     /// Executes it.
     Execute,
     /// Lists the directory behind the descriptor in the first argument.
@@ -77,6 +79,9 @@ const fn call(number: i64, deed: Deed, operands: &'static [Operand]) -> Call {
 const LOOKS: Deed = Deed::Does(Touch::LOOKED);
 const READS_LINK: Deed = Deed::Does(Touch::LINK.and(Touch::LOOKED));
 const WRITES: Deed = Deed::Does(Touch::WRITTEN.and(Touch::LOOKED));
+/// Of a directory, whether it works tells whether that is empty.
+const REMOVES: Deed = Deed::Does(Touch::WRITTEN.and(Touch::LOOKED).and(Touch::LISTED));
+const MOVES: Deed = Deed::Does(Touch::WRITTEN.and(Touch::LOOKED).and(Touch::LISTED).and(Touch::MOVED));
 
 /// Newer than the tables of every libc; numbers past 423 are the same on all architectures.
 const SYS_FACCESSAT2: i64 = 439;
@@ -110,6 +115,10 @@ const SHARED: &[Call] = &[
     call(SYS_GETXATTRAT, LOOKS, &[at(0, 1, Follow::Unless(2, NOFOLLOW))]),
     call(SYS_LISTXATTRAT, LOOKS, &[at(0, 1, Follow::Unless(2, NOFOLLOW))]),
     call(SYS_FILE_GETATTR, LOOKS, &[at(0, 1, Follow::Unless(4, NOFOLLOW))]),
+    // What it does to the path is refused; whether something is there it tells before.
+    call(libc::SYS_quotactl, LOOKS, &[here(1, Follow::Always)]),
+    call(libc::SYS_connect, Deed::Socket(Touch::LOOKED), &[here(1, Follow::Always)]),
+    call(libc::SYS_bind, Deed::Socket(Touch::WRITTEN.and(Touch::LOOKED)), &[here(1, Follow::Never)]),
     call(libc::SYS_inotify_add_watch, LOOKS, &[here(1, Follow::Always)]),
     call(libc::SYS_fanotify_mark, LOOKS, &[at(3, 4, Follow::Always)]),
     call(libc::SYS_name_to_handle_at, LOOKS, &[at(0, 1, Follow::If(4, FOLLOW))]),
@@ -118,10 +127,10 @@ const SHARED: &[Call] = &[
     call(libc::SYS_execveat, Deed::Execute, &[at(0, 1, Follow::Unless(4, NOFOLLOW))]),
     call(libc::SYS_mkdirat, WRITES, &[at(0, 1, Follow::Never)]),
     call(libc::SYS_mknodat, WRITES, &[at(0, 1, Follow::Never)]),
-    call(libc::SYS_unlinkat, WRITES, &[at(0, 1, Follow::Never)]),
+    call(libc::SYS_unlinkat, REMOVES, &[at(0, 1, Follow::Never)]),
     call(libc::SYS_symlinkat, WRITES, &[at(1, 2, Follow::Never)]),
     call(libc::SYS_linkat, WRITES, &[at(0, 1, Follow::If(4, FOLLOW)), at(2, 3, Follow::Never)]),
-    call(libc::SYS_renameat2, WRITES, &[at(0, 1, Follow::Never), at(2, 3, Follow::Never)]),
+    call(libc::SYS_renameat2, MOVES, &[at(0, 1, Follow::Never), at(2, 3, Follow::Never)]),
     call(libc::SYS_truncate, WRITES, &[here(0, Follow::Always)]),
     call(libc::SYS_fchmodat, WRITES, &[at(0, 1, Follow::Always)]),
     call(SYS_FCHMODAT2, WRITES, &[at(0, 1, Follow::Unless(3, NOFOLLOW))]),
@@ -141,9 +150,12 @@ const SHARED: &[Call] = &[
     call(libc::SYS_move_mount, OWN_ROOT, &[]),
     call(libc::SYS_open_tree, OWN_ROOT, &[]),
     call(libc::SYS_fsmount, OWN_ROOT, &[]),
+    call(libc::SYS_fsopen, OWN_ROOT, &[]),
+    call(libc::SYS_fspick, OWN_ROOT, &[]),
     call(SYS_MOUNT_SETATTR, OWN_ROOT, &[]),
     call(SYS_OPEN_TREE_ATTR, OWN_ROOT, &[]),
     call(libc::SYS_setns, OWN_ROOT, &[]),
+    call(libc::SYS_bpf, Deed::Escapes("it asked for a program of the kernel's (bpf)"), &[]),
     call(libc::SYS_open_by_handle_at, Deed::Escapes("it opened a file by its handle"), &[]),
     call(libc::SYS_seccomp, Deed::Escapes("it asked to observe its own processes"), &[]),
 ];
@@ -159,13 +171,13 @@ const OWN: &[Call] = &[
     call(libc::SYS_readlink, READS_LINK, &[here(0, Follow::Never)]),
     call(libc::SYS_getdents, Deed::List, &[]),
     call(libc::SYS_mkdir, WRITES, &[here(0, Follow::Never)]),
-    call(libc::SYS_rmdir, WRITES, &[here(0, Follow::Never)]),
+    call(libc::SYS_rmdir, REMOVES, &[here(0, Follow::Never)]),
     call(libc::SYS_mknod, WRITES, &[here(0, Follow::Never)]),
     call(libc::SYS_unlink, WRITES, &[here(0, Follow::Never)]),
     call(libc::SYS_symlink, WRITES, &[here(1, Follow::Never)]),
     call(libc::SYS_link, WRITES, &[here(0, Follow::Never), here(1, Follow::Never)]),
-    call(libc::SYS_rename, WRITES, &[here(0, Follow::Never), here(1, Follow::Never)]),
-    call(libc::SYS_renameat, WRITES, &[at(0, 1, Follow::Never), at(2, 3, Follow::Never)]),
+    call(libc::SYS_rename, MOVES, &[here(0, Follow::Never), here(1, Follow::Never)]),
+    call(libc::SYS_renameat, MOVES, &[at(0, 1, Follow::Never), at(2, 3, Follow::Never)]),
     call(libc::SYS_chmod, WRITES, &[here(0, Follow::Always)]),
     call(libc::SYS_chown, WRITES, &[here(0, Follow::Always)]),
     call(libc::SYS_lchown, WRITES, &[here(0, Follow::Never)]),
@@ -176,7 +188,7 @@ const OWN: &[Call] = &[
 ];
 
 #[cfg(target_arch = "aarch64")]
-const OWN: &[Call] = &[call(libc::SYS_renameat, WRITES, &[at(0, 1, Follow::Never), at(2, 3, Follow::Never)])];
+const OWN: &[Call] = &[call(libc::SYS_renameat, MOVES, &[at(0, 1, Follow::Never), at(2, 3, Follow::Never)])];
 
 /// An architecture whose numbers nobody checked observes nothing, and says so.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]

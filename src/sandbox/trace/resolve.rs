@@ -3,12 +3,15 @@
 //! The supervisor is in the command's own mount namespace, so what it finds is what the command finds, unless the command changes it
 //! at that very moment: only its own files can change so, the inputs are read-only.
 
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::base::path::RelPath;
 use crate::fs::ops;
 use crate::sandbox::spec::WORKSPACE_DIR;
+use crate::sandbox::trace::asking::process_of;
 
 /// Links followed in one path before the kernel gives up (`MAXSYMLINKS`).
 const LINKS_MAX: usize = 40;
@@ -21,6 +24,8 @@ const SYSTEM: [&[u8]; 7] = [b"/usr/", b"/lib/", b"/lib64/", b"/lib32/", b"/bin/"
 pub struct Resolved {
     /// Links in the workspace that were followed.
     pub links: Vec<Vec<u8>>,
+    /// Places in the workspace that had to be directories, since `..` led out of them again.
+    pub left: Vec<Vec<u8>>,
     /// Where it ended; `None` if that is of no interest or nowhere.
     pub end: Option<End>,
 }
@@ -32,6 +37,8 @@ pub struct End {
     pub place: Vec<u8>,
     /// Whether something is there.
     pub there: bool,
+    /// Where `/proc` has it open, if it was reached by that: it may have no name any more, or never have had one.
+    pub opened: Option<Vec<u8>>,
 }
 
 /// The last place of a path, and whether a link there is followed.
@@ -71,16 +78,25 @@ pub fn resolve(base: &[u8], path: &[u8], last: Last, thread: i32) -> Resolved {
     push_parts(&mut parts, path);
     let trailing_slash = path.ends_with(b"/") || path.ends_with(b"/.");
     let mut followed = 0;
+    let mut opened = None;
     while let Some(part) = parts.pop() {
+        opened = None;
         match part.as_slice() {
             b".." => {
+                if in_workspace(&current).is_some() {
+                    resolved.left.push(current.clone());
+                }
                 let end = current.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
                 current.truncate(end);
                 continue;
             }
             // `/proc/self` is whoever asks: that is not us.
-            b"self" | b"thread-self" if current == b"/proc" => {
-                current.extend(format!("/{thread}").as_bytes());
+            b"self" if current == b"/proc" => {
+                current.extend(format!("/{}", process_of(thread)).as_bytes());
+                continue;
+            }
+            b"thread-self" if current == b"/proc" => {
+                current.extend(format!("/{}/task/{thread}", process_of(thread)).as_bytes());
                 continue;
             }
             _ => {}
@@ -89,10 +105,10 @@ pub fn resolve(base: &[u8], path: &[u8], last: Last, thread: i32) -> Resolved {
         next.push(b'/');
         next.extend(&part);
         let keep = parts.is_empty() && last == Last::Keep && !trailing_slash;
-        let link = ops::read_link(Path::new(std::ffi::OsStr::from_bytes(&next)));
+        let link = ops::read_link(Path::new(OsStr::from_bytes(&next)));
         match link {
             Ok(_) if keep => {
-                resolved.end = Some(End { place: next, there: true });
+                resolved.end = Some(End { place: next, there: true, opened: None });
                 return resolved;
             }
             Ok(target) => {
@@ -100,18 +116,17 @@ pub fn resolve(base: &[u8], path: &[u8], last: Last, thread: i32) -> Resolved {
                 if followed > LINKS_MAX {
                     return resolved;
                 }
+                if current.starts_with(b"/proc/") {
+                    // The text is where it leads, if it leads to a path at all.
+                    let Some(place) = place_behind(&next, target.as_os_str().as_bytes()) else { return resolved };
+                    current = strip_root(&place).to_vec();
+                    opened = Some(next);
+                    continue;
+                }
                 if in_workspace(&next).is_some() {
                     resolved.links.push(next);
                 }
                 let target = target.as_os_str().as_bytes();
-                if current.starts_with(b"/proc/") {
-                    // The text is where it leads, if it leads to a path at all.
-                    if !target.starts_with(b"/") || target.ends_with(b" (deleted)") {
-                        return resolved;
-                    }
-                    current = strip_root(target).to_vec();
-                    continue;
-                }
                 if target.starts_with(b"/") {
                     current.clear();
                 }
@@ -127,7 +142,7 @@ pub fn resolve(base: &[u8], path: &[u8], last: Last, thread: i32) -> Resolved {
                         next.extend(part);
                     }
                 }
-                resolved.end = Some(End { place: next, there: false });
+                resolved.end = Some(End { place: next, there: false, opened: None });
                 return resolved;
             }
             // Too long, or too many links, for the kernel too.
@@ -141,8 +156,23 @@ pub fn resolve(base: &[u8], path: &[u8], last: Last, thread: i32) -> Resolved {
     if current.is_empty() {
         current.push(b'/');
     }
-    resolved.end = Some(End { place: current, there: true });
+    resolved.end = Some(End { place: current, there: true, opened });
     resolved
+}
+
+/// The place that a link of `/proc` to an open file or directory tells; `None` if that has no path.
+///
+/// Of what was removed, where it was: `..` leads out of it as before.
+pub fn place_behind(link: &[u8], text: &[u8]) -> Option<Vec<u8>> {
+    if !text.starts_with(b"/") {
+        return None;
+    }
+    let Some(former) = text.strip_suffix(b" (deleted)") else { return Some(text.to_vec()) };
+    let path = |bytes| Path::new(OsStr::from_bytes(bytes));
+    let meant = ops::metadata(path(link)).ok().map(|meta| (meta.dev(), meta.ino()));
+    let named = ops::symlink_metadata(path(text)).ok().map(|meta| (meta.dev(), meta.ino()));
+    let is_its_name = meant.is_some() && meant == named;
+    Some(if is_its_name { text } else { former }.to_vec())
 }
 
 fn strip_root(place: &[u8]) -> &[u8] {
@@ -172,7 +202,7 @@ mod tests {
             let end = resolve(root, path.as_bytes(), last, 1).end;
             let expect = expect.map(|(path, there)| {
                 let place = [root, b"/", path.as_bytes()].concat();
-                End { place: place.strip_suffix(b"/").unwrap_or(&place).to_vec(), there }
+                End { place: place.strip_suffix(b"/").unwrap_or(&place).to_vec(), there, opened: None }
             });
             assert_eq!(end, expect, "{path}");
         };
@@ -190,6 +220,11 @@ mod tests {
         check("loop", Last::Follow, None);
         check(&"x".repeat(300), Last::Follow, None);
         check(".", Last::Follow, Some(("", true)));
+        let relative = |path: &[u8]| String::from_utf8_lossy(&path[root.len()..]).into_owned();
+        let end = resolve(root, b"a/b/../link/../../a/b/file/../x", Last::Follow, 1);
+        // Nothing here is in the workspace.
+        assert_eq!(end.left, Vec::<Vec<u8>>::new());
+        assert_eq!(end.end.map(|end| relative(&end.place)), Some("/a/b/x".into()));
         let end = |path: &[u8]| resolve(b"/", path, Last::Follow, 1).end.map(|end| end.place);
         assert_eq!(end(b"../.."), Some(b"/".to_vec()));
     }
