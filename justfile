@@ -31,7 +31,10 @@ schema:
 examples:
     cargo test --locked --test it -- examples
 
-# Times runs against other engines.
+# Times runs against other engines: benches/peers/README.md.
+peers *args:
+    cargo build --locked --release
+    python3 benches/peers/run.py {{args}}
 
 # Does what the CI job does.
 ci:

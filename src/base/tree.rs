@@ -5,6 +5,7 @@
 //! target (length-prefixed); directory: 32-byte tree digest. The tree digest is BLAKE3 `derive_key` over that.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::base::digest::Digest;
 use crate::base::encode::{DecodeError, Decoder, Encoder};
@@ -135,21 +136,65 @@ pub type Listing = BTreeMap<RelPath, Entry>;
 pub struct TreeSet {
     /// Digest of the outermost tree.
     pub root: Digest,
-    /// Every tree by digest, with its encoding; includes the root.
+    /// Trees by digest, with their encodings; with those that are shared every tree, the root included.
     pub trees: BTreeMap<Digest, Vec<u8>>,
+    /// Trees of the listing that this one was added to; not all of them need be part of it.
+    pub shared: Option<Arc<TreeSet>>,
+}
+
+impl TreeSet {
+    /// The encoding of a tree.
+    pub fn get(&self, digest: &Digest) -> Option<&[u8]> {
+        let own = self.trees.get(digest).map(Vec::as_slice);
+        own.or_else(|| self.shared.as_ref()?.get(digest))
+    }
+
+    /// Every tree by digest, those that are shared last.
+    pub fn all(&self) -> impl Iterator<Item = (&Digest, &Vec<u8>)> {
+        // What is shared was folded by itself, so it shares nothing.
+        self.trees.iter().chain(self.shared.iter().flat_map(|shared| shared.trees.iter()))
+    }
 }
 
 /// Folds a listing into trees. A path below another path's file or link is a bug of the caller.
 ///
 /// Cost: one encoding per directory.
 pub fn fold(listing: &Listing) -> TreeSet {
-    let mut root = Folder::default();
-    for (path, entry) in listing {
-        root.insert(path, entry);
-    }
     let mut trees = BTreeMap::new();
-    let digest = root.finish(&mut trees);
-    TreeSet { root: digest, trees }
+    let root = Folder::of(listing).finish(None, &mut trees);
+    TreeSet { root, trees, shared: None }
+}
+
+/// A listing that was folded once, to fold others on top of it.
+#[derive(Debug)]
+pub struct Folded {
+    root: Directory,
+    set: Arc<TreeSet>,
+}
+
+/// A tree with those of its directories.
+#[derive(Debug)]
+struct Directory {
+    tree: Tree,
+    dirs: BTreeMap<String, Directory>,
+}
+
+impl Folded {
+    /// Folds a listing, as [`fold`] does.
+    pub fn of(listing: &Listing) -> Self {
+        let mut trees = BTreeMap::new();
+        let (root, digest) = Folder::of(listing).keep(&mut trees);
+        Self { root, set: Arc::new(TreeSet { root: digest, trees, shared: None }) }
+    }
+
+    /// The trees of this listing and another one together, the same as [`fold`] of both. No path may be in both of them.
+    ///
+    /// Cost: one encoding per directory above a path of the other one.
+    pub fn with(&self, other: &Listing) -> TreeSet {
+        let mut trees = BTreeMap::new();
+        let root = Folder::of(other).finish(Some(&self.root), &mut trees);
+        TreeSet { root, trees, shared: Some(Arc::clone(&self.set)) }
+    }
 }
 
 #[derive(Default)]
@@ -159,6 +204,14 @@ struct Folder {
 }
 
 impl Folder {
+    fn of(listing: &Listing) -> Self {
+        let mut root = Self::default();
+        for (path, entry) in listing {
+            root.insert(path, entry);
+        }
+        root
+    }
+
     fn insert(&mut self, path: &RelPath, entry: &Entry) {
         let mut here = self;
         let mut parts = path.components().peekable();
@@ -181,18 +234,43 @@ impl Folder {
         }
     }
 
-    fn finish(self, trees: &mut BTreeMap<Digest, Vec<u8>>) -> Digest {
-        let mut tree = Tree { entries: self.leaves };
-        for (name, folder) in self.dirs {
-            let digest = folder.finish(trees);
-            let earlier = tree.entries.insert(name, Node::Dir(digest));
-            assert!(earlier.is_none(), "BUG: a listing has a file and a directory of one name: {earlier:?}");
+    /// Encodes what is here on top of what lies below; gives the digest.
+    fn finish(self, below: Option<&Directory>, trees: &mut BTreeMap<Digest, Vec<u8>>) -> Digest {
+        let mut tree = below.map(|below| below.tree.clone()).unwrap_or_default();
+        for (name, leaf) in self.leaves {
+            let earlier = tree.entries.insert(name, leaf);
+            assert!(earlier.is_none(), "BUG: a path is in two listings that are folded together: {earlier:?}");
         }
-        let encoded = tree.encode();
-        let digest = tree_digest(&encoded);
-        trees.entry(digest).or_insert(encoded);
-        digest
+        for (name, folder) in self.dirs {
+            let inside = below.and_then(|below| below.dirs.get(&name));
+            let digest = folder.finish(inside, trees);
+            let earlier = tree.entries.insert(name, Node::Dir(digest));
+            let is_directory = matches!(earlier, None | Some(Node::Dir(_)));
+            assert!(is_directory, "BUG: a listing has a file and a directory of one name: {earlier:?}");
+        }
+        encode(&tree, trees)
     }
+
+    /// Encodes what is here and keeps it.
+    fn keep(self, trees: &mut BTreeMap<Digest, Vec<u8>>) -> (Directory, Digest) {
+        let mut tree = Tree { entries: self.leaves };
+        let mut dirs = BTreeMap::new();
+        for (name, folder) in self.dirs {
+            let (directory, digest) = folder.keep(trees);
+            let earlier = tree.entries.insert(name.clone(), Node::Dir(digest));
+            assert!(earlier.is_none(), "BUG: a listing has a file and a directory of one name: {earlier:?}");
+            dirs.insert(name, directory);
+        }
+        let digest = encode(&tree, trees);
+        (Directory { tree, dirs }, digest)
+    }
+}
+
+fn encode(tree: &Tree, trees: &mut BTreeMap<Digest, Vec<u8>>) -> Digest {
+    let encoded = tree.encode();
+    let digest = tree_digest(&encoded);
+    trees.entry(digest).or_insert(encoded);
+    digest
 }
 
 #[cfg(test)]
@@ -248,5 +326,29 @@ mod tests {
         assert_ne!(of(&[("a", "1"), ("b", "2")]), of(&[("a", "2"), ("b", "1")]));
         assert_ne!(of(&[("a", "1")]), of(&[("b", "1")]));
         assert_ne!(of(&[("a/b", "1")]), of(&[("ab", "1")]));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_listing_on_top_of_another_folds_as_both_at_once(
+            names in proptest::collection::btree_map("[ab]/[ab]/[abc]|[cd]/[ab]|[xyz]", proptest::bool::ANY, 0..30),
+            empty in proptest::collection::btree_set("[ab]/[ab]|[cd]|e|e/f", 0..5),
+        ) {
+            let mut parts = [Listing::new(), Listing::new()];
+            for (name, part) in &names {
+                parts[usize::from(*part)].insert(path(name), file(name));
+            }
+            for name in &empty {
+                parts[0].insert(path(name), Entry::Dir);
+            }
+            let both: Listing = parts.iter().flatten().map(|(path, entry)| (path.clone(), entry.clone())).collect();
+            let (whole, shared) = (fold(&both), Folded::of(&parts[0]));
+            let set = shared.with(&parts[1]);
+            proptest::prop_assert_eq!(set.root, whole.root);
+            for (digest, encoded) in &whole.trees {
+                proptest::prop_assert_eq!(set.get(digest), Some(encoded.as_slice()));
+            }
+            proptest::prop_assert!(set.all().all(|(digest, encoded)| tree_digest(encoded) == *digest));
+        }
     }
 }

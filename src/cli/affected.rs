@@ -64,7 +64,7 @@ pub fn run(args: AffectedArgs, context: &Context) -> Result<ExitKind, CliError> 
     let opened = opening::open(context)?;
     let store = opening::open_store(context, opened.workspace.config.store_bytes_max)?;
     let session = opened.session(context, store, opening::looking(), opening::never_cancelled()?)?;
-    let found = reach::affected_tasks(&session, args.revision.as_deref())?;
+    let found = reach::affected_tasks(&opened, &session, args.revision.as_deref())?;
     // What runs because of a service are its users; a CI job that ran it alone would never end.
     let tasks = found.keys().copied().filter(|task| !opened.workspace.tasks[*task].kind.is_service());
     let shown = wholes::shown(&opened.workspace, tasks);

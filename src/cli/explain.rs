@@ -6,17 +6,20 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::base::digest::Digest;
+use crate::base::ids::TaskId;
 use crate::base::time::human_duration;
 use crate::cli::args::Format;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
-use crate::cli::opening;
+use crate::cli::explain_whole;
+use crate::cli::opening::{self, Opened};
 use crate::cli::plan::{self, Forecast, WireWhy, whys};
 use crate::cli::table::json;
 use crate::engine::event::MissReason;
 use crate::engine::execute::now_ms;
 use crate::engine::explain as why;
+use crate::engine::plan::Plan;
 use crate::engine::session::Session;
 use crate::engine::{plan as engine_plan, preview};
 use crate::fingerprint::sink::{Content, Field, RecordSink};
@@ -26,7 +29,7 @@ use crate::report::wire::milliseconds;
 /// Options of `explain`.
 #[derive(Args, Clone, Debug)]
 pub struct ExplainArgs {
-    /// Which task.
+    /// Which task. Of a split one as a whole: how many parts would run, and why.
     #[arg(value_name = "TARGET")]
     pub target: String,
     /// How the explanation is written.
@@ -123,10 +126,13 @@ struct WireLast<'e> {
 /// Explains a task.
 pub fn run(args: ExplainArgs, context: &Context) -> Result<ExitKind, CliError> {
     let opened = opening::open(context)?;
-    let task = opened.select_one(&args.target)?;
+    let tasks = opened.select_whole(&args.target)?;
     let store = opening::open_store(context, opened.workspace.config.store_bytes_max)?;
     let session = opened.session(context, store, opening::looking(), opening::never_cancelled()?)?;
-    let plan = engine_plan::plan(&session, &[task]).map_err(|error| opened.plan_error(error))?;
+    let plan = engine_plan::plan(&session, &tasks).map_err(|error| opened.plan_error(error))?;
+    let [task] = tasks[..] else {
+        return explain_parts(&args, context, &opened, &session, &plan, &tasks);
+    };
     let last = preview::preview_last(&session, &plan).map_err(|error| opened.preview_error(error))?;
     let (forecast, record) = last.ok_or_else(|| CliError::bug("a plan of one task is empty"))?;
     session.save_indexes();
@@ -153,6 +159,28 @@ pub fn run(args: ExplainArgs, context: &Context) -> Result<ExitKind, CliError> {
         Format::Human => context.out.write(explain_text(&explanation, context.stdout.color).as_bytes()),
         Format::Json => context.out.write(explain_json(&explanation).as_bytes()),
     }
+    Ok(ExitKind::Done)
+}
+
+/// Explains all parts of a split task together.
+fn explain_parts(
+    args: &ExplainArgs,
+    context: &Context,
+    opened: &Opened,
+    session: &Session<'_>,
+    plan: &Plan,
+    parts: &[TaskId],
+) -> Result<ExitKind, CliError> {
+    let forecasts = preview::preview(session, plan).map_err(|error| opened.preview_error(error))?;
+    session.save_indexes();
+    let row = |part: &TaskId| plan::row(session, *part, forecasts[plan.positions[part]].clone());
+    let rows = parts.iter().map(row).collect();
+    let explanation = explain_whole::whole(session.workspace, parts[0], rows);
+    let text = match args.format {
+        Format::Human => explain_whole::whole_text(&explanation, context.stdout.color),
+        Format::Json => explain_whole::whole_json(&explanation),
+    };
+    context.out.write(text.as_bytes());
     Ok(ExitKind::Done)
 }
 

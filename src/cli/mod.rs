@@ -9,6 +9,7 @@ pub mod entry;
 pub mod error;
 pub mod exit;
 pub mod explain;
+pub mod explain_whole;
 pub mod graph;
 pub mod init;
 pub mod list;

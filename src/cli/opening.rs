@@ -107,9 +107,8 @@ impl Opened {
     pub fn select_whole(&self, word: &str) -> Result<Vec<TaskId>, CliError> {
         let found = self.select(&[word.to_owned()])?;
         let split = found.first().and_then(|task| self.workspace.split_of(*task));
-        match split
-            .filter(|split| split.parts.len() == found.len() && found.iter().all(|task| split.parts.contains(task)))
-        {
+        let is_whole = |task: &TaskId| split.is_some_and(|split| self.workspace.whole(*task) == split.parts[0]);
+        match split.filter(|split| split.parts.len() == found.len() && found.iter().all(is_whole)) {
             Some(split) => Ok(split.parts.clone()),
             None => Ok(vec![self.select_one(word)?]),
         }

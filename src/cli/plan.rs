@@ -8,9 +8,10 @@ use crate::cli::args::Format;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
-use crate::cli::shard::{self, Shard};
+use crate::cli::opening;
+use crate::cli::reach::Share;
+use crate::cli::shard;
 use crate::cli::table::json;
-use crate::cli::{opening, reach};
 use crate::engine::event::MissReason;
 use crate::engine::plan as engine_plan;
 use crate::engine::preview;
@@ -171,8 +172,8 @@ pub(crate) fn whys(why: &[MissReason]) -> Vec<WireWhy<'_>> {
 /// Shows the plan.
 pub fn run(args: PlanArgs, context: &Context) -> Result<ExitKind, CliError> {
     let why = if args.explain { WhyShown::All } else { WhyShown::First };
-    let affected = args.affected.as_ref();
-    let wanted = Wanted { targets: &args.targets, affected, shard: None, why, format: args.format };
+    let share = Share { affected: args.affected.as_ref(), shard: None };
+    let wanted = Wanted { targets: &args.targets, share, why, format: args.format };
     show(&wanted, opening::looking(), context)
 }
 
@@ -180,10 +181,8 @@ pub fn run(args: PlanArgs, context: &Context) -> Result<ExitKind, CliError> {
 pub struct Wanted<'a> {
     /// Words of the command line.
     pub targets: &'a [String],
-    /// `--affected`.
-    pub affected: Option<&'a Option<String>>,
-    /// `--shard`.
-    pub shard: Option<Shard>,
+    /// What of them.
+    pub share: Share<'a>,
     /// How much of the reasons.
     pub why: WhyShown,
     /// How it is written.
@@ -192,16 +191,15 @@ pub struct Wanted<'a> {
 
 /// Writes what a run with these options would do.
 pub fn show(wanted: &Wanted<'_>, options: Options, context: &Context) -> Result<ExitKind, CliError> {
-    let opened = opening::open_with(context, shard::choices(wanted.shard))?;
+    let opened = opening::open_with(context, shard::choices(wanted.share.shard))?;
     let store = opening::open_store(context, opened.workspace.config.store_bytes_max)?;
     let session = opened.session(context, store, options, opening::never_cancelled()?)?;
     let mut selected = opened.select(wanted.targets)?;
-    if let Some(revision) = wanted.affected {
-        let affected = reach::affected_tasks(&session, revision.as_deref())?;
-        selected.retain(|task| affected.contains_key(task));
+    if wanted.share.shard.is_some() {
+        // Services are nobody's share: they run where tasks need them.
+        selected.retain(|task| !opened.workspace.tasks[*task].kind.is_service());
     }
-    if let Some(shard) = wanted.shard {
-        let share = shard.take_from(&mut selected, &session);
+    if let Some(share) = wanted.share.keep(&mut selected, &opened, &session)? {
         opening::tell(context, &opened.workspace.sources, &[share]);
     }
     let plan = engine_plan::plan(&session, &selected).map_err(|error| opened.plan_error(error))?;

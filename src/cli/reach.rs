@@ -6,9 +6,13 @@ use crate::base::diagnostic::Diagnostic;
 use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::cli::error::CliError;
+use crate::cli::opening::Opened;
+use crate::cli::shard::Shard;
 use crate::engine::session::Session;
-use crate::engine::traced;
+use crate::engine::sight::Sight;
 use crate::engine::tracked::run_git;
+use crate::fs::ops;
+use crate::workspace::changes::{Before, Change, ChangeKind, FileKind};
 use crate::workspace::{affected, git};
 
 /// A task that a change reaches: the changed file first, then the tasks in between, nearest to the file first.
@@ -16,35 +20,155 @@ pub type Proof = Vec<String>;
 
 /// The tasks that the changes since a revision can reach, each with its proof.
 ///
-/// Without a revision: since the branch left the default branch, on its remote if that is known. Cost: two calls of git and
-/// one pass over what depends on the touched tasks.
-pub fn affected_tasks(session: &Session<'_>, revision: Option<&str>) -> Result<BTreeMap<TaskId, Proof>, CliError> {
-    let changed = changed_paths(session, revision)?;
-    let (tools, traced) = (session.workspace_tools(), traced::known_paths(session));
-    let touched = affected::directly(session.workspace, &changed, &session.outputs, &tools, &traced);
-    let mut proofs: BTreeMap<TaskId, Proof> = BTreeMap::new();
-    let mut queue: VecDeque<TaskId> = VecDeque::new();
-    for (task, path) in touched {
-        proofs.insert(task, vec![path.to_string()]);
-        queue.push_back(task);
+/// Without a revision: since the branch left the default branch, on its remote if that is known. Cost: a few calls of git, a plan for
+/// the traced tasks, and one pass over what depends on the touched tasks.
+pub fn affected_tasks(
+    opened: &Opened,
+    session: &Session<'_>,
+    revision: Option<&str>,
+) -> Result<BTreeMap<TaskId, Proof>, CliError> {
+    let changes = Changes::since(session, revision)?;
+    let sight = changes.sight(session);
+    Ok(changes.reach(opened, session, &sight))
+}
+
+/// What of a selection is to be done.
+#[derive(Clone, Copy)]
+pub struct Share<'a> {
+    /// `--affected`, with its revision.
+    pub affected: Option<&'a Option<String>>,
+    /// `--shard`.
+    pub shard: Option<Shard>,
+}
+
+impl Share<'_> {
+    /// Keeps of the selected tasks what is affected, and of that one share. Gives what there is to say of the share.
+    ///
+    /// What traced tasks look at is known to one job and not to another, even as one ends and the other begins. So it says which tasks
+    /// are affected, never which share a task is in.
+    pub fn keep(
+        self,
+        selected: &mut Vec<TaskId>,
+        opened: &Opened,
+        session: &Session<'_>,
+    ) -> Result<Option<Diagnostic>, CliError> {
+        let changes = self.affected.map(|revision| Changes::since(session, revision.as_deref())).transpose()?;
+        let mut note = None;
+        if let Some(shard) = self.shard {
+            if let Some(changes) = &changes {
+                let reached = changes.reach(opened, session, &Sight::NOTHING);
+                selected.retain(|task| reached.contains_key(task));
+            }
+            note = Some(shard.take_from(selected, session));
+        }
+        if let Some(changes) = &changes {
+            let reached = changes.reach(opened, session, &changes.sight(session));
+            selected.retain(|task| reached.contains_key(task));
+        }
+        Ok(note)
     }
-    while let Some(task) = queue.pop_front() {
-        let mut proof = proofs[&task].clone();
-        proof.push(session.label(task));
-        for (dependant, _) in session.graph.dependants(task) {
-            proofs.entry(dependant).or_insert_with(|| {
-                queue.push_back(dependant);
+}
+
+/// What differs from a commit.
+struct Changes {
+    all: Vec<Change>,
+    before: Before,
+}
+
+impl Changes {
+    fn since(session: &Session<'_>, revision: Option<&str>) -> Result<Self, CliError> {
+        let commit = commit(session, revision)?;
+        let paths = changed_paths(session, &commit)?;
+        if paths.is_empty() {
+            return Ok(Self { all: Vec::new(), before: Before::default() });
+        }
+        let files = git::files_of(&commit).map_err(|error| CliError::usage(error.to_string()))?;
+        let files =
+            run_git(session, &files).ok_or_else(|| CliError::infrastructure("git could not tell what was there"))?;
+        let before = git::parse_files(&files);
+        let is_directory = |path: &&RelPath| file_kind(session, path) == Some(FileKind::Other);
+        let change = |path: RelPath| {
+            let now = file_kind(session, &path);
+            before.change(path, now)
+        };
+        let mut all: Vec<Change> = paths.into_iter().map(change).collect();
+        // Of another repository git tells that something in it differs: all of it may.
+        let inner: Vec<RelPath> = all.iter().map(|change| &change.path).filter(is_directory).cloned().collect();
+        for dir in inner {
+            let region = session.files.look(&dir);
+            let files = region.iter().filter(|found| found.kind != ops::Kind::Dir);
+            all.extend(files.map(|found| Change { path: found.path.clone(), kind: ChangeKind::Turned }));
+        }
+        Ok(Self { all, before })
+    }
+
+    /// What traced tasks are known to look at, as far as that matters.
+    fn sight(&self, session: &Session<'_>) -> Sight {
+        if self.all.is_empty() { Sight::NOTHING } else { Sight::of(session) }
+    }
+
+    fn reach(&self, opened: &Opened, session: &Session<'_>, sight: &Sight) -> BTreeMap<TaskId, Proof> {
+        let touched = affected::directly(
+            session.workspace,
+            &self.all,
+            &affected::Known {
+                outputs: &session.outputs,
+                tools: &session.workspace_tools(),
+                traced: &|task, change, scope| sight.reaches(task, change, scope, &self.before),
+                sizes: &|label, items| opened.sizes.size(label, items),
+            },
+        );
+        let mut reaching = Reaching { session, proofs: BTreeMap::new(), queue: VecDeque::new() };
+        for (task, path) in touched.tasks {
+            reaching.proofs.insert(task, vec![path.to_string()]);
+            reaching.queue.push_back(task);
+        }
+        for (first, path) in touched.wholes {
+            let proof = vec![path.to_string(), session.workspace.whole_label(first)];
+            reaching.dependants(first, &proof);
+        }
+        while let Some(task) = reaching.queue.pop_front() {
+            let mut proof = reaching.proofs[&task].clone();
+            proof.push(session.label(task));
+            reaching.dependants(task, &proof);
+        }
+        reaching.proofs
+    }
+}
+
+struct Reaching<'a, 'w> {
+    session: &'a Session<'w>,
+    proofs: BTreeMap<TaskId, Proof>,
+    queue: VecDeque<TaskId>,
+}
+
+impl Reaching<'_, '_> {
+    /// Those of a task that were not reached before.
+    fn dependants(&mut self, task: TaskId, proof: &Proof) {
+        for (dependant, _) in self.session.graph.dependants(task) {
+            self.proofs.entry(dependant).or_insert_with(|| {
+                self.queue.push_back(dependant);
                 proof.clone()
             });
         }
     }
-    Ok(proofs)
 }
 
-fn changed_paths(session: &Session<'_>, revision: Option<&str>) -> Result<Vec<RelPath>, CliError> {
+/// What lies at a path now.
+fn file_kind(session: &Session<'_>, path: &RelPath) -> Option<FileKind> {
+    let found = ops::symlink_metadata(&session.workspace.root.join(path.as_str())).ok()?;
+    Some(match found {
+        found if found.is_symlink() => FileKind::Link,
+        found if found.is_file() => FileKind::File,
+        _ => FileKind::Other,
+    })
+}
+
+/// The commit that the tree is compared with.
+fn commit(session: &Session<'_>, revision: Option<&str>) -> Result<String, CliError> {
     let bad = |error: git::RevisionError| CliError::usage(error.to_string());
     let ask = |argv: Vec<String>| run_git(session, &argv);
-    let commit = match revision {
+    match revision {
         Some(revision) => {
             let unknown = || {
                 CliError::Usage(
@@ -55,7 +179,7 @@ fn changed_paths(session: &Session<'_>, revision: Option<&str>) -> Result<Vec<Re
             let commit = ask(git::resolve(revision).map_err(bad)?).and_then(|answer| git::parse_commit(&answer));
             let commit = commit.ok_or_else(unknown)?;
             let base = ask(git::merge_base(&commit).map_err(bad)?).and_then(|answer| git::parse_commit(&answer));
-            base.unwrap_or(commit)
+            Ok(base.unwrap_or(commit))
         }
         None => {
             let branch = &session.workspace.config.default_branch;
@@ -67,12 +191,20 @@ fn changed_paths(session: &Session<'_>, revision: Option<&str>) -> Result<Vec<Re
             found.ok_or_else(|| {
                 CliError::usage(format!("cannot tell where this branch left `{branch}`"))
                     .help("name a revision (`--affected=REV`), set `default-branch`, or fetch more history")
-            })?
+            })
         }
-    };
-    let diff = ask(git::changed_since(&commit).map_err(bad)?);
+    }
+}
+
+/// The files that differ from a commit, and those that git does not know.
+fn changed_paths(session: &Session<'_>, commit: &str) -> Result<Vec<RelPath>, CliError> {
+    let ask = |argv: Vec<String>| run_git(session, &argv);
+    let diff = ask(git::changed_since(commit).map_err(|error| CliError::usage(error.to_string()))?);
     let diff = diff.ok_or_else(|| CliError::infrastructure("git could not tell what changed"))?;
     let mut changed = git::parse_changed(&diff);
-    changed.extend(git::parse_changed(&ask(git::untracked()).unwrap_or_default()));
+    let untracked = ask(git::untracked()).ok_or_else(|| CliError::infrastructure("git could not tell what is new"))?;
+    changed.extend(git::parse_changed(&untracked));
+    changed.sort();
+    changed.dedup();
     Ok(changed)
 }

@@ -13,9 +13,10 @@ use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
 use crate::cli::opening::Opened;
+use crate::cli::reach::Share;
 use crate::cli::reports::{ReportRequest, Reports};
 use crate::cli::shard::{self, Shard};
-use crate::cli::{opening, plan, reach, watch};
+use crate::cli::{opening, plan, watch};
 use crate::engine::event::{Event, EventSink};
 use crate::engine::plan::Plan;
 use crate::engine::pod::Registry;
@@ -141,6 +142,11 @@ impl From<OutputOf> for OutputShown {
 }
 
 impl RunArgs {
+    /// What of the selection is to be done.
+    fn share(&self) -> Share<'_> {
+        Share { affected: self.affected.as_ref(), shard: self.shard }
+    }
+
     /// What the reports are to do.
     pub fn reports(&self) -> ReportRequest {
         ReportRequest {
@@ -160,13 +166,7 @@ pub fn run(args: RunArgs, context: &Context) -> Result<ExitKind, CliError> {
     }
     if args.dry_run {
         let why = if args.explain { WhyShown::All } else { WhyShown::First };
-        let wanted = plan::Wanted {
-            targets: &args.targets,
-            affected: args.affected.as_ref(),
-            shard: args.shard,
-            why,
-            format: args.format,
-        };
+        let wanted = plan::Wanted { targets: &args.targets, share: args.share(), why, format: args.format };
         return plan::show(&wanted, options(&args), context);
     }
     let cancel = opening::never_cancelled()?;
@@ -198,13 +198,8 @@ pub(super) fn once(
     let opened = opening::open_with(context, shard::choices(args.shard))?;
     let store = opening::open_store(context, opened.workspace.config.store_bytes_max)?;
     let session = opened.session(context, Arc::clone(&store), options(args), cancel.clone())?;
-    let mut selected = opened.select(&args.targets)?;
-    if let Some(revision) = &args.affected {
-        let affected = reach::affected_tasks(&session, revision.as_deref())?;
-        selected.retain(|task| affected.contains_key(task));
-    }
-    let mut selected = with_or_without_services(selected, args, &opened)?;
-    let share = args.shard.map(|shard| shard.take_from(&mut selected, &session));
+    let mut selected = selected(args, &opened)?;
+    let share = args.share().keep(&mut selected, &opened, &session)?;
     let plan = engine_plan::plan(&session, &selected).map_err(|error| opened.plan_error(error))?;
     opening::tell(context, &opened.workspace.sources, session.levels.lowered().as_slice());
     if args.fix
@@ -249,10 +244,10 @@ pub(super) fn once(
     Ok(Finished { exit, outputs })
 }
 
-/// The selection as it is run: services by themselves only where nothing else was named.
-fn with_or_without_services(selected: Vec<TaskId>, args: &RunArgs, opened: &Opened) -> Result<Vec<TaskId>, CliError> {
+/// The tasks that are named: services by themselves only where nothing else is.
+fn selected(args: &RunArgs, opened: &Opened) -> Result<Vec<TaskId>, CliError> {
     let (services, tasks): (Vec<TaskId>, Vec<TaskId>) =
-        selected.into_iter().partition(|task| opened.workspace.tasks[*task].kind.is_service());
+        opened.select(&args.targets)?.into_iter().partition(|task| opened.workspace.tasks[*task].kind.is_service());
     if !tasks.is_empty() || args.targets.is_empty() || args.affected.is_some() {
         return Ok(tasks);
     }

@@ -74,7 +74,8 @@ pub fn assign(labels: &[String], durations: &BTreeMap<String, u64>, total: usize
     let mut order: Vec<usize> = (0..labels.len()).collect();
     order.sort_by(|one, other| labels[*one].cmp(&labels[*other]));
     let mut shards = vec![0; labels.len()];
-    match known.iter().sum::<u64>().checked_div(known.len() as u64) {
+    // An archive may say anything of durations.
+    match known.iter().fold(0u64, |sum, one| sum.saturating_add(*one)).checked_div(known.len() as u64) {
         Some(mean) => {
             let duration = |at: usize| durations.get(&labels[at]).copied().unwrap_or(mean);
             order.sort_by_key(|at| std::cmp::Reverse(duration(*at)));
@@ -142,6 +143,8 @@ mod tests {
         assert_eq!(assign(&labels, &durations, 2).shards, [1, 2, 2, 1, 1]);
         let without_last = labels.iter().cloned().zip([10, 9, 6, 5]).collect();
         assert_eq!(assign(&labels, &without_last, 2).shards.len(), 5);
+        let endless = labels.iter().cloned().map(|label| (label, u64::MAX)).collect();
+        assert_eq!(assign(&labels, &endless, 2).shards.len(), 5);
     }
 
     proptest! {

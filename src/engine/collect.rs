@@ -14,6 +14,7 @@ use crate::sandbox::spec::{STAND_IN_DIR_MODE, STAND_IN_FILE_MODE, View, is_in_wh
 use crate::store::{Store, StoreError};
 
 /// What counts as what.
+#[derive(Clone, Copy)]
 pub struct Declared<'a> {
     /// Directory of the package, relative to the workspace.
     pub package: &'a RelPath,

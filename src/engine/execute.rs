@@ -213,13 +213,6 @@ fn attempt(
         return Ok(Executed::Cancelled { log });
     }
     let seen = finished.observation.as_ref();
-    if finished.exit != Exit::Code(0) {
-        let (left, mut diagnostics) = collect_after_failure(session, task, run, &spec.view, &finished);
-        let missed = seen.and_then(|seen| observed_note(session, task, run, prepared, seen));
-        diagnostics.extend(missed);
-        let failure = Failure { cause: exit_sentence(finished.exit, run), exit: Some(finished.exit), diagnostics };
-        return Ok(Executed::Failed { log, failure, duration, attempts, left });
-    }
     let scratch = with_always_scratch(session, task, &run.scratch);
     let outputs: Vec<&Pattern> = run.outputs.iter().map(|output| &output.value).collect();
     let declared = Declared {
@@ -232,6 +225,13 @@ fn attempt(
         view: &spec.view,
         secrets: &secrets,
     };
+    if finished.exit != Exit::Code(0) {
+        let (left, mut diagnostics) = collect_after_failure(session, task, run, declared, &finished);
+        let missed = seen.and_then(|seen| observed_note(session, task, run, prepared, seen));
+        diagnostics.extend(missed);
+        let failure = Failure { cause: exit_sentence(finished.exit, run), exit: Some(finished.exit), diagnostics };
+        return Ok(Executed::Failed { log, failure, duration, attempts, left });
+    }
     let collected = match collect::collect(finished.workspace.path(), &declared, &session.store) {
         Ok(collected) => collected,
         Err(error) if error.is_of_the_command() => {
@@ -335,23 +335,14 @@ fn collect_after_failure(
     session: &Session<'_>,
     task: TaskId,
     run: &RunTask,
-    view: &BTreeMap<RelPath, View>,
+    declared: Declared<'_>,
     finished: &Finished,
 ) -> (Listing, Vec<Diagnostic>) {
     if run.on_failure.is_empty() {
         return (Listing::new(), Vec::new());
     }
     let everything = PatternList::default();
-    let declared = Declared {
-        package: session.package(task),
-        outputs: &[],
-        reports: &run.on_failure,
-        ground: Ground::of(session, task),
-        scratch: &everything,
-        caches: &run.caches,
-        view,
-        secrets: &session.secrets_reaching(task),
-    };
+    let declared = Declared { outputs: &[], reports: &run.on_failure, scratch: &everything, ..declared };
     match collect::collect(finished.workspace.path(), &declared, &session.store) {
         Ok(collected) => {
             session.discard_later(&collected);

@@ -54,7 +54,7 @@ pub fn why(session: &Session<'_>, task: TaskId, prepared: &Prepared, reuse: Reus
 
 fn nearest(session: &Session<'_>, prepared: &Prepared, earlier: &[(Digest, Vec<u8>)]) -> Vec<MissReason> {
     let now = prepared.action.record();
-    let load = |digest: &Digest| match prepared.trees.trees.get(digest) {
+    let load = |digest: &Digest| match prepared.trees.get(digest) {
         Some(bytes) => Tree::decode(bytes).ok(),
         None => session.store.tree(digest).ok().flatten(),
     };

@@ -64,7 +64,7 @@ fn fix_one(
     session: &Session<'_>,
     task: TaskId,
     fixer: &RunTask,
-    sources: &crate::engine::prepare::Sources,
+    sources: &crate::engine::sources::Sources,
 ) -> Result<Vec<RelPath>, String> {
     let mut prepared = prepare(session, task, sources, &[]).map_err(|problem| problem.message)?;
     let (tools, argv) =

@@ -78,7 +78,7 @@ fn imported_size(durations: &BTreeMap<String, u64>, label: &Label, items: usize)
     for (text, duration_ms) in durations {
         if let Some(buckets) = buckets_of_part(text, label) {
             let found = by_total.entry(buckets).or_default();
-            *found = (found.0 + 1, found.1 + duration_ms);
+            *found = (found.0 + 1, found.1.saturating_add(*duration_ms));
         }
     }
     // An archive may hold parts of earlier groupings: most of them are of the latest.
@@ -213,6 +213,7 @@ mod tests {
         assert_eq!(imported_size(&durations(16, 20_000), &plain, 128), Some(8));
         assert_eq!(imported_size(&durations(16, 1_000), &plain, 128), Some(256));
         assert_eq!(imported_size(&durations(16, 1_000), &node, 128), None);
+        assert_eq!(imported_size(&durations(16, u64::MAX), &plain, 128), Some(1));
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub mod service;
 pub mod session;
 pub mod shape;
 pub mod showing;
+pub mod sight;
+pub mod sources;
 pub mod takeover;
 pub mod toolchain;
 pub mod toolchain_dirs;

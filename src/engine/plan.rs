@@ -8,9 +8,9 @@ use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::base::tree::Entry;
 use crate::engine::meeting;
-use crate::engine::prepare::Sources;
 use crate::engine::scheduler::{Ix, Node, Weight};
 use crate::engine::session::{Reuse, Session};
+use crate::engine::sources::{SharedSources, Sources};
 use crate::engine::traced;
 use crate::manifest::model::{Command, Inputs, RunTask, TaskKind};
 use crate::sandbox::spec::Level;
@@ -208,8 +208,10 @@ fn read_sources(session: &Session<'_>, tasks: &[TaskId], problems: &mut Vec<Diag
     paths.sort_unstable();
     paths.dedup();
     let leaves: Leaves = paths.iter().cloned().zip(session.leaves(&paths)).collect();
-    let of_shared = |(files, task): (InputFiles, &TaskId)| Arc::new(sources(session, *task, files, &leaves, problems));
-    let shared: Vec<Arc<Sources>> = shared.into_iter().zip(&sharing).map(of_shared).collect();
+    let of_shared = |(files, task): (InputFiles, &TaskId)| {
+        Arc::new(SharedSources::new(sources(session, *task, files, &leaves, problems)))
+    };
+    let shared: Vec<Arc<SharedSources>> = shared.into_iter().zip(&sharing).map(of_shared).collect();
     tasks
         .iter()
         .zip(listed)

@@ -1,6 +1,6 @@
 //! Turns a task whose dependencies are done into an action with its key. Runs nothing and writes nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::base::diagnostic::Diagnostic;
@@ -11,14 +11,14 @@ use crate::base::platform::Platform;
 use crate::base::span::Place;
 use crate::base::tree::{Entry, Listing, TreeSet, fold};
 use crate::engine::session::Session;
+use crate::engine::sources::{Inputs, Signatures, Sources};
 use crate::engine::toolchain::{OutputTree, ROOT_PATH, Toolchain};
 use crate::fingerprint::action::{Action, Tracing, Work};
 use crate::fingerprint::system;
 use crate::fingerprint::tools::Tool;
-use crate::fs::stat::StatKey;
 use crate::graph::build::Purpose;
 use crate::manifest::glob::{Pattern, PatternList};
-use crate::manifest::model::{Command, FetchTask, Inputs, RunTask, SystemPolicy, Task, TaskKind, Undeclared, Unpack};
+use crate::manifest::model::{self, Command, FetchTask, RunTask, SystemPolicy, Task, TaskKind, Undeclared, Unpack};
 use crate::sandbox::spec::{HOME_DIR, Level, Network, SCRATCH_DIR};
 
 /// The outputs of a finished task, as its dependants see them.
@@ -42,40 +42,6 @@ pub struct Dependency {
     pub interface_only: bool,
     /// What it produced.
     pub produced: Arc<Produced>,
-}
-
-/// The source files of a task as they are on disk.
-#[derive(Clone, Debug, Default)]
-pub struct Sources {
-    /// Entries by path relative to the workspace.
-    pub listing: Listing,
-    /// Stat signatures at the time they were digested.
-    pub stats: Vec<(RelPath, StatKey)>,
-    /// Patterns that matched nothing.
-    pub warnings: Vec<Diagnostic>,
-    /// Those that it shares with other parts of its task; kept once, since parts may be many.
-    pub shared: Option<Arc<Sources>>,
-}
-
-impl Sources {
-    /// All entries, shared ones included.
-    pub fn all(&self) -> Listing {
-        let mut all = self.listing.clone();
-        all.extend(self.shared.iter().flat_map(|shared| shared.all()));
-        all
-    }
-
-    /// All signatures, shared ones included.
-    pub fn all_stats(&self) -> Vec<(RelPath, StatKey)> {
-        let shared = self.shared.iter().flat_map(|shared| shared.stats.iter());
-        self.stats.iter().chain(shared).cloned().collect()
-    }
-
-    /// All warnings, shared ones included.
-    pub fn all_warnings(&self) -> Vec<Diagnostic> {
-        let shared = self.shared.iter().flat_map(|shared| shared.warnings.iter());
-        self.warnings.iter().chain(shared).cloned().collect()
-    }
 }
 
 /// Whose system a task sees.
@@ -113,10 +79,10 @@ pub struct Prepared {
     pub stream: Vec<u8>,
     /// Trees of the input listing.
     pub trees: TreeSet,
-    /// Everything it sees in the workspace, by path relative to it.
-    pub listing: Listing,
+    /// Everything it sees in the workspace.
+    pub inputs: Inputs,
     /// Stat signatures of its source files.
-    pub stats: Vec<(RelPath, StatKey)>,
+    pub signatures: Signatures,
     /// Resolved tools.
     pub tools: Vec<Arc<Tool>>,
     /// Output trees that are tools or the root.
@@ -165,23 +131,16 @@ fn prepare_run(
     dependencies: &[Dependency],
 ) -> Result<Prepared, Diagnostic> {
     let declared = &session.workspace.tasks[task];
-    let mut listing = sources.all();
-    for dependency in in_workspace(dependencies) {
-        let package = session.package(dependency.task);
-        for (path, entry) in seen(session, dependency) {
-            listing.insert(package.join(path), entry.clone());
-        }
-    }
-    drop_shadowed_directories(&mut listing);
+    let inputs = Inputs::of(session, sources, dependencies);
     let toolchain = Toolchain::of(session, run, dependencies)?;
     let level = session.level(run).map_err(|error| error.at(&declared.place, "asked for here"))?;
     let sees = Sees::of(session, run, level);
     let (tools, argv) = command_line(session, task, run, &toolchain, sees)?;
     let (env, secrets) = environment(session, run, &search_path(&tools, &toolchain, sees));
     let trees_as_tools = toolchain.trees.iter().map(|tree| (tree.label.clone(), tree.digest));
-    let is_traced = matches!(run.inputs, Inputs::Traced);
+    let is_traced = matches!(run.inputs, model::Inputs::Traced);
     // What a traced task sees of its dependencies is in the key as far as it was touched.
-    let trees = if is_traced { fold(&Listing::new()) } else { fold(&listing) };
+    let trees = if is_traced { fold(&Listing::new()) } else { inputs.fold() };
     let action = Action {
         work: Work::Run { argv },
         env,
@@ -204,8 +163,8 @@ fn prepare_run(
     };
     let (key, stream) = action.key();
     let notes = sources.all_warnings();
-    let stats = sources.all_stats();
-    Ok(Prepared { action, key, stream, trees, listing, stats, tools, toolchain, sees, secrets, notes })
+    let signatures = sources.signatures();
+    Ok(Prepared { action, key, stream, trees, inputs, signatures, tools, toolchain, sees, secrets, notes })
 }
 
 /// The dependencies whose outputs appear in the workspace.
@@ -234,12 +193,6 @@ pub fn seen<'a>(
     }
     let is_seen = move |path: &RelPath| interfaces.as_ref().is_none_or(|all| all.iter().any(|one| one.matches(path)));
     dependency.produced.listing.iter().filter(move |(path, _)| is_seen(path))
-}
-
-/// A directory listed for itself is implied once something lies beneath it.
-fn drop_shadowed_directories(listing: &mut Listing) {
-    let parents: BTreeSet<RelPath> = listing.keys().filter_map(RelPath::parent).collect();
-    listing.retain(|path, entry| *entry != Entry::Dir || !parents.contains(path));
 }
 
 /// Patterns of everything a successful run leaves: outputs and reports.
@@ -398,8 +351,8 @@ fn prepare_fetch(session: &Session<'_>, task: TaskId, fetch: &FetchTask) -> Prep
         key,
         stream,
         trees: fold(&Listing::new()),
-        listing: Listing::new(),
-        stats: Vec::new(),
+        inputs: Inputs::default(),
+        signatures: Signatures::default(),
         tools: Vec::new(),
         toolchain: Toolchain::default(),
         sees: Sees::Machine,

@@ -7,9 +7,9 @@ use crate::base::diagnostic::Diagnostic;
 use crate::base::digest::Digest;
 use crate::base::ids::TaskId;
 use crate::engine::event::MissReason;
-use crate::engine::job::{find, is_cached};
+use crate::engine::job::{Found, find, is_cached};
 use crate::engine::plan::Plan;
-use crate::engine::prepare::{Dependency, Produced, as_produced, prepare};
+use crate::engine::prepare::{Dependency, Prepared, Produced, as_produced, prepare};
 use crate::engine::session::{Reuse, Session};
 use crate::engine::union::{self, Age, Keep, Piece};
 use crate::engine::{explain, image_root};
@@ -57,7 +57,7 @@ pub enum PreviewError {
 
 /// Forecasts every task of the plan, by position.
 pub fn preview(session: &Session<'_>, plan: &Plan) -> Result<Vec<Forecast>, PreviewError> {
-    Ok(forecast(session, plan)?.0)
+    visit(session, plan, &mut |_, _, _| {})
 }
 
 /// Forecasts the last task of the plan, with its fingerprint where that can be known.
@@ -65,16 +65,23 @@ pub fn preview_last(
     session: &Session<'_>,
     plan: &Plan,
 ) -> Result<Option<(Forecast, Option<RecordSink>)>, PreviewError> {
-    let (mut forecasts, record) = forecast(session, plan)?;
+    let mut record = None;
+    let mut forecasts = visit(session, plan, &mut |task, prepared, found| {
+        if plan.tasks.last() == Some(&task) {
+            record = Some(found.map_or(&prepared.action, |found| &found.action).record());
+        }
+    })?;
     Ok(forecasts.pop().map(|forecast| (forecast, record)))
 }
 
-/// Forecasts by position, and the fingerprint of the last task.
-fn forecast(session: &Session<'_>, plan: &Plan) -> Result<(Vec<Forecast>, Option<RecordSink>), PreviewError> {
+/// Is told of each task whose key can be known, with the result that it would take.
+pub type Visitor<'v> = dyn FnMut(TaskId, &Prepared, Option<&Found>) + 'v;
+
+/// Forecasts every task of the plan, by position.
+pub fn visit(session: &Session<'_>, plan: &Plan, visitor: &mut Visitor<'_>) -> Result<Vec<Forecast>, PreviewError> {
     let mut produced: Vec<Option<Arc<Produced>>> = vec![None; plan.tasks.len()];
     let mut forecasts = Vec::with_capacity(plan.tasks.len());
     let mut wholes: BTreeMap<TaskId, Option<Arc<Produced>>> = BTreeMap::new();
-    let mut record = None;
     for (ix, task) in plan.tasks.iter().enumerate() {
         let mut dependencies = Vec::new();
         let mut unknown = Vec::new();
@@ -98,19 +105,17 @@ fn forecast(session: &Session<'_>, plan: &Plan) -> Result<(Vec<Forecast>, Option
         }
         if !unknown.is_empty() {
             forecasts.push(Forecast::Depends { on: unknown });
-            record = None;
             continue;
         }
         if let Some(root) = image_root::unknown(session, &dependencies)? {
             // What its layers make is known once it was unpacked.
             forecasts.push(Forecast::Depends { on: vec![root] });
-            record = None;
             continue;
         }
         let prepared = prepare(session, *task, &plan.sources[ix], &dependencies)
             .map_err(|problem| PreviewError::Input(Box::new(problem)))?;
-        record = Some(prepared.action.record());
         if plan.is_service(session, ix) {
+            visitor(*task, &prepared, None);
             produced[ix] = Some(Arc::new(as_produced(&prepared)));
             forecasts.push(Forecast::Service { action: prepared.key });
             continue;
@@ -118,9 +123,7 @@ fn forecast(session: &Session<'_>, plan: &Plan) -> Result<(Vec<Forecast>, Option
         let reusable = plan.reuse(session, ix) == Reuse::Results && is_cached(session, *task);
         let found = if reusable { find(session, *task, &prepared)? } else { None };
         let key = found.as_ref().map_or(prepared.key, |found| found.key);
-        if let Some(found) = &found {
-            record = Some(found.action.record());
-        }
+        visitor(*task, &prepared, found.as_ref());
         let listing = match &found {
             Some(found) => session.store.listing(&found.result.outputs)?,
             None => None,
@@ -138,7 +141,7 @@ fn forecast(session: &Session<'_>, plan: &Plan) -> Result<(Vec<Forecast>, Option
             },
         });
     }
-    Ok((forecasts, record))
+    Ok(forecasts)
 }
 
 /// What the parts of a split task made together; `None` while that is not known.

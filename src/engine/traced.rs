@@ -4,9 +4,8 @@
 //! its static key; so what it touched, with what the visible files are there, decides what it does. And the names were listed before it
 //! ran: what is not as listed when it has ended, or has changed since it started, is not kept.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::collections::BTreeMap;
+use std::path::Path;
 
 use crate::base::diagnostic::Diagnostic;
 use crate::base::digest::Digest;
@@ -14,8 +13,8 @@ use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::base::tree::Entry;
 use crate::engine::event::MissReason;
-use crate::engine::prepare::{Prepared, Sources, prepare};
-use crate::engine::session::{Session, held};
+use crate::engine::prepare::Prepared;
+use crate::engine::session::Session;
 use crate::engine::visible::{Visible, is_compiled};
 use crate::fingerprint::action::{Action, Tracing};
 use crate::fingerprint::traced::{Depth, Named, Observed, Paths, Seen};
@@ -54,70 +53,6 @@ pub fn of<'a>(session: &'a Session<'_>, task: TaskId) -> Option<&'a RunTask> {
     }
 }
 
-/// What is known of a path that a task looks at.
-#[derive(Clone, Default)]
-struct Known {
-    /// The names that were in it, where they were read.
-    names: Option<BTreeSet<String>>,
-    /// It was not there, at least once.
-    absent: bool,
-}
-
-/// Tells which paths a traced task is known to look at, for finding out what a change reaches.
-///
-/// Where nothing is known of a task it may look anywhere.
-pub fn known_paths<'a>(session: &'a Session<'_>) -> impl Fn(TaskId, &RelPath) -> bool + 'a {
-    let known: Mutex<BTreeMap<TaskId, BTreeMap<RelPath, Known>>> = Mutex::default();
-    let is_gone = |path: &RelPath| ops::symlink_metadata(&on_disk(session, path)).is_err();
-    move |task, path| {
-        let mut known = held(&known);
-        let paths = known.entry(task).or_insert_with(|| all_paths(session, task));
-        if paths.is_empty() || paths.contains_key(path) {
-            return true;
-        }
-        // What comes to lie in its way is seen by whoever looked for it.
-        let near = paths.range(path..).take_while(|(near, _)| near.as_str().starts_with(path.as_str()));
-        if near.into_iter().any(|(near, _)| near.starts_with(path)) {
-            return true;
-        }
-        // A directory comes with the first file in it and goes with the last; whoever read its name sees that.
-        let mut child = path.clone();
-        while let Some(dir) = child.parent() {
-            if let Some(known) = paths.get(&dir) {
-                let comes_or_goes = known.absent || is_gone(&dir);
-                let names = known.names.as_ref();
-                let is_news = names.is_some_and(|names| !names.contains(child.file_name()) || is_gone(&child));
-                if comes_or_goes || is_news {
-                    return true;
-                }
-            }
-            child = dir;
-        }
-        false
-    }
-}
-
-fn on_disk(session: &Session<'_>, path: &RelPath) -> PathBuf {
-    session.workspace.root.join(path.as_str())
-}
-
-/// Every path of every known set of a task; none if it has no set, or cannot be prepared.
-fn all_paths(session: &Session<'_>, task: TaskId) -> BTreeMap<RelPath, Known> {
-    let mut all: BTreeMap<RelPath, Known> = BTreeMap::new();
-    let Ok(prepared) = prepare(session, task, &Sources::default(), &[]) else { return all };
-    for known in session.store.path_sets(&prepared.key).unwrap_or_default() {
-        let Ok(observed) = Observed::decode(&known.bytes) else { continue };
-        for (path, (_, seen)) in observed.paths {
-            let kept = all.entry(path).or_default();
-            kept.absent |= *seen.there() == Seen::Absent;
-            if let Seen::Names(names) = seen.there() {
-                kept.names.get_or_insert_default().extend(names.keys().cloned());
-            }
-        }
-    }
-    all
-}
-
 /// Takes the first known observation under whose current state there is a result.
 ///
 /// Cost: the paths of each known set are looked at, until one fits; contents are digested where the stat index does not know them.
@@ -127,7 +62,7 @@ pub fn lookup(
     run: &RunTask,
     prepared: &Prepared,
 ) -> Result<Option<(ActionResult, Keyed)>, StoreError> {
-    let visible = Visible::new(session, task, run, &prepared.listing);
+    let visible = Visible::new(session, task, run, prepared.inputs.all());
     let mut tried = Vec::new();
     for (at, known) in session.store.path_sets(&prepared.key)?.into_iter().enumerate() {
         if tried.contains(&known.paths) {
@@ -150,7 +85,7 @@ pub fn lookup(
 /// What differs from the newest known observation; empty if there is none, `None` if nothing does.
 pub fn changes(session: &Session<'_>, task: TaskId, run: &RunTask, prepared: &Prepared) -> Option<Vec<MissReason>> {
     let known = session.store.path_sets(&prepared.key).unwrap_or_default();
-    let visible = Visible::new(session, task, run, &prepared.listing);
+    let visible = Visible::new(session, task, run, prepared.inputs.all());
     // Of each set the newest state: the one with the fewest differences tells.
     let told = known.iter().filter_map(|known| {
         let was = Observed::decode(&known.bytes).ok()?;
@@ -192,7 +127,7 @@ pub fn keyed(
         return Err(not_kept(format!("not all that it touched was seen: {gap}"))
             .help("list its inputs instead of `inputs = \"traced\"`, or leave out what cannot be seen"));
     }
-    let visible = Visible::new(session, task, run, &prepared.listing);
+    let visible = Visible::new(session, task, run, prepared.inputs.all());
     // Files that are mounted one by one go with the directory they lie in, and are seen where they came to lie.
     let takes_inputs_along = |path: &RelPath, touch: Touch| {
         touch.has(Touch::MOVED) && visible.kind(path) == Some(Named::Dir) && !is_in_whole_dir(view, path)

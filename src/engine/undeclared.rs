@@ -211,7 +211,7 @@ impl Looker<'_> {
         let hidden: Vec<&str> = beneath
             .iter()
             .filter(|found| found.kind != Kind::Dir && found.path.parent().as_ref() == Some(dir))
-            .filter(|found| !prepared.listing.contains_key(&found.path) && found.path.file_name() != MANIFEST)
+            .filter(|found| !prepared.inputs.all().contains_key(&found.path) && found.path.file_name() != MANIFEST)
             .filter(|found| !self.session.outputs.hides(&found.path, self.task))
             .map(|found| found.path.file_name())
             .collect();

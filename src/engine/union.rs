@@ -16,6 +16,7 @@ use crate::base::diagnostic::Diagnostic;
 use crate::base::digest::Digest;
 use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
+use crate::base::time::human_bytes;
 use crate::base::tree::{Entry, Listing, fold};
 use crate::engine::prepare::Produced;
 use crate::engine::secrets::Secrets;
@@ -28,6 +29,9 @@ use crate::workspace::split::split_of;
 
 /// Paths told when parts disagree.
 const CONFLICTS_TOLD_MAX: usize = 3;
+
+/// Most bytes of reports that are put into one: all of them are in memory meanwhile.
+const MERGED_BYTES_MAX: u64 = 512 << 20;
 
 /// When a part left what it left.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -124,6 +128,9 @@ pub fn unite(session: &Session<'_>, pieces: &[Piece], keep: Keep) -> Result<Unio
     Ok(union)
 }
 
+/// The position of a report that stands against merging, and what is wrong with it.
+type Unmerged = (usize, String);
+
 /// What one part has at a path.
 struct Held<'p> {
     piece: &'p Piece,
@@ -193,14 +200,7 @@ impl Uniting<'_, '_> {
             self.union.listing.insert(path.clone(), first.entry.clone());
             return Ok(());
         }
-        let files: Vec<Vec<u8>> =
-            held.iter().map(|held| self.content(path, held.entry)).collect::<Result<_, UnionError>>()?;
-        let merged = if is_junit {
-            junit::merged(&files).map_err(|(at, problem)| Some((at, problem)))
-        } else {
-            lcov::concatenated(&files).ok_or(None)
-        };
-        match merged {
+        match self.merged(path, held, is_junit)? {
             Ok(bytes) => {
                 let entry = self.keep(&bytes)?;
                 self.union.listing.insert(path.clone(), entry);
@@ -216,6 +216,23 @@ impl Uniting<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// The reports as one, or what is wrong with one of them where that is worth saying.
+    fn merged(
+        &self,
+        path: &RelPath,
+        held: &[Held<'_>],
+        is_junit: bool,
+    ) -> Result<Result<Vec<u8>, Option<Unmerged>>, UnionError> {
+        let sizes = held.iter().map(|held| if let Entry::File { size, .. } = held.entry { *size } else { 0 });
+        if sizes.fold(0, u64::saturating_add) > MERGED_BYTES_MAX {
+            let problem = format!("together they are larger than {}", human_bytes(MERGED_BYTES_MAX));
+            return Ok(Err(Some((0, problem))));
+        }
+        let files = held.iter().map(|held| self.content(path, held.entry));
+        let files = files.collect::<Result<Vec<Vec<u8>>, UnionError>>()?;
+        Ok(if is_junit { junit::merged(&files).map_err(Some) } else { lcov::concatenated(&files).ok_or(None) })
     }
 
     /// Whether another part may report into the same file: then it is kept apart even where only one part did so far.
@@ -234,7 +251,7 @@ impl Uniting<'_, '_> {
         let path = task.label.package.join(path);
         Diagnostic::warning(format!("`{path}` of `{}` was not merged with those of other parts: {problem}", task.label))
             .at(place, "each part's is beside it")
-            .help("write a well-formed JUnit XML file, or list it under `reports.coverage`")
+            .help("write a well-formed JUnit XML file of moderate size, or list it under `reports.coverage`")
     }
 
     fn content(&self, path: &RelPath, entry: &Entry) -> Result<Vec<u8>, UnionError> {

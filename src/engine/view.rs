@@ -77,7 +77,7 @@ pub fn show(
         .flat_map(|dependency| seen(session, dependency).map(|(path, _)| session.package(dependency.task).join(path)))
         .collect();
     let mut stats: Vec<(RelPath, StatKey)> =
-        prepared.stats.iter().filter(|(path, _)| !made.contains(path)).cloned().collect();
+        prepared.signatures.iter().filter(|(path, _)| !made.contains(path)).cloned().collect();
     let (cache_mounts, caches) = cache_mounts(session, task, run)?;
     let ages = ages_of(session, task, run, prepared, &caches)?;
     let contents = Contents { root: &session.workspace.root, store: &session.store, made: &made };
@@ -90,16 +90,16 @@ pub fn show(
                 let from = session.package(dependency.task);
                 whole_directories(session, dependency.task).into_iter().map(|dir| from.join(&dir)).collect::<Vec<_>>()
             });
-            shape::whole(&prepared.listing, &of_dependencies.collect::<Vec<_>>(), &written(run, package), package)
+            shape::whole(prepared.inputs.all(), &of_dependencies.collect::<Vec<_>>(), &written(run, package), package)
         }
         Purpose::Fix => Whole::default(),
     };
-    showing.add_all(&prepared.listing, &whole)?;
+    showing.add_all(prepared.inputs.all(), &whole)?;
     let (mut view, loose, changed) = showing.finish();
     // Signatures that nothing has: the result will be shown and not kept.
     stats.extend(changed.into_iter().map(|path| (path, StatKey::default())));
     if matches!(run.inputs, Inputs::Traced) {
-        for (path, shown) in Visible::new(session, task, run, &prepared.listing).view(session)? {
+        for (path, shown) in Visible::new(session, task, run, prepared.inputs.all()).view(session)? {
             if !is_in_whole_dir(&view, &path) {
                 view.entry(path).or_insert(shown);
             }
@@ -185,7 +185,7 @@ fn ages_of(
     let caches = names.into_iter().zip(guards).zip(&clears);
     let caches: Vec<ages::Cache<'_>> =
         caches.map(|((name, guard), clear)| ages::Cache { name, dir: guard.path(), clear }).collect();
-    Ok(Some(Ages::begin(&session.state_dir, label, (&prepared.listing, trees_of(prepared)), &caches, lock)?))
+    Ok(Some(Ages::begin(&session.state_dir, label, (prepared.inputs.all(), trees_of(prepared)), &caches, lock)?))
 }
 
 /// What tells the output trees that are tools or the root from others, with the places where they are seen.

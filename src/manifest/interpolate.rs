@@ -3,6 +3,7 @@
 //! Nothing is read from the environment here, ever: a name that is not on the list is most often a shell variable, and the
 //! error says how to write that. What a name stands for is never scanned again.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use crate::base::diagnostic::{Diagnostic, nearest};
@@ -30,6 +31,8 @@ pub(crate) struct Names<'a> {
     pub(crate) matrix: &'a BTreeMap<String, String>,
     /// The part of a task with `split`.
     pub(crate) part: Option<&'a Part>,
+    /// Set once `${shard.total}` is named.
+    pub(crate) counts_parts: Option<&'a Cell<bool>>,
 }
 
 /// What the string is for.
@@ -98,7 +101,10 @@ fn value(name: &str, names: &Names<'_>, purpose: Use) -> Option<String> {
     match name {
         "items" if purpose == Use::Shell => names.part.map(Part::quoted),
         "shard.index" => names.part.map(Part::index),
-        "shard.total" => names.part.map(|part| part.total.to_string()),
+        "shard.total" => {
+            names.counts_parts.into_iter().for_each(|counts| counts.set(true));
+            names.part.map(|part| part.total.to_string())
+        }
         // `.` for the root package, so that `//${package.dir}/x` is right in every package.
         "package.dir" => Some(names.package_dir.to_string()),
         "package.name" => Some(names.package_name.to_owned()),
@@ -179,8 +185,14 @@ mod tests {
         let origin = Origin::new(SourceId(0), text);
         let matrix = BTreeMap::from([("node".to_owned(), "${package.dir}*".to_owned())]);
         let dir = RelPath::parse("apps/web").expect("a good path");
-        let names =
-            Names { package_dir: &dir, package_name: "web", workspace_name: "shop", matrix: &matrix, part: None };
+        let names = Names {
+            package_dir: &dir,
+            package_name: "web",
+            workspace_name: "shop",
+            matrix: &matrix,
+            part: None,
+            counts_parts: None,
+        };
         let mut diagnostics = Vec::new();
         let range = 0..text.len();
         let done =

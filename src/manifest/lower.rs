@@ -1,6 +1,7 @@
 //! Raw tables as the validated model: the workspace's configuration, and the tasks of one package at a time. Every problem is
 //! pushed with its place; what is good is returned beside it, so that one bad task does not hide another.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::base::diagnostic::Diagnostic;
@@ -208,12 +209,17 @@ impl PackageLowering<'_> {
     }
 
     fn run_task(&mut self, whole: &Label, part: Option<&Part>, place: &Place, layers: &Layers<'_>) {
-        let names = Names { part, ..self.context.names(&whole.matrix) };
+        let counts_parts = Cell::new(false);
+        let names = Names { part, counts_parts: Some(&counts_parts), ..self.context.names(&whole.matrix) };
         let mut lowering = task::Lowering { layers, names, problems: &mut self.problems };
         let needs = lowering.needs();
         let services = lowering.services();
         let tags = lowering.tags();
-        let Some(run) = lowering.run_task(&whole.name, place) else { return };
+        let Some(mut run) = lowering.run_task(&whole.name, place) else { return };
+        if let Some(split) = &mut run.split {
+            // What was read after `split` may name it as well.
+            split.counts_parts = counts_parts.get();
+        }
         let mut label = whole.clone();
         label.matrix.extend(part.and_then(Part::axis).map(|(axis, value)| (axis.to_owned(), value)));
         self.tasks.push(Task { label, place: place.clone(), needs, services, tags, kind: TaskKind::Run(run) });
@@ -260,6 +266,7 @@ impl PackageLowering<'_> {
 impl<'a> PackageContext<'a> {
     fn names(&self, matrix: &'a BTreeMap<String, String>) -> Names<'a> {
         Names {
+            counts_parts: None,
             package_dir: self.dir,
             package_name: self.name,
             workspace_name: self.workspace_name,

@@ -38,6 +38,8 @@ pub struct Split {
     pub junit: PatternList,
     /// Where reports go that cannot be merged: each with the name of its part before its ending.
     pub apart: PatternList,
+    /// Whether anything of the task names `${shard.total}`: then every part is another one where that number changes.
+    pub counts_parts: bool,
     /// Which part this is.
     pub part: Part,
 }
@@ -229,6 +231,8 @@ impl Lowering<'_, '_> {
             written: self.written(),
             junit: self.junit(),
             apart: apart_patterns(reports),
+            // Known once all of the task was read.
+            counts_parts: false,
             part,
         })
     }

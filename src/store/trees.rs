@@ -27,13 +27,13 @@ impl Store {
     /// [`StoreError::WrongDigest`] for a tree that is not what it is named by, before anything is stored.
     pub fn put_trees(&self, set: &TreeSet) -> Result<(), StoreError> {
         let session = self.session()?;
-        for (digest, encoded) in &set.trees {
+        for (digest, encoded) in set.all() {
             if Kind::Tree.digest(encoded) != *digest {
                 return Err(StoreError::WrongDigest { named: digest.to_hex() });
             }
         }
         let pass = session.gate.enter()?;
-        for (digest, encoded) in &set.trees {
+        for (digest, encoded) in set.all() {
             self.put(session, Key::tree(*digest), encoded, &pass)?;
         }
         Ok(())

@@ -6,10 +6,12 @@ use std::path::Path;
 use crate::base::ids::{IdMap, PackageId, TaskId};
 use crate::base::path::RelPath;
 use crate::manifest::model::{Command, Inputs, Reach, RunTask, Task, TaskKind, Which};
+use crate::workspace::changes::Change;
 use crate::workspace::discover::MANIFEST;
 use crate::workspace::inputs;
 use crate::workspace::model::Workspace;
 use crate::workspace::outputs::{Committed, OutputIndex};
+use crate::workspace::split::GroupSizes;
 
 /// Files that choose the version of a tool behind a shim, looked for from the package upwards.
 const VERSION_FILES: [&str; 3] = [".python-version", "rust-toolchain", "rust-toolchain.toml"];
@@ -21,8 +23,17 @@ const DEPENDENCY_FILES: [&str; 7] =
 /// Says what belongs to the source files.
 const IGNORE_FILE: &str = ".gitignore";
 
-/// Whether a traced task is known to look at a path, or nothing is known of what it looks at.
-pub type TracedPaths<'a> = dyn Fn(TaskId, &RelPath) -> bool + 'a;
+/// Whether a change can be seen by a traced task.
+pub type TracedSight<'a> = dyn Fn(TaskId, &Change, Scope) -> bool + 'a;
+
+/// What of a change a traced task can have seen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// The file, its name, and the directories above it.
+    Itself,
+    /// Only the directories above it: it is an item of another part.
+    Above,
+}
 
 /// Where traced tasks look: anywhere.
 static ROOT: RelPath = RelPath::root();
@@ -30,21 +41,37 @@ static ROOT: RelPath = RelPath::root();
 /// Files and directories of the workspace that belong to the tools of a task, as far as they are there.
 pub type ToolPaths<'a> = dyn Fn(TaskId) -> Vec<RelPath> + 'a;
 
-/// The tasks that changed files can change, each with the first such file in byte order.
+/// What is known beside the workspace itself.
+pub struct Known<'a> {
+    /// Declared outputs.
+    pub outputs: &'a OutputIndex<'a>,
+    /// What tools consist of.
+    pub tools: &'a ToolPaths<'a>,
+    /// What traced tasks look at.
+    pub traced: &'a TracedSight<'a>,
+    /// The sizes of groups, for any number of items.
+    pub sizes: &'a GroupSizes<'a>,
+}
+
+/// What changed files touch.
+#[derive(Debug, Default)]
+pub struct Touched {
+    /// The tasks, each with the first such file in byte order.
+    pub tasks: BTreeMap<TaskId, RelPath>,
+    /// Split tasks that lost an item, by their first part: who needs the whole is touched, though no part may be.
+    pub wholes: BTreeMap<TaskId, RelPath>,
+}
+
+/// The tasks that changed files can change.
 ///
 /// A changed manifest counts for every task of its package, and the root manifest (templates, `[workspace]`) for every
-/// task: keys are exact, this is only a promise to leave nothing out. A committed output counts for the task that makes
+/// task: keys are exact, this is only a promise to leave nothing out. One that came or went counts for the package around its own
+/// as well, whose files it takes or gives. A committed output counts for the task that makes
 /// it, since it is compared with what git has. A tool of the workspace counts by the path it is declared with, there or
 /// not, and by what `tools` knows it to consist of; a version file for the tasks with tools beneath it; a `.gitignore` for
 /// every task that looks for inputs where it applies.
-pub fn directly(
-    workspace: &Workspace,
-    changed: &[RelPath],
-    outputs: &OutputIndex<'_>,
-    tools: &ToolPaths<'_>,
-    traced: &TracedPaths<'_>,
-) -> BTreeMap<TaskId, RelPath> {
-    let mut changed: Vec<&RelPath> = changed.iter().collect();
+pub fn directly(workspace: &Workspace, changed: &[Change], known: &Known<'_>) -> Touched {
+    let mut changed: Vec<&Change> = changed.iter().collect();
     changed.sort();
     let special = Special::among(workspace, &changed);
     let mut touched: BTreeMap<TaskId, RelPath> = BTreeMap::new();
@@ -59,48 +86,66 @@ pub fn directly(
             touch(task, path);
         }
         let near = candidates(workspace, task, &changed);
-        let is_traced =
-            matches!(&workspace.tasks[task].kind, TaskKind::Run(run) if matches!(run.inputs, Inputs::Traced));
-        let seen =
-            |path: &&RelPath| inputs::covers(workspace, task, path, outputs) && (!is_traced || traced(task, path));
-        if let Some(path) = near.into_iter().filter(seen).min() {
-            touch(task, path);
+        if let Some(change) = near.into_iter().filter(|change| is_seen(workspace, task, change, known)).min() {
+            touch(task, &change.path);
         }
         if changed.is_empty() {
             continue;
         }
-        let parts = program_paths(workspace, task).into_iter().chain(tools(task));
-        if let Some(path) = parts.flat_map(|part| within(&changed, &part)).min() {
-            touch(task, path);
+        let parts = program_paths(workspace, task).into_iter().chain((known.tools)(task));
+        if let Some(change) = parts.flat_map(|part| within(&changed, &part)).min() {
+            touch(task, &change.path);
         }
     }
-    for split in workspace.splits.all().iter().filter(|split| split.may_regroup(workspace, &changed)) {
-        // One of the items changed, or it could not have regrouped; it is as good a reason as any.
-        let item = changed.iter().find(|path| path.starts_with(&split.label.package));
-        split.parts.iter().for_each(|part| item.into_iter().for_each(|path| touch(*part, path)));
+    let mut wholes = BTreeMap::new();
+    for split in workspace.splits.all() {
+        if let Some(path) = split.regrouped_by(workspace, known.outputs, &changed, known.sizes) {
+            split.parts.iter().for_each(|part| touch(*part, path));
+        }
+        let gone = split.item_gone(workspace, known.outputs, &changed);
+        wholes.extend(gone.map(|path| (split.parts[0], path.clone())));
     }
-    for path in changed {
-        for (task, committed) in outputs.producers(path) {
+    for change in changed {
+        for (task, committed) in known.outputs.producers(&change.path) {
             if committed == Committed::Yes {
-                touch(task, path);
+                touch(task, &change.path);
             }
         }
     }
-    touched
+    Touched { tasks: touched, wholes }
+}
+
+/// Whether a change can be seen by a task among its inputs.
+fn is_seen(workspace: &Workspace, task: TaskId, change: &Change, known: &Known<'_>) -> bool {
+    let path = &change.path;
+    let is_traced = matches!(&workspace.tasks[task].kind, TaskKind::Run(run) if matches!(run.inputs, Inputs::Traced));
+    if !is_traced {
+        return inputs::covers(workspace, task, path, known.outputs);
+    }
+    let item = workspace.split_of(task).and_then(|split| split.covers_item(workspace, task, path));
+    match item {
+        // Its command names the items.
+        Some(true) if change.is_in_names() => true,
+        Some(true) => (known.traced)(task, change, Scope::Itself),
+        Some(false) => (known.traced)(task, change, Scope::Above),
+        None => !known.outputs.hides(path, task) && (known.traced)(task, change, Scope::Itself),
+    }
 }
 
 /// Changed files that count for more than the tasks that have them as inputs, in byte order.
 struct Special<'a> {
     manifest_of: IdMap<PackageId, Option<&'a RelPath>>,
+    /// By package: a manifest in a directory of it that made that a package, or was what made it one.
+    around: IdMap<PackageId, Option<&'a RelPath>>,
     versions: Vec<&'a RelPath>,
     dependencies: Vec<&'a RelPath>,
     ignores: Vec<&'a RelPath>,
 }
 
 impl<'a> Special<'a> {
-    fn among(workspace: &Workspace, changed: &[&'a RelPath]) -> Self {
+    fn among(workspace: &Workspace, changed: &[&'a Change]) -> Self {
         let named = |names: &[&str]| -> Vec<&'a RelPath> {
-            changed.iter().copied().filter(|path| names.contains(&path.file_name())).collect()
+            changed.iter().map(|change| &change.path).filter(|path| names.contains(&path.file_name())).collect()
         };
         let mut manifest_of: IdMap<PackageId, Option<&RelPath>> = IdMap::filled(workspace.packages.len(), None);
         for path in named(&[MANIFEST]) {
@@ -108,8 +153,14 @@ impl<'a> Special<'a> {
                 manifest_of[package] = Some(path);
             }
         }
+        let mut around: IdMap<PackageId, Option<&RelPath>> = IdMap::filled(workspace.packages.len(), None);
+        for change in changed.iter().filter(|change| change.path.file_name() == MANIFEST && change.is_in_names()) {
+            let outer = directory(&change.path).parent().and_then(|outer| workspace.owner(&outer));
+            outer.into_iter().for_each(|outer| around[outer] = around[outer].or(Some(&change.path)));
+        }
         Self {
             manifest_of,
+            around,
             versions: named(&VERSION_FILES),
             dependencies: named(&DEPENDENCY_FILES),
             ignores: named(&[IGNORE_FILE]),
@@ -121,7 +172,9 @@ impl<'a> Special<'a> {
         let declared = &workspace.tasks[task];
         let package = &declared.label.package;
         let root = self.manifest_of.values().next().copied().flatten();
-        let mut found: Vec<&RelPath> = self.manifest_of[workspace.package_of(task)].or(root).into_iter().collect();
+        let package_id = workspace.package_of(task);
+        let mut found: Vec<&RelPath> = self.manifest_of[package_id].or(root).into_iter().collect();
+        found.extend(self.around[package_id]);
         found.extend(self.dependencies.iter().find(|path| declares_needs(declared, &directory(path))));
         if let Some(run) = declared.kind.command() {
             if !run.tools.is_empty() || matches!(run.command, Command::Exec(_)) {
@@ -189,11 +242,11 @@ fn program_path(workspace: &Workspace, package: &RelPath, word: &str) -> Option<
 }
 
 /// The changed files, of a sorted list, that are or lie beneath a path.
-fn within<'a>(changed: &[&'a RelPath], dir: &RelPath) -> Vec<&'a RelPath> {
-    let start = changed.partition_point(|path| *path < dir);
-    let run = changed[start..].iter().take_while(|path| path.as_str().starts_with(dir.as_str()));
+fn within<'a>(changed: &[&'a Change], dir: &RelPath) -> Vec<&'a Change> {
+    let start = changed.partition_point(|change| change.path < *dir);
+    let run = changed[start..].iter().take_while(|change| change.path.as_str().starts_with(dir.as_str()));
     // `a-b` sorts between `a` and `a/c`: it is skipped, not the end.
-    run.copied().filter(|path| path.starts_with(dir)).collect()
+    run.copied().filter(|change| change.path.starts_with(dir)).collect()
 }
 
 /// Directories and files where inputs of a task can lie.
@@ -218,14 +271,24 @@ fn input_places<'t>(task: &'t Task, run: &'t RunTask) -> Vec<&'t RelPath> {
 }
 
 /// The changed files, of a sorted list, that lie where inputs of a task can lie: tasks are many and most look in one place.
-fn candidates<'a>(workspace: &Workspace, task: TaskId, changed: &[&'a RelPath]) -> Vec<&'a RelPath> {
+fn candidates<'a>(workspace: &Workspace, task: TaskId, changed: &[&'a Change]) -> Vec<&'a Change> {
     places(&workspace.tasks[task]).into_iter().flat_map(|place| within(changed, place)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workspace::changes::ChangeKind;
     use crate::workspace::fixture::{Fixture, path};
+
+    /// What altered files touch, as labels with the file.
+    fn touched(workspace: &Workspace, changed: &[&str], tools: &ToolPaths<'_>) -> BTreeMap<TaskId, RelPath> {
+        let change = |file: &&str| Change { path: path(file), kind: ChangeKind::Altered };
+        let changed: Vec<Change> = changed.iter().map(change).collect();
+        let outputs = &OutputIndex::new(workspace);
+        let known = Known { outputs, tools, traced: &|_, _, _| true, sizes: &|_, _| None };
+        directly(workspace, &changed, &known).tasks
+    }
 
     #[test]
     fn a_change_reaches_exactly_the_tasks_that_can_see_it() {
@@ -240,10 +303,8 @@ mod tests {
             .committed(&["api.ts"])
             .inputs(&["schema"])
             .build();
-        let index = OutputIndex::new(&workspace);
         let check = |changed: &[&str], expect: &[&str]| {
-            let changed: Vec<RelPath> = changed.iter().map(|file| path(file)).collect();
-            let touched = directly(&workspace, &changed, &index, &|_| Vec::new(), &|_, _| true);
+            let touched = touched(&workspace, changed, &|_| Vec::new());
             let shown: Vec<String> =
                 touched.iter().map(|(task, by)| format!("{} by {by}", workspace.tasks[*task].label)).collect();
             assert_eq!(shown, expect, "{changed:?}");
@@ -262,8 +323,7 @@ mod tests {
     }
 
     fn check(workspace: &Workspace, changed: &[&str], expect: &[&str]) {
-        let changed: Vec<RelPath> = changed.iter().map(|file| path(file)).collect();
-        let touched = directly(workspace, &changed, &OutputIndex::new(workspace), &|_| Vec::new(), &|_, _| true);
+        let touched = touched(workspace, changed, &|_| Vec::new());
         let shown: Vec<String> = touched.keys().map(|task| workspace.tasks[*task].label.to_string()).collect();
         assert_eq!(shown, expect, "{changed:?}");
     }
@@ -299,9 +359,8 @@ mod tests {
     #[test]
     fn what_a_tool_was_found_to_consist_of_touches_its_tasks() {
         let workspace = Fixture::new().package("a").task("t").inputs(&["x"]).tools(&["gen"]).build();
-        let index = OutputIndex::new(&workspace);
         let tools = |_| vec![path("tools/gen"), path("node_modules/kit")];
-        let touched = |file: &str| directly(&workspace, &[path(file)], &index, &tools, &|_, _| true).len();
+        let touched = |file: &str| touched(&workspace, &[file], &tools).len();
         assert_eq!((touched("tools/gen"), touched("node_modules/kit/lib/a.js"), touched("tools/other")), (1, 1, 0));
     }
 

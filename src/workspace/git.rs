@@ -3,7 +3,10 @@
 //! Every command is to be run in the workspace root, which may lie below the root of the repository; paths come back
 //! relative to it. The user's configuration cannot change what they print.
 
+use std::collections::BTreeMap;
+
 use crate::base::path::RelPath;
+use crate::workspace::changes::{Before, FileKind};
 
 /// A revision that cannot be passed to git.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +49,11 @@ pub fn changed_since(commit: &str) -> Result<Vec<String>, RevisionError> {
     Ok(command(&words))
 }
 
+/// Prints the files of a commit, for [`parse_files`].
+pub fn files_of(commit: &str) -> Result<Vec<String>, RevisionError> {
+    Ok(command(&["ls-tree", "-r", "-z", revision(commit)?]))
+}
+
 /// Prints the files git neither tracks nor ignores, for [`parse_changed`].
 pub fn untracked() -> Vec<String> {
     command(&["ls-files", "-z", "--others", "--exclude-standard"])
@@ -76,12 +84,28 @@ pub fn parse_commit(answer: &[u8]) -> Option<String> {
 ///
 /// Names that are not UTF-8 are left out: no task can have them as inputs.
 pub fn parse_changed(answer: &[u8]) -> Vec<RelPath> {
-    let names = answer.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    // A repository in this one, of which git looks at nothing, ends with a slash.
+    let names = answer.split(|byte| *byte == 0).map(|name| name.strip_suffix(b"/").unwrap_or(name));
+    let names = names.filter(|name| !name.is_empty());
     let mut paths: Vec<RelPath> =
         names.filter_map(|name| RelPath::parse_bytes(name).ok()).filter(|path| !path.is_root()).collect();
     paths.sort();
     paths.dedup();
     paths
+}
+
+/// Reads the answer to [`files_of`]. Names that are not UTF-8 are left out.
+pub fn parse_files(answer: &[u8]) -> Before {
+    let file = |entry: &[u8]| {
+        let tab = entry.iter().position(|byte| *byte == b'\t')?;
+        let kind = match entry.get(..6)? {
+            b"120000" => FileKind::Link,
+            mode if mode.starts_with(b"100") => FileKind::File,
+            _ => FileKind::Other,
+        };
+        Some((RelPath::parse_bytes(&entry[tab + 1..]).ok()?, kind))
+    };
+    Before::new(answer.split(|byte| *byte == 0).filter_map(file).collect::<BTreeMap<_, _>>())
 }
 
 #[cfg(test)]
@@ -99,6 +123,7 @@ mod tests {
         check(b"b\0a\0b\0", &["a", "b"]);
         check(b"a b\n\"c\0x/y", &["a b\n\"c", "x/y"]);
         check(b"\xff\0ok\0../out\0/abs\0", &["ok"]);
+        check(b"sub/\0/\0", &["sub"]);
     }
 
     #[test]
@@ -127,6 +152,7 @@ mod tests {
         fn no_answer_makes_the_parser_panic(answer: Vec<u8>) {
             parse_changed(&answer);
             parse_commit(&answer);
+            parse_files(&answer);
         }
     }
 }

@@ -2,6 +2,7 @@
 //! Knows nothing of the store, of actions or of running anything.
 
 pub mod affected;
+pub mod changes;
 pub mod claims;
 pub mod discover;
 pub mod files;

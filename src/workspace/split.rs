@@ -18,6 +18,7 @@ use crate::fs::ops::Kind;
 use crate::fs::walk::Trouble;
 use crate::manifest::model::{Inputs, RunTask, Task, TaskKind};
 use crate::manifest::split::{Group, PART_AXES, Part, PerAction, Split};
+use crate::workspace::changes::{Change, ChangeKind};
 use crate::workspace::discover::MANIFEST;
 use crate::workspace::files::SourceFiles;
 use crate::workspace::inputs::{InputError, InputFiles, input_files};
@@ -63,32 +64,52 @@ impl SplitTask {
         match split.part.group {
             Group::Bucket { number, .. } => Some(bucket_of(&item, split.part.total) + 1 == number),
             Group::Item(_) => Some(false),
-            Group::Pending | Group::Nothing => None,
+            // It was the last one: now there is nothing to run, which is a failure.
+            Group::Nothing => Some(true),
+            Group::Pending => None,
         }
     }
 
-    /// Whether changes may have changed how items are grouped: then every part may be another one.
-    ///
-    /// A changed item may be a new one, and what matches and is not there was one.
-    pub(crate) fn may_regroup(&self, workspace: &Workspace, changed: &[&RelPath]) -> bool {
-        let Some(split) = split_of(&workspace.tasks[self.parts[0]]) else { return false };
-        let (Group::Bucket { .. }, PerAction::Items(per_action)) = (&split.part.group, split.per_action) else {
-            return false;
+    /// The first item that a change took away; `None` if none went. Who needs the whole no longer sees what it made.
+    pub(crate) fn item_gone<'c>(
+        &self,
+        workspace: &Workspace,
+        outputs: &OutputIndex<'_>,
+        changed: &[&'c Change],
+    ) -> Option<&'c RelPath> {
+        let split = split_of(&workspace.tasks[self.parts[0]])?;
+        changed.iter().find(|change| self.is_gone(workspace, outputs, split, change)).map(|change| &change.path)
+    }
+
+    fn is_gone(&self, workspace: &Workspace, outputs: &OutputIndex<'_>, split: &Split, change: &Change) -> bool {
+        let item = change.path.strip_prefix(&self.label.package);
+        change.kind == ChangeKind::Went
+            && item.is_some_and(|item| split.items.matches(&item) && item.as_str() != MANIFEST)
+            && workspace.owner(&change.path) == Some(workspace.package_of(self.parts[0]))
+            && !outputs.hides(&change.path, self.parts[0])
+    }
+
+    /// An item that came or went where that made every part another one: its group or the number of groups is another, or a
+    /// command names how many parts there are.
+    pub(crate) fn regrouped_by<'c>(
+        &self,
+        workspace: &Workspace,
+        outputs: &OutputIndex<'_>,
+        changed: &[&'c Change],
+        sizes: &GroupSizes<'_>,
+    ) -> Option<&'c RelPath> {
+        let split = split_of(&workspace.tasks[self.parts[0]])?;
+        let came = |change: &&&Change| change.kind == ChangeKind::Came && self.part_of(&change.path).is_some();
+        let gone = |change: &&&Change| self.is_gone(workspace, outputs, split, change);
+        let first = changed.iter().find(|change| came(change) || gone(change))?;
+        let now = self.items.len();
+        let before = (now + changed.iter().filter(gone).count()).saturating_sub(changed.iter().filter(came).count());
+        let total = |count: usize| match per_action(split, &self.label, count, sizes) {
+            0 | 1 => None,
+            several => Some(bucket_count(count, several)),
         };
-        let package = workspace.package_of(self.parts[0]);
-        let (mut there, mut gone) = (0, 0);
-        for path in changed {
-            let Some(item) = path.strip_prefix(&self.label.package) else { continue };
-            if self.part_of(path).is_some() {
-                there += 1;
-            } else if split.items.matches(&item) && workspace.owner(path) == Some(package) {
-                gone += 1;
-            }
-        }
-        let count = self.items.len();
-        let buckets = |count: usize| bucket_count(count, per_action);
-        there + gone > 0
-            && (buckets(count.saturating_sub(there)) != buckets(count) || buckets(count + gone) != buckets(count))
+        let is_another = total(before) != total(now) || (split.counts_parts && before != now);
+        is_another.then_some(&first.path)
     }
 
     /// How many items there are.
@@ -175,6 +196,14 @@ impl Workspace {
     }
 }
 
+/// How many items an action of a task takes that has `count` of them.
+fn per_action(split: &Split, label: &Label, count: usize, sizes: &GroupSizes<'_>) -> u32 {
+    match split.per_action {
+        PerAction::Items(items) => items,
+        PerAction::Auto => sizes(label, count).unwrap_or(AUTO_ITEMS_DEFAULT),
+    }
+}
+
 /// How many buckets `count` items make with `per_action` of them on average at most: a power of two.
 pub fn bucket_count(count: usize, per_action: u32) -> usize {
     count.div_ceil(per_action.max(1) as usize).max(1).next_power_of_two()
@@ -234,10 +263,7 @@ pub(crate) fn parts(
         let Some(split) = split_of(task) else { continue };
         match items(workspace, &sources, &outputs, id, split) {
             Ok(items) => {
-                let per_action = match split.per_action {
-                    PerAction::Items(items) => items,
-                    PerAction::Auto => sizes(&task.label, items.len()).unwrap_or(AUTO_ITEMS_DEFAULT),
-                };
+                let per_action = per_action(split, &task.label, items.len(), sizes);
                 if items.is_empty() {
                     diagnostics.push(no_items(task, split));
                 }

@@ -387,7 +387,11 @@ fn exported_results_are_taken_in_whole_or_not_at_all() {
     let entries = [("small", small, 5), ("large", large_digest, large.len() as u64)];
     let entries = entries.map(|(name, digest, size)| (name.to_owned(), Node::File { digest, size, executable: true }));
     let tree = Tree { entries: BTreeMap::from(entries) };
-    let set = drystone::base::tree::TreeSet { root: tree.digest(), trees: [(tree.digest(), tree.encode())].into() };
+    let set = drystone::base::tree::TreeSet {
+        root: tree.digest(),
+        trees: [(tree.digest(), tree.encode())].into(),
+        shared: None,
+    };
     from.put_trees(&set).expect("it can be put");
     let action = Digest::of(b"action");
     let result = drystone::store::ActionResult {

@@ -1,5 +1,6 @@
 //! Behaviour through the binary, each test in a hermetic temporary workspace.
 
+mod affected;
 mod bad_input;
 mod checklist;
 mod commands;

@@ -275,3 +275,15 @@ fn inputs_that_are_renamed_with_their_directory_are_no_outputs() {
         assert!(!workspace.has(&format!("app/{task}")));
     }
 }
+
+#[test]
+fn a_file_where_the_directory_of_an_output_goes_ends_no_plan() {
+    let workspace = TestWorkspace::new(
+        "[task.gen]\nrun = \"mkdir -p g; echo x > g/x\"\ninputs = []\noutputs = [\"g/x\"]\n[task.use]\nrun = \"cat g/x\"\nneeds = [\":gen\"]\n",
+    );
+    workspace.events(&["use"]);
+    fs::remove_dir_all(workspace.root().join("g")).expect("a directory");
+    workspace.write("g", "a file");
+    workspace.run(&["plan", "use"]).expect(0);
+    workspace.run(&["run", "use"]).expect(2);
+}

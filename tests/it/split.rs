@@ -499,5 +499,26 @@ fn a_split_task_is_one_line_wherever_all_of_it_is_meant() {
     assert_eq!(workspace.run(&["outputs", "//:test"]).expect(0).stdout.lines().count(), 2);
     workspace.run(&["logs", "//:test"]).expect(0);
     workspace.run(&["explain", "//:test[items=tests/test_3]"]).expect(0);
-    workspace.run(&["explain", "//:test"]).expect(2);
+    assert_eq!(
+        workspace.run(&["explain", "//:test"]).expect(0).stdout,
+        "//:test has 12 parts: 12 up to date\none part: drystone explain '//:test[items=tests/test_0]'\n"
+    );
+    workspace.write("tests/test_1", "changed");
+    workspace.write("tests/test_2", "changed");
+    workspace.write("tests/test_new", "new");
+    assert_eq!(
+        workspace.run(&["explain", "//:test"]).expect(0).stdout,
+        "//:test has 13 parts: 10 up to date, 3 would run\nwhy:\n  2 parts  its items changed  //:test[items=tests/test_1]\n  \
+         1 part   first run  //:test[items=tests/test_new]\none part: drystone explain '//:test[items=tests/test_1]'\n"
+    );
+    workspace.write("src/lib", "new");
+    let explained = workspace.run(&["explain", "//:test", "--format", "json"]).expect(0).stdout;
+    let explained: Value = serde_json::from_str(&explained).expect("JSON");
+    assert_eq!(
+        (&explained["reasons"][0]["reason"], &explained["reasons"][0]["parts"]),
+        (&"src/lib added".into(), &12.into())
+    );
+    assert_eq!(explained["parts"].as_array().map(Vec::len), Some(13));
+    // Of several tasks none is meant.
+    workspace.run(&["explain", "//..."]).expect(2);
 }

@@ -7,6 +7,12 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+/// Deepest element that is read.
+const DEPTH_MAX: usize = 1_000;
+
+/// Most attributes of an element: each is compared with those before it.
+const ATTRIBUTES_MAX: usize = 1_000;
+
 /// The merged file, or what is wrong with one of them: its position, and a sentence fragment.
 pub(super) fn merged(files: &[Vec<u8>]) -> Result<Vec<u8>, (usize, String)> {
     let texts: Vec<Cow<'_, str>> = files
@@ -17,9 +23,15 @@ pub(super) fn merged(files: &[Vec<u8>]) -> Result<Vec<u8>, (usize, String)> {
     let mut counts = Counts::default();
     let mut spaces: BTreeMap<&str, &str> = BTreeMap::new();
     let mut suites = String::new();
+    let mut default = None;
     for (at, text) in texts.iter().enumerate() {
         let document = Document::read(text).map_err(|problem| (at, problem))?;
         counts.add(&document.counts);
+        let own = document.spaces.iter().find(|(name, _)| *name == "xmlns").map(|(_, value)| *value);
+        // It would become that of suites which have none.
+        if *default.get_or_insert(own) != own {
+            return Err((at, "its `xmlns` is another one".into()));
+        }
         for (name, value) in document.spaces {
             if *spaces.entry(name).or_insert(value) != value {
                 return Err((at, format!("its `{name}` is another one")));
@@ -87,8 +99,9 @@ impl Counts {
         let seconds = text("time").and_then(|time| time.replace(',', "").parse::<f64>().ok());
         Self {
             tests: number(&["tests"], self.tests),
-            failures: number(&["failures"], self.failures),
-            errors: number(&["errors"], self.errors),
+            // What is there counts, whatever the suite says of itself.
+            failures: number(&["failures"], 0).max(self.failures),
+            errors: number(&["errors"], 0).max(self.errors),
             skipped: number(&["skipped", "skips"], self.skipped),
             // Casting saturates, and takes what is no number for nothing.
             micros: seconds.map_or(self.micros, |seconds| (seconds * 1e6).round() as u64),
@@ -117,6 +130,7 @@ impl<'t> Document<'t> {
         let mut scan = Scan { text, at: 0 };
         let mut open: Vec<Open<'t>> = Vec::new();
         let mut root: Option<(usize, usize)> = None;
+        let mut prefixes = Prefixes::default();
         let mut document = Document { suites: "", spaces: Vec::new(), counts: Counts::default() };
         while let Some(piece) = scan.next()? {
             match piece {
@@ -134,9 +148,15 @@ impl<'t> Document<'t> {
                             (None, _) => return Err(format!("its root is `<{name}>`, and not `<testsuites>`")),
                         }
                     }
+                    prefixes.open(&attributes);
+                    prefixes.check(name, &attributes)?;
+                    if open.len() == DEPTH_MAX {
+                        return Err(format!("its elements are nested more than {DEPTH_MAX} deep"));
+                    }
                     count(&mut open, name);
                     open.push(Open { name, attributes, counts: Counts::default() });
                     if ends {
+                        prefixes.close(&open);
                         close(&mut open, &mut document, text, root, scan.at, scan.at);
                     }
                 }
@@ -144,6 +164,7 @@ impl<'t> Document<'t> {
                     if open.last().is_none_or(|last| last.name != name) {
                         return Err(format!("`</{name}>` ends what it did not begin"));
                     }
+                    prefixes.close(&open);
                     close(&mut open, &mut document, text, root, start, scan.at);
                 }
             }
@@ -156,7 +177,49 @@ impl<'t> Document<'t> {
     }
 }
 
-/// Counts a case, or what became of one, for the suites around it.
+/// Prefixes of names that are declared where a document has been read to, each with how often.
+#[derive(Default)]
+struct Prefixes<'t>(BTreeMap<&'t str, usize>);
+
+impl<'t> Prefixes<'t> {
+    fn declared<'a>(attributes: &'a [(&'t str, &'t str)]) -> impl Iterator<Item = &'t str> + 'a {
+        attributes.iter().filter_map(|(name, _)| name.strip_prefix("xmlns:"))
+    }
+
+    fn open(&mut self, attributes: &[(&'t str, &'t str)]) {
+        Self::declared(attributes).for_each(|prefix| *self.0.entry(prefix).or_default() += 1);
+    }
+
+    /// Takes those of the innermost element back.
+    fn close(&mut self, open: &[Open<'t>]) {
+        for prefix in open.last().into_iter().flat_map(|last| Self::declared(&last.attributes)) {
+            if let Some(times) = self.0.get_mut(prefix) {
+                *times -= 1;
+            }
+        }
+    }
+
+    /// A reader of XML refuses a prefix that nothing declares.
+    fn check(&self, name: &str, attributes: &[(&str, &str)]) -> Result<(), String> {
+        let is_odd = |(name, value): &&(&str, &str)| match name.strip_prefix("xmlns:") {
+            Some(prefix) => value.len() == 2 || matches!(prefix, "xml" | "xmlns"),
+            None => false,
+        };
+        if let Some((name, _)) = attributes.iter().find(is_odd) {
+            return Err(format!("its `{}` cannot be", name.chars().take(20).collect::<String>()));
+        }
+        for name in attributes.iter().map(|(name, _)| *name).chain([name]) {
+            let Some((prefix, rest)) = name.split_once(':') else { continue };
+            let is_known = matches!(prefix, "xml" | "xmlns") || self.0.get(prefix).is_some_and(|times| *times > 0);
+            if !is_known || !is_xml_name(rest) || rest.contains(':') {
+                return Err(format!("nothing declares the prefix of `{}`", name.chars().take(20).collect::<String>()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Counts a case, or what became of one, for the innermost suite around it.
 fn count(open: &mut [Open<'_>], name: &str) {
     let in_case = open.last().is_some_and(|last| last.name == "testcase");
     let add: fn(&mut Counts) = match name {
@@ -166,7 +229,9 @@ fn count(open: &mut [Open<'_>], name: &str) {
         "skipped" if in_case => |counts| counts.skipped += 1,
         _ => return,
     };
-    open.iter_mut().filter(|one| one.name == "testsuite").for_each(|suite| add(&mut suite.counts));
+    if let Some(suite) = open.iter_mut().rfind(|one| one.name == "testsuite") {
+        add(&mut suite.counts);
+    }
 }
 
 /// Takes the innermost element off. `end` is where its end tag begins, `after` what follows it.
@@ -180,6 +245,9 @@ fn close<'t>(
 ) {
     let (Some(closed), Some((start, inside))) = (open.pop(), root) else { return };
     let is_suite = closed.name == "testsuite";
+    if is_suite && let Some(around) = open.iter_mut().rfind(|one| one.name == "testsuite") {
+        around.counts.add(&closed.counts);
+    }
     // The suites directly in the root, or the root: those within a suite are part of its counts.
     if is_suite && (open.is_empty() || (open.len() == 1 && open[0].name == "testsuites")) {
         document.counts.add(&closed.counts.stated(&closed.attributes));
@@ -246,8 +314,11 @@ impl<'t> Scan<'t> {
         }
         if let Some(instruction) = rest.strip_prefix("<?") {
             let inside = self.until(instruction, "?>", 2)?;
-            if inside.starts_with("xml ") {
+            let target = inside.split(|letter: char| letter.is_ascii_whitespace()).next().unwrap_or("");
+            if target == "xml" {
                 check_declaration(inside, start)?;
+            } else if target.eq_ignore_ascii_case("xml") || !is_xml_name(target) || target.contains(':') {
+                return Err(format!("`<?{}` is no instruction", target.chars().take(20).collect::<String>()));
             }
             return Ok(Some(Token::Comment));
         }
@@ -292,6 +363,9 @@ impl<'t> Scan<'t> {
                 return Ok(Some(Token::Start { name, attributes, start, ends: false }));
             }
             let wrong = || format!("the attributes of `<{name}>` cannot be read");
+            if attributes.len() == ATTRIBUTES_MAX {
+                return Err(format!("`<{name}>` has more than {ATTRIBUTES_MAX} attributes"));
+            }
             let (own, value) = trimmed.split_once('=').ok_or_else(wrong)?;
             let (own, padded) = (own.trim_ascii_end(), value.trim_ascii_start());
             let quote = padded.chars().next().filter(|quote| "\"'".contains(*quote)).ok_or_else(wrong)?;
@@ -313,12 +387,18 @@ fn no_tag(inside: &str) -> String {
     format!("`<{}` is no tag", inside.chars().take(20).collect::<String>())
 }
 
-/// Names as XML has them, beyond ASCII a little more than those.
+/// Names as XML has them (XML 1.0, 2.3).
 fn is_xml_name(name: &str) -> bool {
     let mut letters = name.chars();
-    let begins = |letter: char| letter.is_ascii_alphabetic() || "_:".contains(letter) || !letter.is_ascii();
-    letters.next().is_some_and(begins)
-        && letters.all(|letter| begins(letter) || letter.is_ascii_digit() || "-.".contains(letter))
+    let begins = |letter: char| {
+        matches!(letter,
+            'A'..='Z' | 'a'..='z' | '_' | ':' | '\u{c0}'..='\u{d6}' | '\u{d8}'..='\u{f6}' | '\u{f8}'..='\u{2ff}'
+            | '\u{370}'..='\u{37d}' | '\u{37f}'..='\u{1fff}' | '\u{200c}' | '\u{200d}' | '\u{2070}'..='\u{218f}'
+            | '\u{2c00}'..='\u{2fef}' | '\u{3001}'..='\u{d7ff}' | '\u{f900}'..='\u{fdcf}' | '\u{fdf0}'..='\u{fffd}'
+            | '\u{10000}'..='\u{effff}')
+    };
+    let goes_on = |letter: char| matches!(letter, '0'..='9' | '-' | '.' | '\u{b7}' | '\u{300}'..='\u{36f}' | '\u{203f}' | '\u{2040}');
+    letters.next().is_some_and(begins) && letters.all(|letter| begins(letter) || goes_on(letter))
 }
 
 /// Only references that need no document type.
@@ -331,6 +411,8 @@ fn check_text(text: &str) -> Result<(), String> {
             Some(digits) => u32::from_str_radix(digits, 16).ok(),
             None => digits.parse().ok(),
         });
+        // Numbers are read with a sign as well.
+        let number = number.filter(|_| !name.contains('+'));
         let letter = number.and_then(char::from_u32);
         let is_letter = letter
             .is_some_and(|letter| !letter.is_control() || matches!(letter, '\t' | '\n' | '\r' | '\u{7f}'..='\u{9f}'));
@@ -429,6 +511,36 @@ mod tests {
         check("<!DOCTYPE x [<!ENTITY a \"b\">]><testsuite/>", "it has a document type, which is not read");
         check("<?xml version='1.0' encoding='latin-1'?><testsuite/>", "its encoding is `latin-1`, and not UTF-8");
         check("<testsuite>]]></testsuite>", "it has `]]>` in its text");
+        check("<testsuite><?xml\tversion='1.0'?></testsuite>", "its XML declaration does not stand at its beginning");
+        check("<?xml\nversion='1.0' encoding='utf-16'?><testsuite/>", "its encoding is `utf-16`, and not UTF-8");
+        check("<testsuite><?XML x?></testsuite>", "`<?XML` is no instruction");
+        check("<testsuite><? x?></testsuite>", "`<?` is no instruction");
+        check("<testsuite>&#x+41;</testsuite>", "it has a `&#x+41` that XML does not know");
+        check("<testsuite>&#+65;</testsuite>", "it has a `&#+65` that XML does not know");
+        check("<testsuite><a×/></testsuite>", "`<a×` is no tag");
+        check("<testsuite><x:a/></testsuite>", "nothing declares the prefix of `x:a`");
+        check("<testsuite><b xmlns:x='u'/><a x:b='1'/></testsuite>", "nothing declares the prefix of `x:b`");
+        check("<testsuite xmlns:x=''/>", "its `xmlns:x` cannot be");
+        check("<testsuites xmlns='u'/>", "its `xmlns` is another one");
+    }
+
+    #[test]
+    fn a_failure_counts_whatever_the_suite_says_of_itself() {
+        let sly =
+            "<testsuite tests=\"1\" failures=\"0\" errors=\"-1\"><testcase><failure/><error/></testcase></testsuite>";
+        let merged = merge(&[sly, "<testsuite failures=\"3\"/>"]).expect("merged");
+        assert!(merged.contains("<testsuites tests=\"1\" failures=\"4\" errors=\"1\""), "{merged}");
+    }
+
+    #[test]
+    fn reports_that_would_take_for_ever_are_refused() {
+        let deep = |name: &str, times: usize| format!("<testsuite>{}", format!("<{name}>").repeat(times));
+        let told = format!("its elements are nested more than {DEPTH_MAX} deep");
+        assert_eq!(merge(&[&deep("testcase", 200_000)]), Err((0, told.clone())));
+        assert_eq!(merge(&[&deep("testsuite", 200_000)]), Err((0, told)));
+        let attributes: String = (0..200_000).map(|at| format!(" a{at}=''")).collect();
+        let told = format!("`<testsuite>` has more than {ATTRIBUTES_MAX} attributes");
+        assert_eq!(merge(&[&format!("<testsuite{attributes}/>")]), Err((0, told)));
     }
 
     proptest! {

@@ -82,7 +82,7 @@ fn listings_come_back_as_they_were_folded() {
     assert_eq!(store.listing(&empty.root).expect("readable"), Some(Listing::new()));
     assert_eq!(store.listing(&Digest::of(b"no tree")).expect("no error"), None);
 
-    let wrong = TreeSet { root: set.root, trees: [(set.root, Tree::default().encode())].into() };
+    let wrong = TreeSet { root: set.root, trees: [(set.root, Tree::default().encode())].into(), shared: None };
     assert!(matches!(store.put_trees(&wrong), Err(StoreError::WrongDigest { .. })));
 }
 
@@ -111,10 +111,14 @@ fn a_tree_that_names_more_than_any_disk_holds_is_not_flattened() {
     for _ in 0..300 {
         let mut tree = Tree::default();
         tree.entries.insert("a".to_owned(), crate::base::tree::Node::Dir(deep.digest()));
-        store.put_trees(&TreeSet { root: deep.digest(), trees: [(deep.digest(), deep.encode())].into() }).expect("put");
+        store
+            .put_trees(&TreeSet { root: deep.digest(), trees: [(deep.digest(), deep.encode())].into(), shared: None })
+            .expect("put");
         deep = tree;
     }
-    store.put_trees(&TreeSet { root: deep.digest(), trees: [(deep.digest(), deep.encode())].into() }).expect("put");
+    store
+        .put_trees(&TreeSet { root: deep.digest(), trees: [(deep.digest(), deep.encode())].into(), shared: None })
+        .expect("put");
     assert_eq!(store.listing(&deep.digest()).expect("no error"), None);
 }
 
