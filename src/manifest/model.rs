@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::base::digest::Digest;
 use crate::base::label::Label;
 use crate::base::path::RelPath;
+use crate::base::platform::Platform;
 use crate::base::span::{Place, Placed};
 use crate::manifest::glob::{Pattern, PatternList};
 use crate::manifest::split::Split;
@@ -338,6 +339,8 @@ pub struct FetchTask {
     pub expect: Expected,
     /// How it is unpacked.
     pub unpack: Unpack,
+    /// Which platform of an image is meant; `None` for the machine's.
+    pub platform: Option<Platform>,
     /// Leading path components dropped when unpacking.
     pub strip: usize,
     /// Where it lands, relative to the package: a file, or a directory when unpacked.
@@ -362,4 +365,6 @@ pub enum Unpack {
     No,
     /// By its name: `.tar`, `.tar.gz`, `.tgz`, `.tar.xz`, `.tar.zst`, `.zip`.
     ByName,
+    /// As an image, whose layers are applied.
+    Image,
 }

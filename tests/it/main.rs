@@ -6,6 +6,7 @@ mod checklist;
 mod commands;
 mod examples;
 mod explain;
+mod images;
 mod key_script;
 mod keys;
 mod leaks;

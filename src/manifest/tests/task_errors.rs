@@ -276,6 +276,16 @@ fn a_fetch_says_where_from_and_what_it_expects() {
             "url = 'https://x.org'\n",
             "strip = 1\n",
             "sha256 = 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'\n",
+            "[fetch.f]\n",
+            "url = 'https://x/y'\n",
+            "sha256 = 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'\n",
+            "unpack = 'oci'\n",
+            "platform = 'linux'\n",
+            "executable = true\n",
+            "[fetch.g]\n",
+            "url = 'https://x/y'\n",
+            "sha256 = 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'\n",
+            "platform = 'linux/amd64'\n",
         ),
         &[
             "no address says by its ending how to unpack the file @ true > the endings are `.tar`, `.tar.gz`, `.tgz`, `.tar.xz`, `.tar.zst`, `.zip`",
@@ -284,6 +294,9 @@ fn a_fetch_says_where_from_and_what_it_expects() {
             "output `../x` is outside its package @ '../x' > a task writes inside its own package: write a path relative to it, or move the task to the package it writes in",
             "fetch `e` has an address without a file name @ e > say where it lands: `output = \"…\"`",
             "warning: `strip` has no effect without `unpack = true` @ 1 > take it out",
+            "`linux` is no platform @ 'linux' > write `os/architecture` or `os/architecture/variant`, such as `linux/amd64` or `linux/arm/v7`",
+            "warning: `executable` has no effect on what is unpacked @ true > take it out",
+            "warning: `platform` has no effect without `unpack = \"oci\"` @ 'linux/amd64' > take it out",
         ],
     );
 }

@@ -204,7 +204,13 @@ fn a_fetch_lands_under_the_name_of_its_address_or_of_the_task_when_unpacked() {
     check("url = 'https://x.org/a/node.tar.xz?b=c/d#e'", "node.tar.xz", Unpack::No);
     check("urls = ['https://x.org/a.tgz', 'http://y.org/b']\nunpack = 'auto'\nstrip = 1", "node", Unpack::ByName);
     check("url = 'file:///a/b.zip'\nunpack = true\noutput = 'tools/node'", "tools/node", Unpack::ByName);
+    check("url = 'https://x.org/debian'\nunpack = 'oci'", "node", Unpack::Image);
     check("url = 'https://x.org/${package.name}'\nunpack = false\nexecutable = true", "web", Unpack::No);
+    let image = |platform: &str| {
+        let keys = format!("url = 'https://x.org/a'\nsha256 = '{DIGEST}'\nunpack = 'oci'\n{platform}");
+        fetch_task(&format!("[fetch.a]\n{keys}\n")).platform.map(|platform| platform.to_string())
+    };
+    assert_eq!((image(""), image("platform = 'linux/aarch64'")), (None, Some("linux/arm64".to_owned())));
     let fetch = fetch_task(&format!("[fetch.a]\nurl = 'https://x.org/a'\nblake3 = '{DIGEST}'\n"));
     assert!(matches!(fetch.expect, Expected::Blake3(digest) if digest.to_hex() == DIGEST));
 }
