@@ -17,6 +17,7 @@ use crate::fingerprint::packages::Packages;
 use crate::fingerprint::roots::{self, Crowds, RootError};
 use crate::fingerprint::system::{self, SystemIdentity};
 use crate::fingerprint::tools::{self, FileDigest, Tool, ToolContext, ToolError};
+use crate::fs::dir::Dir;
 use crate::fs::ops::{self, FsError};
 use crate::graph::build::TaskGraph;
 use crate::manifest::glob::Pattern;
@@ -90,6 +91,8 @@ pub struct Options {
 pub struct Session<'w> {
     /// The loaded workspace.
     pub workspace: &'w Workspace,
+    /// Its root, opened once: what is written to the tree is written beneath it, whatever has its name meanwhile.
+    pub root: Dir,
     /// Its task graph.
     pub graph: &'w TaskGraph,
     /// The store.
@@ -146,6 +149,9 @@ pub enum SessionError {
     /// The store refused.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
+    /// The root of the workspace cannot be opened.
+    #[error(transparent)]
+    Root(#[from] FsError),
     /// No thread could be started.
     #[error("cannot start worker threads: {0}")]
     Threads(String),
@@ -186,6 +192,7 @@ impl<'w> Session<'w> {
             sandboxes: Mutex::default(),
             traced_sources: OnceLock::new(),
             tracked: OnceLock::new(),
+            root: Dir::open(&workspace.root)?,
             workspace,
             graph,
             store,

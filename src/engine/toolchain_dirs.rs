@@ -11,6 +11,7 @@ use crate::engine::materialize::MaterializeError;
 use crate::engine::session::Session;
 use crate::engine::toolchain::OutputTree;
 use crate::engine::waiting;
+use crate::fs::dir::Dir;
 use crate::fs::link;
 use crate::sandbox::spec::{MTIME_NS, input_mode};
 use crate::store::{Keep, Store, Wanted};
@@ -53,7 +54,8 @@ impl Laying {
     }
 
     fn place(&self, file: &Wanted<'_>) -> Result<(), MaterializeError> {
-        if self.store.write_to(&file.digest, file.size, &file.to, false)? {
+        let (dir, name) = Dir::above(&file.to)?;
+        if self.store.write_to(&file.digest, file.size, (&dir, name), false)? {
             return Ok(());
         }
         let placed = self.placed.join(file.path.as_str());

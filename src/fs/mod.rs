@@ -2,6 +2,7 @@
 
 pub mod atomic;
 pub mod digest;
+pub mod dir;
 #[cfg(debug_assertions)]
 pub mod fault;
 pub mod link;
