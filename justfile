@@ -31,7 +31,14 @@ schema:
 examples:
     cargo test --locked --test it -- examples
 
-# Times runs against other engines.
+# Times runs against other engines: benches/peers/README.md.
+peers *args:
+    cargo build --locked --release
+    python3 benches/peers/run.py {{args}}
+
+# Times what a sandbox costs.
+overhead:
+    cargo bench --locked --bench overhead
 
 # Does what the CI job does.
 ci:

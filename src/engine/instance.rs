@@ -9,6 +9,7 @@ use rustix::process::Signal;
 
 use crate::base::ids::TaskId;
 use crate::engine::event::{Log, ServiceEvent};
+use crate::engine::limits;
 use crate::engine::pod::News;
 use crate::engine::prepare::{Dependency, Prepared};
 use crate::engine::restore::RestoreError;
@@ -48,6 +49,7 @@ impl End {
         match self {
             End::Exited(Exit::Code(code)) => format!("exit code {code}"),
             End::Exited(Exit::Signal(signal)) => format!("ended by signal {signal}"),
+            End::Exited(Exit::Over(limit)) => limits::service_sentence(*limit),
             End::Exited(Exit::TimedOut | Exit::Cancelled) => "stopped".into(),
             End::NotStarted(cause) | End::Broken(cause) => cause.clone(),
         }

@@ -11,6 +11,7 @@ use crate::base::path::RelPath;
 use crate::base::tree::Entry;
 use crate::engine::collect::Collected;
 use crate::engine::failures::Failures;
+use crate::engine::image_root::{FlatRoot, FlatRoots};
 use crate::engine::levels::Levels;
 use crate::engine::secrets::Secrets;
 use crate::fingerprint::packages::Packages;
@@ -121,6 +122,7 @@ pub struct Session<'w> {
     crowds: OnceLock<Arc<Crowds>>,
     packages: OnceLock<Arc<Packages>>,
     tree_dirs: Mutex<BTreeMap<Digest, PathBuf>>,
+    flat_roots: Mutex<FlatRoots>,
     repository: OnceLock<String>,
     leaked: Mutex<BTreeSet<Digest>>,
     sandboxes: Mutex<BTreeMap<Level, Arc<dyn Sandbox>>>,
@@ -187,6 +189,7 @@ impl<'w> Session<'w> {
             crowds: OnceLock::new(),
             packages: OnceLock::new(),
             tree_dirs: Mutex::default(),
+            flat_roots: Mutex::default(),
             repository: OnceLock::new(),
             leaked: Mutex::default(),
             sandboxes: Mutex::default(),
@@ -360,6 +363,16 @@ impl<'w> Session<'w> {
         let resolved = resolved.map(Arc::new);
         held(&self.tools).insert(key, resolved.clone());
         resolved
+    }
+
+    /// The tree that an image became, if this invocation knows it already; by the digest of the layout.
+    pub(super) fn flat_root(&self, layout: &Digest) -> Option<FlatRoot> {
+        held(&self.flat_roots).get(layout).cloned()
+    }
+
+    /// Remembers it.
+    pub(super) fn keep_flat_root(&self, layout: Digest, root: FlatRoot) {
+        held(&self.flat_roots).insert(layout, root);
     }
 
     /// The directory of a tree, if this invocation has it already.

@@ -1,5 +1,6 @@
 //! Layer 1: the only module that touches `std::fs`. Knows nothing of manifests, tasks or the database.
 
+pub mod archive;
 pub mod atomic;
 pub mod digest;
 pub mod dir;
@@ -9,4 +10,5 @@ pub mod link;
 pub mod lock;
 pub mod ops;
 pub mod stat;
+pub mod unpack;
 pub mod walk;
