@@ -19,6 +19,7 @@ use crate::fingerprint::roots::{self, Crowds, RootError};
 use crate::fingerprint::system::{self, SystemIdentity};
 use crate::fingerprint::tools::{self, FileDigest, Tool, ToolContext, ToolError};
 use crate::fs::digest::digest_file;
+use crate::fs::dir::Dir;
 use crate::fs::ops::{self, FsError};
 use crate::fs::stat::StatKey;
 use crate::graph::build::TaskGraph;
@@ -93,6 +94,8 @@ pub struct Options {
 pub struct Session<'w> {
     /// The loaded workspace.
     pub workspace: &'w Workspace,
+    /// Its root, opened once: what is written to the tree is written beneath it, whatever has its name meanwhile.
+    pub root: Dir,
     /// Its task graph.
     pub graph: &'w TaskGraph,
     /// The store.
@@ -150,6 +153,9 @@ pub enum SessionError {
     /// The store refused.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
+    /// The root of the workspace cannot be opened.
+    #[error(transparent)]
+    Root(#[from] FsError),
     /// No thread could be started.
     #[error("cannot start worker threads: {0}")]
     Threads(String),
@@ -191,6 +197,7 @@ impl<'w> Session<'w> {
             sandboxes: Mutex::default(),
             traced_sources: OnceLock::new(),
             tracked: OnceLock::new(),
+            root: Dir::open(&workspace.root)?,
             workspace,
             graph,
             store,

@@ -12,6 +12,7 @@ use crate::engine::materialize::MaterializeError;
 use crate::engine::session::Session;
 use crate::engine::toolchain::OutputTree;
 use crate::engine::waiting;
+use crate::fs::dir::Dir;
 use crate::fs::{link, ops};
 use crate::sandbox::spec::{MTIME_NS, input_mode};
 use crate::store::{Keep, Store, Wanted};
@@ -77,7 +78,8 @@ impl Laying {
     }
 
     fn content(&self, (digest, size): (&Digest, u64), path: &RelPath, to: &Path) -> Result<(), MaterializeError> {
-        if self.store.write_to(digest, size, to, false)? {
+        let (dir, name) = Dir::above(to)?;
+        if self.store.write_to(digest, size, (&dir, name), false)? {
             return Ok(());
         }
         let placed = self.placed.join(path.as_str());

@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod atomic;
 pub mod digest;
+pub mod dir;
 #[cfg(debug_assertions)]
 pub mod fault;
 pub mod link;
