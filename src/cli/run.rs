@@ -18,6 +18,7 @@ use crate::cli::reports::{ReportRequest, Reports};
 use crate::cli::shard::{self, Shard};
 use crate::cli::{opening, plan, watch};
 use crate::engine::event::{Event, EventSink};
+use crate::engine::limits;
 use crate::engine::plan::Plan;
 use crate::engine::pod::Registry;
 use crate::engine::scheduler::OnFailure;
@@ -202,6 +203,7 @@ pub(super) fn once(
     let share = args.share().keep(&mut selected, &opened, &session)?;
     let plan = engine_plan::plan(&session, &selected).map_err(|error| opened.plan_error(error))?;
     opening::tell(context, &opened.workspace.sources, session.levels.lowered().as_slice());
+    opening::tell(context, &opened.workspace.sources, &limits::unheld(&session, &plan.tasks));
     if args.fix
         && !args.fixed
         && apply_fixes(&session, &plan, &selected, context).map_err(|problem| opened.wrong(vec![problem]))?

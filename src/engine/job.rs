@@ -9,14 +9,14 @@ use crate::base::ids::TaskId;
 use crate::base::tree::{Entry, Listing};
 use crate::engine::event::{Failure, Log, MissReason, ResultSource};
 use crate::engine::execute::{self, Executed, now_ms};
-use crate::engine::explain;
+use crate::engine::image_root::{self, Unsettled};
 use crate::engine::pod::Unready;
 use crate::engine::prepare::{Dependency, Prepared, Produced, prepare};
 use crate::engine::restore::{self, Placed, RestoreError};
 use crate::engine::service::Held;
 use crate::engine::session::{Committed, Reuse, Session};
 use crate::engine::sources::Sources;
-use crate::engine::{fetch, log, traced, waiting};
+use crate::engine::{explain, fetch, log, traced, waiting};
 use crate::fingerprint::action::Action;
 use crate::manifest::model::TaskKind;
 use crate::manifest::split::Group;
@@ -126,10 +126,19 @@ pub fn look(
     if let Some(problem) = nothing_to_run(session, task) {
         return Looked::Failed(Box::new(mishap(problem, started, None)));
     }
-    let prepared = match prepare(session, task, sources, &dependencies) {
+    let left_out = match image_root::settle(session, task, &dependencies) {
+        Ok(left_out) => left_out,
+        Err(Unsettled::Cancelled) => return Looked::Cancelled,
+        Err(Unsettled::Image(problem)) => return Looked::Failed(Box::new(mishap(problem, started, None))),
+        Err(Unsettled::Machine(problem)) => {
+            return Looked::Failed(Box::new(Mishap { fault: Fault::Machine, ..mishap(problem, started, None) }));
+        }
+    };
+    let mut prepared = match prepare(session, task, sources, &dependencies) {
         Ok(prepared) => prepared,
         Err(problem) => return Looked::Failed(Box::new(mishap(problem, started, None))),
     };
+    prepared.notes.extend(left_out);
     if session.workspace.tasks[task].kind.is_service() {
         return Looked::Service(Box::new((prepared, dependencies)));
     }

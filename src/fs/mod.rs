@@ -1,7 +1,9 @@
 //! Layer 1: the only module that touches `std::fs`. Knows nothing of manifests, tasks or the database.
 
+pub mod archive;
 pub mod atomic;
 pub mod digest;
+pub mod dir;
 #[cfg(debug_assertions)]
 pub mod fault;
 mod ignored;
@@ -9,4 +11,5 @@ pub mod link;
 pub mod lock;
 pub mod ops;
 pub mod stat;
+pub mod unpack;
 pub mod walk;

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use crate::base::path::RelPath;
 use crate::fs::atomic;
+use crate::fs::dir::Dir;
 use crate::fs::ignored::{Marks, Rules};
 use crate::fs::ops::{self, FsError, Kind};
 
@@ -70,6 +71,12 @@ impl Trouble {
     }
 }
 
+impl From<FsError> for Trouble {
+    fn from(error: FsError) -> Self {
+        Trouble::Unreadable { cause: error.plain_cause(), path: error.path }
+    }
+}
+
 impl From<Trouble> for WalkError {
     fn from(trouble: Trouble) -> Self {
         match trouble {
@@ -86,6 +93,16 @@ pub struct Survey {
     pub found: Vec<Found>,
     /// In byte order of the paths.
     pub troubles: Vec<Trouble>,
+}
+
+impl Survey {
+    /// All of it, if nothing had to be left out.
+    fn whole(self) -> Result<Vec<Found>, WalkError> {
+        match self.troubles.into_iter().next() {
+            Some(trouble) => Err(trouble.into()),
+            None => Ok(self.found),
+        }
+    }
 }
 
 /// Lists everything beneath `root.join(start)` that git does not ignore; directories included. Goes on past what it cannot look
@@ -113,7 +130,8 @@ pub fn surveys(root: &Path, starts: &[RelPath], skip: impl Fn(usize, &RelPath) -
     let walk = Walk::new(root, skip);
     let mut surveys: Vec<Survey> = starts.iter().map(|_| Survey::default()).collect();
     let mut known = HashMap::new();
-    let mut left: Vec<Dir> = starts.iter().enumerate().map(|(at, start)| walk.start(at, start, &mut known)).collect();
+    let mut left: Vec<Unlisted> =
+        starts.iter().enumerate().map(|(at, start)| walk.start(at, start, &mut known)).collect();
     // All directories of one depth together: nothing waits for another but once per depth.
     while !left.is_empty() {
         let listed: Vec<Listed> = left.par_iter().map(|dir| walk.list(dir)).collect();
@@ -129,7 +147,7 @@ pub fn surveys(root: &Path, starts: &[RelPath], skip: impl Fn(usize, &RelPath) -
 }
 
 /// A directory that is to be listed.
-struct Dir {
+struct Unlisted {
     /// Which of the starts it lies beneath.
     start: usize,
     on_disk: PathBuf,
@@ -144,7 +162,7 @@ struct Dir {
 #[derive(Default)]
 struct Listed {
     found: Vec<Found>,
-    below: Vec<Dir>,
+    below: Vec<Unlisted>,
     troubles: Vec<Trouble>,
 }
 
@@ -161,9 +179,9 @@ impl<'r, S: Fn(usize, &RelPath) -> bool + Sync> Walk<'r, S> {
         Self { root, real: ops::canonical(root).unwrap_or_else(|_| root.to_owned()), skip }
     }
 
-    fn start(&self, start: usize, dir: &RelPath, known: &mut HashMap<RelPath, Rules>) -> Dir {
+    fn start(&self, start: usize, dir: &RelPath, known: &mut HashMap<RelPath, Rules>) -> Unlisted {
         let rules = self.rules_above(dir, known);
-        Dir { start, on_disk: self.on_disk(dir), path: Some(dir.clone()), rules, depth: 0 }
+        Unlisted { start, on_disk: self.on_disk(dir), path: Some(dir.clone()), rules, depth: 0 }
     }
 
     fn on_disk(&self, dir: &RelPath) -> PathBuf {
@@ -181,7 +199,7 @@ impl<'r, S: Fn(usize, &RelPath) -> bool + Sync> Walk<'r, S> {
         rules
     }
 
-    fn list(&self, dir: &Dir) -> Listed {
+    fn list(&self, dir: &Unlisted) -> Listed {
         let mut text: Vec<u8> = Vec::new();
         let mut names: Vec<(usize, Kind)> = Vec::new();
         let mut marks = Marks::default();
@@ -214,7 +232,7 @@ impl<'r, S: Fn(usize, &RelPath) -> bool + Sync> Walk<'r, S> {
         all
     }
 
-    fn add(&self, dir: &Dir, name: &std::ffi::OsStr, kind: Kind, on_disk: &Path, rules: &Rules, all: &mut Listed) {
+    fn add(&self, dir: &Unlisted, name: &std::ffi::OsStr, kind: Kind, on_disk: &Path, rules: &Rules, all: &mut Listed) {
         if rules.ignore(on_disk, kind == Kind::Dir) {
             return;
         }
@@ -224,7 +242,7 @@ impl<'r, S: Fn(usize, &RelPath) -> bool + Sync> Walk<'r, S> {
         }
         if kind == Kind::Dir {
             let (start, path, rules, depth) = (dir.start, path.clone(), rules.clone(), dir.depth + 1);
-            all.below.push(Dir { start, on_disk: on_disk.to_owned(), path, rules, depth });
+            all.below.push(Unlisted { start, on_disk: on_disk.to_owned(), path, rules, depth });
         }
         match path {
             Some(path) => all.found.push(Found { path, kind }),
@@ -257,46 +275,56 @@ fn is_temporary(name: &std::ffi::OsStr) -> bool {
 ///
 /// Paths are relative to `dir`; depth first, byte order within each directory. A missing `dir` gives an empty list.
 pub fn walk_all(dir: &Path) -> Result<Vec<Found>, WalkError> {
-    let mut survey = Survey::default();
-    descend(dir, &RelPath::root(), &|_| false, &mut survey)?;
-    match survey.troubles.into_iter().next() {
-        Some(trouble) => Err(trouble.into()),
-        None => Ok(survey.found),
-    }
+    survey_all(dir, &|_| false)?.whole()
 }
 
 /// Like [`walk_all`], but goes on past what it cannot look at, and not into directories that `skip` names.
 pub fn survey_all(dir: &Path, skip: &dyn Fn(&RelPath) -> bool) -> Result<Survey, WalkError> {
+    match ops::if_there(Dir::open(dir)) {
+        Ok(Some(dir)) => survey_beneath(&dir, skip),
+        Ok(None) => Ok(Survey::default()),
+        Err(error) => Ok(Survey { troubles: vec![error.into()], ..Survey::default() }),
+    }
+}
+
+/// [`walk_all`] in an opened directory.
+pub fn walk_beneath(dir: &Dir) -> Result<Vec<Found>, WalkError> {
+    survey_beneath(dir, &|_| false)?.whole()
+}
+
+/// [`survey_all`] in an opened directory.
+pub fn survey_beneath(dir: &Dir, skip: &dyn Fn(&RelPath) -> bool) -> Result<Survey, WalkError> {
     let mut survey = Survey::default();
     descend(dir, &RelPath::root(), skip, &mut survey)?;
     Ok(survey)
 }
 
-fn descend(dir: &Path, below: &RelPath, skip: &dyn Fn(&RelPath) -> bool, survey: &mut Survey) -> Result<(), WalkError> {
-    let entries = match ops::if_there(ops::read_dir(dir)) {
+fn descend(top: &Dir, dir: &RelPath, skip: &dyn Fn(&RelPath) -> bool, survey: &mut Survey) -> Result<(), WalkError> {
+    // From the top each time, so that the deepest tree takes one descriptor.
+    let entries = match ops::if_there(top.list_beneath(dir)) {
         Ok(Some(entries)) => entries,
         Ok(None) => return Ok(()),
         Err(error) => {
-            survey.troubles.push(Trouble::Unreadable { cause: error.plain_cause(), path: error.path });
+            survey.troubles.push(error.into());
             return Ok(());
         }
     };
-    if below.components().count() > crate::base::limits::TREE_DEPTH_MAX {
+    if dir.components().count() > crate::base::limits::TREE_DEPTH_MAX {
         let cause = format!("deeper than {} directories", crate::base::limits::TREE_DEPTH_MAX);
-        return Err(WalkError::Unreadable { path: dir.to_owned(), cause });
+        return Err(WalkError::Unreadable { path: top.path().join(dir.as_str()), cause });
     }
     for entry in entries.into_iter().filter(|entry| !is_temporary(&entry.name)) {
         let Some(name) = entry.name.to_str() else {
-            survey.troubles.push(Trouble::NotUtf8 { path: dir.join(&entry.name) });
+            survey.troubles.push(Trouble::NotUtf8 { path: top.path().join(dir.as_str()).join(&entry.name) });
             continue;
         };
-        let path = below.child(name);
+        let path = dir.child(name);
         if entry.kind == Kind::Dir && skip(&path) {
             continue;
         }
         survey.found.push(Found { path: path.clone(), kind: entry.kind });
         if entry.kind == Kind::Dir {
-            descend(&dir.join(name), &path, skip, survey)?;
+            descend(top, &path, skip, survey)?;
         }
     }
     Ok(())
