@@ -16,6 +16,7 @@ use crate::engine::plan::Plan;
 use crate::engine::pod::{Ground, Labels, Listener, Pod, Registry, Unready};
 use crate::engine::prepare::{Dependency, Prepared};
 use crate::engine::ready::{self, NotReady};
+use crate::engine::recall;
 use crate::engine::scheduler::Ix;
 use crate::engine::secrets::Secrets;
 use crate::engine::session::{Session, held};
@@ -239,6 +240,7 @@ impl<'a, 'w> Services<'a, 'w> {
 
     fn launch(&self, ix: Ix, ground: &Ground) -> Result<Instance, Unready> {
         let (task, action) = (self.plan.tasks[ix], self.action(ix));
+        recall::secure(self.session, &action.1).map_err(Unready::Broken)?;
         let sandbox = self.session.sandbox(action.0.action.isolation);
         let sandbox = sandbox.map_err(|error| self.broken(ix, &error.to_string()))?;
         let join = |spec: &mut SandboxSpec| ground.join(spec);

@@ -20,6 +20,7 @@ use crate::fs::ops;
 use crate::store::error::{BUSY_WAIT_S, StoreError, Trouble, trouble};
 use crate::store::layout::Layout;
 use crate::store::locks::{hold, wait_exclusive};
+use crate::store::losses;
 use crate::store::migrate::{self, Before, Refusal};
 use crate::store::recover;
 
@@ -311,6 +312,10 @@ impl Database {
         {
             self.set_aside(why)?;
         }
+        if ops::symlink_metadata(&self.path).map_or(true, |meta| meta.len() == 0) {
+            // What a database before this one had is gone; the new one may even get its inode.
+            losses::note(&self.layout)?;
+        }
         let mut damaged = 0;
         loop {
             match self.try_establish() {
@@ -347,6 +352,7 @@ impl Database {
     }
 
     fn set_aside(&self, why: &str) -> Result<(), StoreError> {
+        losses::note(&self.layout)?;
         let kept = recover::set_aside(&self.layout, (self.now_ms)())?;
         tracing::warn!(why, "the database was set aside");
         self.notices.add(

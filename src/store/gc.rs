@@ -20,6 +20,7 @@ use crate::store::content::{self, Key, Kind, Row, int};
 use crate::store::error::StoreError;
 use crate::store::history;
 use crate::store::locks::{LiveLeases, live_leases, sweep_action_locks, wait_exclusive};
+use crate::store::losses;
 use crate::store::mark::{Marked, Marking};
 use crate::store::open::{Session, Store};
 use crate::store::path_sets;
@@ -95,6 +96,9 @@ impl Store {
         let plan = self.plan(&options, &caches, live_leases(&self.layout)?)?;
         if options.mode == GcMode::DryRun {
             return Ok(plan.report);
+        }
+        if !plan.doomed.is_empty() {
+            losses::note(&self.layout)?;
         }
         if let Err(error) = self.remove_rows(&plan) {
             // Removing rows takes space before it gives any back.

@@ -21,6 +21,7 @@ use crate::store::error::StoreError;
 use crate::store::history::{self, TaskRun};
 use crate::store::layout::Layout;
 use crate::store::locks::{ActionLock, Pass, hold};
+use crate::store::losses;
 use crate::store::path_sets;
 use crate::store::pending::{Pending, QueuedContent, QueuedResult};
 use crate::store::recover;
@@ -44,8 +45,8 @@ pub(super) enum Job {
     Drop { key: Key },
     /// Adds a result; the first one of an action stays.
     Record(Arc<Recording>),
-    /// Marks a result as used.
-    TouchResult { action: Digest, at_ms: i64 },
+    /// Marks results as used.
+    TouchResults { actions: Vec<Digest>, at_ms: i64 },
     /// Removes a result whose outputs are not all there.
     Forget { action: Digest, outputs: Digest },
     /// Notes how a task ended.
@@ -131,7 +132,7 @@ impl Queue {
             Job::Record(recording) if recording.is_new => {
                 self.pending.note_result(recording.result.action, QueuedResult::Record(Arc::clone(recording)))
             }
-            Job::Record(_) | Job::Touch { .. } | Job::TouchResult { .. } | Job::Run(_) | Job::PathSet(_) => 0,
+            Job::Record(_) | Job::Touch { .. } | Job::TouchResults { .. } | Job::Run(_) | Job::PathSet(_) => 0,
         };
         self.send(Message::Job(Queued { job, number, _pass: pass, _lock: lock }))
     }
@@ -214,7 +215,10 @@ impl Writer {
         if jobs.is_empty() {
             return;
         }
-        let written = sync_files(&self.layout, &jobs).and_then(|()| {
+        let takes_out = |queued: &Queued| matches!(queued.job, Job::Drop { .. } | Job::Forget { .. });
+        let marked = if jobs.iter().any(takes_out) { losses::note(&self.layout) } else { Ok(()) };
+        let synced = marked.map_err(StoreError::from).and_then(|()| sync_files(&self.layout, &jobs));
+        let written = synced.and_then(|()| {
             self.database.write("write", &mut self.connected, |connection| {
                 let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
                 apply(&transaction, &jobs)?;
@@ -249,7 +253,7 @@ impl Writer {
             Job::Put { key, .. } | Job::Drop { key } => self.pending.settle_content(key, queued.number),
             Job::Forget { action, .. } => self.pending.settle_result(action, queued.number),
             Job::Record(recording) => self.pending.settle_result(&recording.result.action, queued.number),
-            Job::Touch { .. } | Job::TouchResult { .. } | Job::Run(_) | Job::PathSet(_) => {}
+            Job::Touch { .. } | Job::TouchResults { .. } | Job::Run(_) | Job::PathSet(_) => {}
         }
     }
 
@@ -317,7 +321,9 @@ fn apply(connection: &Connection, jobs: &[Queued]) -> rusqlite::Result<()> {
                 grown += results::insert(connection, recording)?;
                 labels.insert((recording.result.label.as_str(), recording.result.workspace.as_str()));
             }
-            Job::TouchResult { action, at_ms } => results::touch(connection, action, *at_ms)?,
+            Job::TouchResults { actions, at_ms } => {
+                actions.iter().try_for_each(|action| results::touch(connection, action, *at_ms))?;
+            }
             Job::Forget { action, outputs } => grown += results::forget(connection, action, outputs)?,
             Job::PathSet(noted) => grown += path_sets::insert(connection, noted)?,
             Job::Run(run) => {
