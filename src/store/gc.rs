@@ -119,7 +119,8 @@ impl Store {
     /// end of a run: what the run used is no longer protected by its lease. Cost where there is room: one row, and one small
     /// read per cache.
     pub fn maybe_gc(&self) -> Result<Option<GcReport>, StoreError> {
-        if self.writable().is_none() {
+        // Who needed no database put nothing into it.
+        if self.writable().is_none() || !self.database.is_open() {
             return Ok(None);
         }
         self.settle()?;
