@@ -36,6 +36,10 @@ peers *args:
     cargo build --locked --release
     python3 benches/peers/run.py {{args}}
 
+# Times what a sandbox costs.
+overhead:
+    cargo bench --locked --bench overhead
+
 # Does what the CI job does.
 ci:
     .ci/run

@@ -1,7 +1,7 @@
 //! Drystone: a declarative, content-addressed build graph engine for monorepos.
 //!
 //! Layers, lowest first; `tests/tidy.rs` holds them: [`base`], then [`fs`] and [`manifest`], then [`workspace`], [`graph`] and
-//! [`store`], then [`fingerprint`], [`process`] and [`sandbox`], then [`engine`], then [`report`], then [`cli`].
+//! [`store`], then [`fingerprint`], [`process`] and [`sandbox`], then [`image`] and [`engine`], then [`report`], then [`cli`].
 //! ARCHITECTURE.md tells the life of a run.
 
 pub mod base;
@@ -10,6 +10,7 @@ pub mod engine;
 pub mod fingerprint;
 pub mod fs;
 pub mod graph;
+pub mod image;
 pub mod manifest;
 pub mod process;
 pub mod report;

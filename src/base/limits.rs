@@ -27,6 +27,15 @@ pub const STORE_BYTES_DEFAULT: u64 = 20 * 1024 * 1024 * 1024;
 /// Largest file a `fetch` task accepts, in bytes.
 pub const FETCH_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 
+/// Processes and threads one command may have at once, unless `resources.processes` says otherwise.
+pub const PROCESSES_DEFAULT: u32 = 4096;
+
+/// Fewest processes a task may be limited to: a shell with a pipe needs a handful.
+pub const PROCESSES_MIN: u32 = 8;
+
+/// Most processes a task may ask for: Linux numbers no more.
+pub const PROCESSES_MAX: u32 = 4_000_000;
+
 /// Earlier fingerprints kept per task for explanations.
 pub const FINGERPRINTS_PER_TASK: usize = 16;
 

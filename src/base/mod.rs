@@ -7,6 +7,7 @@ pub mod ids;
 pub mod label;
 pub mod limits;
 pub mod path;
+pub mod platform;
 pub mod span;
 pub mod time;
 pub mod tree;

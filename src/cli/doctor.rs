@@ -13,7 +13,8 @@ use crate::fingerprint::system;
 use crate::fs::digest::digest_file;
 use crate::fs::ops;
 use crate::report::ink::{Color, Ink, paint};
-use crate::sandbox::probe::{Refusal, probe};
+use crate::sandbox::limits;
+use crate::sandbox::probe::{Probe, Refusal, probe};
 use crate::sandbox::spec::Level;
 
 /// Free space under which a build is likely to fill the disk, in bytes.
@@ -136,8 +137,7 @@ fn store_checks(context: &Context) -> Vec<Check> {
 }
 
 /// Each level of isolation, tried for real.
-fn sandbox_checks() -> Vec<Check> {
-    let probe = probe();
+fn sandbox_checks(probe: &Probe) -> Vec<Check> {
     let check = |(level, verdict): &(Level, Result<(), Refusal>)| {
         let name = format!("isolation {}", level.word());
         match verdict {
@@ -150,6 +150,18 @@ fn sandbox_checks() -> Vec<Check> {
         }
     };
     probe.verdicts().iter().map(check).collect()
+}
+
+/// What holds commands to their limits at a level.
+fn limit_checks(level: Level) -> Vec<Check> {
+    let held = limits::held(level);
+    let check = |(name, held): (&str, Result<String, Refusal>)| match held {
+        Ok(by) => Check::new(name, Verdict::Good, format!("held {by}")),
+        Err(refusal) => {
+            Check::new(name, Verdict::Limited, format!("not held: {}", refusal.reason)).remedy(refusal.remedy)
+        }
+    };
+    [("limit of memory", held.memory), ("limit of processes", held.processes)].map(check).into()
 }
 
 /// Git, which tells what has changed: found on PATH or not.
@@ -165,8 +177,8 @@ fn git_check(context: &Context) -> Check {
 
 /// What of the system enters keys: without a package database it is this machine's own.
 fn system_check() -> Check {
-    let digest = |path: &std::path::Path| digest_file(path).ok().map(|(digest, _)| digest);
-    let identity = system::identify(std::path::Path::new("/"), &digest);
+    let digest = |path: &std::path::PathBuf| digest_file(path).ok().map(|(digest, _)| digest);
+    let identity = system::identify(std::path::Path::new("/"), &|paths| paths.iter().map(digest).collect());
     if identity.exact {
         let kind = identity.text.split(' ').next().unwrap_or_default();
         return Check::new("system", Verdict::Good, format!("known by its {kind} packages"));
@@ -177,7 +189,9 @@ fn system_check() -> Check {
 
 /// Checks this machine.
 pub fn run(args: DoctorArgs, context: &Context) -> Result<ExitKind, CliError> {
-    let mut checks = sandbox_checks();
+    let probe = probe();
+    let mut checks = sandbox_checks(&probe);
+    checks.extend(limit_checks(probe.best().unwrap_or(Level::None)));
     checks.extend(store_checks(context));
     checks.push(git_check(context));
     checks.push(system_check());

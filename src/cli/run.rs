@@ -18,6 +18,7 @@ use crate::cli::reports::{ReportRequest, Reports};
 use crate::cli::shard::{self, Shard};
 use crate::cli::{opening, plan, watch};
 use crate::engine::event::{Event, EventSink};
+use crate::engine::limits;
 use crate::engine::plan::Plan;
 use crate::engine::pod::Registry;
 use crate::engine::scheduler::OnFailure;
@@ -205,6 +206,7 @@ pub(super) fn once(
     let told = opening::tell_store(context, &store, 0);
     let plan = plan.map_err(|error| opened.plan_error(error))?;
     opening::tell(context, &opened.workspace.sources, session.levels.lowered().as_slice());
+    opening::tell(context, &opened.workspace.sources, &limits::unheld(&session, &plan.tasks));
     if args.fix
         && !args.fixed
         && apply_fixes(&session, &plan, &selected, context).map_err(|problem| opened.wrong(vec![problem]))?

@@ -9,6 +9,7 @@ use crate::base::limits::VIEW_FILE_BYTES_MAX;
 use crate::base::path::RelPath;
 use crate::engine::materialize::MaterializeError;
 use crate::engine::restore::RestoreError;
+use crate::fs::dir::Dir;
 use crate::fs::link;
 use crate::fs::ops;
 use crate::sandbox::spec::MTIME_NS;
@@ -54,7 +55,8 @@ impl Contents<'_> {
         if !self.made.contains(path) {
             return Ok(false);
         }
-        if self.store.write_to(digest, size, to, false)? {
+        let (dir, name) = Dir::above(to)?;
+        if self.store.write_to(digest, size, (&dir, name), false)? {
             return Ok(true);
         }
         Err(MaterializeError::Vanished(path.clone()).into())

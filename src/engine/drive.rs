@@ -61,7 +61,7 @@ pub fn drive(
     after: AfterUse,
     sink: &mut dyn EventSink,
 ) -> Summary {
-    placing::sweep(&session.state_dir, &session.workspace.root);
+    placing::sweep(&session.state_dir, &session.root);
     let jobs = session.options.jobs.max(1);
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(jobs as usize)

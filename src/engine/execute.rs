@@ -11,6 +11,7 @@ use crate::base::time::human_duration;
 use crate::base::tree::{Listing, fold};
 use crate::engine::collect::{self, Collected, Declared};
 use crate::engine::event::{Failure, Log};
+use crate::engine::limits;
 use crate::engine::log::{self, LogCapture};
 use crate::engine::owned::Ground;
 use crate::engine::prepare::{Dependency, Prepared, all_outputs};
@@ -323,6 +324,7 @@ fn exit_sentence(exit: Exit, run: &RunTask) -> String {
         Exit::TimedOut => {
             format!("timed out after {}", run.timeout.map_or_else(|| "its limit".into(), human_duration))
         }
+        Exit::Over(limit) => limits::sentence(limit, run),
         Exit::Cancelled => "cancelled".into(),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sha2::Digest as _;
@@ -14,11 +15,13 @@ use crate::base::path::RelPath;
 use crate::base::tree::{Entry, Listing, fold};
 use crate::engine::event::Failure;
 use crate::engine::execute::{Executed, Passed};
-use crate::engine::prepare::archive_name;
+use crate::engine::prepare::{archive_name, image_platform};
 use crate::engine::session::Session;
-use crate::engine::{trust, unpack, waiting};
+use crate::engine::{trust, waiting};
+use crate::fs::archive::ArchiveError;
 use crate::fs::ops::{self, FsError, Kind};
-use crate::fs::walk;
+use crate::fs::{unpack, walk};
+use crate::image::{ImageError, flatten_archive};
 use crate::manifest::model::{Expected, FetchTask, Unpack};
 use crate::sandbox::spec::Usage;
 use crate::store::{Store, StoreError};
@@ -47,10 +50,13 @@ pub enum FetchError {
     },
     /// Unpacking.
     #[error(transparent)]
-    Unpack(#[from] unpack::UnpackError),
+    Unpack(#[from] ArchiveError),
     /// A file operation.
     #[error(transparent)]
     Fs(#[from] FsError),
+    /// Flattening an image.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// Listing what was unpacked.
     #[error(transparent)]
     Walk(#[from] walk::WalkError),
@@ -71,6 +77,7 @@ impl FetchError {
         match self {
             Self::Fs(_) | Self::Store(_) => true,
             Self::Unpack(error) => error.is_of_the_machine(),
+            Self::Image(error) => error.is_of_the_machine(),
             Self::Walk(error) => matches!(error, walk::WalkError::Fs(_)),
             Self::Unreachable(_) | Self::Mismatch { .. } | Self::LinkNotUtf8(_) | Self::Cancelled => false,
         }
@@ -81,7 +88,7 @@ impl FetchError {
 pub fn execute(session: &Session<'_>, fetch: &FetchTask) -> Executed {
     let started = Instant::now();
     match fetch_listing(session, fetch) {
-        Ok(listing) => {
+        Ok((listing, notes)) => {
             let trees = fold(&listing);
             if let Err(error) = session.store.put_trees(&trees) {
                 return broken(FetchError::Store(error), fetch);
@@ -93,7 +100,7 @@ pub fn execute(session: &Session<'_>, fetch: &FetchTask) -> Executed {
                 duration: started.elapsed(),
                 usage: Usage::default(),
                 attempts: 1,
-                notes: Vec::new(),
+                notes,
                 keyed: None,
                 storable: true,
             })
@@ -111,11 +118,28 @@ fn broken(error: FetchError, fetch: &FetchTask) -> Executed {
 }
 
 fn failed(error: FetchError, started: Instant) -> Executed {
-    let failure = Failure { cause: error.to_string(), exit: None, diagnostics: Vec::new() };
+    let cause = error.to_string();
+    let told = way_out(&error).map(|help| Diagnostic::error(cause.clone()).help(help));
+    let failure = Failure { cause, exit: None, diagnostics: told.into_iter().collect() };
     Executed::Failed { log: Vec::new(), failure, duration: started.elapsed(), attempts: 1, left: Listing::new() }
 }
 
-fn fetch_listing(session: &Session<'_>, fetch: &FetchTask) -> Result<Listing, FetchError> {
+/// What a person does about an image that cannot be unpacked.
+fn way_out(error: &FetchError) -> Option<&'static str> {
+    let FetchError::Image(error) = error else { return None };
+    match error {
+        ImageError::NotAnImage => Some(
+            "`unpack = true` is for the archive of a file system; if the image lies deeper in the archive, drop leading \
+             directories with `strip`",
+        ),
+        ImageError::Platform { .. } => Some("say which one is meant: `platform = \"os/architecture\"`"),
+        ImageError::Several { .. } => Some("fetch an archive with one of them"),
+        _ => None,
+    }
+}
+
+/// What was fetched, in the store, and what of it was left out.
+fn fetch_listing(session: &Session<'_>, fetch: &FetchTask) -> Result<(Listing, Vec<Diagnostic>), FetchError> {
     let stage = session.store.stage()?;
     let file = stage.path().join("download");
     let unpacked = stage.path().join("unpacked");
@@ -134,9 +158,21 @@ fn fetch_listing(session: &Session<'_>, fetch: &FetchTask) -> Result<Listing, Fe
         Unpack::No => {
             let (digest, size) = session.store.put_file(&file)?;
             let entry = Entry::File { digest, size, executable: fetch.executable };
-            Ok(Listing::from([(fetch.output.clone(), entry)]))
+            Ok((Listing::from([(fetch.output.clone(), entry)]), Vec::new()))
         }
-        Unpack::ByName => stored(&unpacked, &fetch.output, &session.store),
+        Unpack::ByName => Ok((stored(&unpacked, &fetch.output, &session.store)?, Vec::new())),
+        Unpack::Image => {
+            let scratch = stage.path().join("image");
+            ops::create_dir(&scratch)?;
+            let (strip, platform, output) = (fetch.strip, image_platform(fetch), fetch.output.clone());
+            let store = Arc::clone(&session.store);
+            let flatten = move || {
+                let image = flatten_archive(&file, strip, &platform, &scratch, FETCH_BYTES_MAX)?;
+                Ok::<_, ImageError>((image.store(&store, &output)?, image.left_out(output.as_str())))
+            };
+            let made = waiting::unless_cancelled(&session.cancel, flatten).ok_or(FetchError::Cancelled)?;
+            Ok(made?)
+        }
     }
 }
 

@@ -7,8 +7,10 @@ use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::base::tree::Entry;
 use crate::engine::log::LogCapture;
+use crate::engine::materialize::MaterializeError;
 use crate::engine::plan::Plan;
 use crate::engine::prepare::{command_line, prepare};
+use crate::engine::present;
 use crate::engine::session::Session;
 use crate::engine::view::{self, Purpose};
 use crate::fs::atomic::{self, Durability};
@@ -104,10 +106,11 @@ fn changed(path: &Path, before: &crate::base::digest::Digest) -> Result<Option<V
     Ok((crate::base::digest::Digest::of(&bytes) != *before).then_some(bytes))
 }
 
-fn write_back(session: &Session<'_>, path: &RelPath, bytes: &[u8], executable: bool) -> Result<(), ops::FsError> {
-    let target = session.workspace.root.join(path.as_str());
+fn write_back(session: &Session<'_>, path: &RelPath, bytes: &[u8], executable: bool) -> Result<(), MaterializeError> {
+    let parent = path.parent().unwrap_or_default();
+    let dir = session.root.open_beneath(&parent).map_err(|error| present::refusal(&session.root, &parent, error))?;
     // The bits of the file that is replaced, as far as they are still those that the command saw.
-    let mode = std::os::unix::fs::PermissionsExt::mode(&ops::symlink_metadata(&target)?.permissions()) & 0o777;
-    let mode = if (mode & 0o100 != 0) == executable { mode } else { file_mode(executable) };
-    atomic::write_with_mode(&target, bytes, mode, Durability::Relaxed)
+    let stat = dir.stat(path.file_name())?;
+    let mode = if stat.is_executable() == executable { stat.mode & 0o777 } else { file_mode(executable) };
+    Ok(atomic::write_with_mode((&dir, path.file_name().as_ref()), bytes, mode, Durability::Relaxed)?)
 }

@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use crate::base::ids::TaskId;
 use crate::engine::event::{Log, ServiceEvent};
+use crate::engine::limits;
 use crate::engine::pod::News;
 use crate::engine::prepare::{Dependency, Prepared};
 use crate::engine::restore::RestoreError;
@@ -18,6 +19,7 @@ use crate::engine::view::{self, Purpose, Shown};
 use crate::manifest::model::{Ready, ServiceTask, StopSignal};
 use crate::process::cancel::Cancel;
 use crate::sandbox::checks::Checks;
+use crate::sandbox::drain::Drain;
 use crate::sandbox::open::{Company, Sandbox};
 use crate::sandbox::spec::{Exit, SandboxError, SandboxSpec, Stream};
 use crate::store::StoreError;
@@ -27,6 +29,9 @@ const TAIL_BYTES_MAX: usize = 64 * 1024;
 
 /// Lines of it that are shown when something fails.
 const TAIL_LINES_MAX: usize = 40;
+
+/// Longest wait for output that is on its way.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// Longest line that is looked at as one, in bytes.
 const LINE_BYTES_MAX: usize = 64 * 1024;
@@ -48,6 +53,7 @@ impl End {
         match self {
             End::Exited(Exit::Code(code)) => format!("exit code {code}"),
             End::Exited(Exit::Signal(signal)) => format!("ended by signal {signal}"),
+            End::Exited(Exit::Over(limit)) => limits::service_sentence(*limit),
             End::Exited(Exit::TimedOut | Exit::Cancelled) => "stopped".into(),
             End::NotStarted(cause) | End::Broken(cause) => cause.clone(),
         }
@@ -89,6 +95,7 @@ struct Shared {
     ended: Cancel,
     /// Likewise: set once it has printed what `ready = { log = … }` waits for.
     said: Cancel,
+    drain: Drain,
 }
 
 impl Instance {
@@ -109,7 +116,8 @@ impl Instance {
         let mut shown = view::show(session, task, &service.run, prepared, dependencies, scratch, Purpose::Run)?;
         shown.spec.stop_signal = signal(service.stop_signal);
         let (checks, checked) = Checks::new()?;
-        let company = Company { checked: Some(checked), ..join(&mut shown.spec) };
+        let drain = Drain::new()?;
+        let company = Company { checked: Some(checked), drain: Some(drain.clone()), ..join(&mut shown.spec) };
         let shown = Arc::new(shown);
         let wanted = match &service.ready.value {
             Ready::Log(text) => Some(text.clone().into_bytes()),
@@ -121,6 +129,7 @@ impl Instance {
             end: Mutex::default(),
             ended: Cancel::new()?,
             said: Cancel::new()?,
+            drain,
         });
         let (stop, started, label) = (Cancel::new()?, Instant::now(), session.label(task));
         let thread = {
@@ -132,6 +141,7 @@ impl Instance {
                 let end = run(&*sandbox, &shown.spec, company, &stop, taken);
                 drop(stage);
                 shared.finish(&label, &news, &stop);
+                shared.drain.over();
                 *held(&shared.end) = Some(end.clone());
                 shared.ended.cancel();
                 let (duration, asked) = (started.elapsed(), stop.is_cancelled());
@@ -166,8 +176,14 @@ impl Instance {
         view::first_change(session, &self.shown)
     }
 
-    /// The end of what it printed, under a line that names it; empty if it printed nothing.
+    /// Takes further secrets out of what it prints, and of what is kept of that: from now on it may come to know them.
+    pub fn keep_secret(&self, secrets: &Secrets) {
+        held(&self.shared.output).keep_secret(secrets);
+    }
+
+    /// The end of what it printed until now, under a line that names it; empty if it printed nothing.
     pub fn tail(&self) -> Log {
+        self.shared.drain.wait(DRAIN_MAX);
         let output = held(&self.shared.output);
         let text = output.last_lines();
         if text.is_empty() {
@@ -294,6 +310,14 @@ impl Output {
         said
     }
 
+    fn keep_secret(&mut self, secrets: &Secrets) {
+        if secrets.is_empty() {
+            return;
+        }
+        self.secrets = self.secrets.and(secrets);
+        self.tail = self.secrets.cleaned(&self.tail);
+    }
+
     /// Takes what was held back in case a secret went on, and gives the last lines, which may have no ends.
     fn finish(&mut self, whole: &mut dyn FnMut(&[u8])) {
         for side in 0..self.lines.len() {
@@ -329,6 +353,17 @@ mod tests {
         }
         assert_eq!(said(&["it is\n", "ready\n"]), [false, false]);
         assert_eq!(said(&["is ready", "\nis ready\n"]), [true, false]);
+    }
+
+    #[test]
+    fn secrets_that_are_told_later_are_taken_out_of_what_was_and_what_will_be_printed() {
+        let mut output = Output { secrets: Secrets::new(["first".to_owned()]), ..Output::default() };
+        output.take(Stream::Stdout, b"first and second, fi", &mut |_| {});
+        output.keep_secret(&Secrets::new(["second".to_owned()]));
+        output.take(Stream::Stdout, b"rst, seco", &mut |_| {});
+        output.take(Stream::Stdout, b"nd\n", &mut |_| {});
+        let told = String::from_utf8_lossy(output.last_lines()).into_owned();
+        assert_eq!(told, "[secret] and [secret], [secret], [secret]\n");
     }
 
     #[test]

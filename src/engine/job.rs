@@ -9,14 +9,14 @@ use crate::base::ids::TaskId;
 use crate::base::tree::{Entry, Listing};
 use crate::engine::event::{Failure, Log, MissReason, ResultSource};
 use crate::engine::execute::{self, Executed, now_ms};
-use crate::engine::explain;
+use crate::engine::image_root::{self, Unsettled};
 use crate::engine::pod::Unready;
 use crate::engine::prepare::{Dependency, Prepared, Produced, draft, prepare};
 use crate::engine::restore::{self, Placed, RestoreError};
 use crate::engine::service::Held;
 use crate::engine::session::{Committed, Reuse, Session};
 use crate::engine::sources::Sources;
-use crate::engine::{fetch, log, recall, traced, waiting};
+use crate::engine::{explain, fetch, log, recall, traced, waiting};
 use crate::fingerprint::action::Action;
 use crate::manifest::model::TaskKind;
 use crate::manifest::split::Group;
@@ -127,6 +127,14 @@ pub fn look(
     if let Some(problem) = nothing_to_run(session, task) {
         return Looked::Failed(Box::new(mishap(problem, started, None)));
     }
+    let left_out = match image_root::settle(session, task, &dependencies) {
+        Ok(left_out) => left_out,
+        Err(Unsettled::Cancelled) => return Looked::Cancelled,
+        Err(Unsettled::Image(problem)) => return Looked::Failed(Box::new(mishap(problem, started, None))),
+        Err(Unsettled::Machine(problem)) => {
+            return Looked::Failed(Box::new(Mishap { fault: Fault::Machine, ..mishap(problem, started, None) }));
+        }
+    };
     let mut draft = match draft(session, task, &dependencies) {
         Ok(draft) => draft,
         Err(problem) => return Looked::Failed(Box::new(mishap(problem, started, None))),
@@ -134,11 +142,13 @@ pub fn look(
     let memo = recall::memo(session, task, &mut draft, sources, &dependencies);
     if reuse == Reuse::Results
         && let Some(memo) = &memo
-        && let Some(hit) = recall::recall(session, task, memo, sources, started)
+        && let Some(mut hit) = recall::recall(session, task, memo, sources, started)
     {
+        hit.notes.extend(left_out);
         return Looked::Hit(Box::new(hit));
     }
-    let prepared = draft.finish(session, sources, &dependencies);
+    let mut prepared = draft.finish(session, sources, &dependencies);
+    prepared.notes.extend(left_out);
     if session.workspace.tasks[task].kind.is_service() {
         return Looked::Service(Box::new((prepared, dependencies)));
     }

@@ -2,14 +2,14 @@
 //!
 //! A unit (`dist/**`) is built beside its place and exchanged with what is there; single files are renamed into place, and so
 //! are those of a unit that also holds committed files. A kill at any point leaves the old output or the new one, and at worst
-//! a hidden `.name.drystone-*` beside it, which no walk lists and the next run in the workspace removes.
+//! a hidden `.name.drystone-*` beside it, which no walk lists and the next run in the workspace removes. All of it happens in directories
+//! opened beneath the root (`fs::dir`): whoever puts a link in place of one meanwhile leads nothing out of the workspace.
 //!
 //! Where the file system cannot exchange two names, the old one goes aside before the new one comes, and the next run brings it back if
 //! a kill came between. Where a directory cannot be renamed at all, as one of a lower layer of an overlay (a container whose image
 //! has outputs), it is made exact file by file: only there a kill may leave some old files and some new ones, for the next run to finish.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 
 use crate::base::digest::Digest;
 use crate::base::path::RelPath;
@@ -17,9 +17,10 @@ use crate::base::tree::{Entry, Listing};
 use crate::engine::owned::Owned;
 use crate::engine::placing::Placing;
 use crate::engine::present::{self, Present};
+use crate::fs::atomic;
+use crate::fs::dir::{Beneath, Dir};
 use crate::fs::ops::{self, FsError};
 use crate::fs::walk::WalkError;
-use crate::fs::{atomic, link};
 use crate::store::{Store, StoreError};
 
 /// Why outputs could not be put in place.
@@ -64,8 +65,8 @@ impl MaterializeError {
 
 /// Where outputs go, and from where.
 pub struct Destination<'a> {
-    /// Root of the workspace on disk.
-    pub root: &'a Path,
+    /// Root of the workspace.
+    pub root: &'a Dir,
     /// What the task owns.
     pub owned: &'a Owned<'a>,
     /// Has the contents.
@@ -84,8 +85,10 @@ enum Swapped {
 }
 
 impl Destination<'_> {
-    fn disk(&self, path: &RelPath) -> PathBuf {
-        self.root.join(self.owned.package.join(path).as_str())
+    /// Where a path lies in the workspace: its directory, relative to the root, and with its name.
+    fn full(&self, path: &RelPath) -> (RelPath, RelPath) {
+        let full = self.owned.package.join(path);
+        (full.parent().unwrap_or_default(), full)
     }
 
     /// Makes units equal to `wanted`; beside them adds and replaces what differs, and removes `doomed` alone.
@@ -103,8 +106,9 @@ impl Destination<'_> {
                 self.swap(unit, present, &want)?;
             }
         }
+        let mut dirs = Beneath::new(self.root);
         for path in doomed {
-            self.remove_own(path)?;
+            self.remove_own(&mut dirs, path)?;
         }
         let single = |path: &RelPath| self.owned.unit_of(path).is_none();
         let differing =
@@ -118,75 +122,57 @@ impl Destination<'_> {
         entries: impl Iterator<Item = (&'e RelPath, &'e Entry)>,
     ) -> Result<(), MaterializeError> {
         let entries: Vec<(&RelPath, &Entry)> = entries.collect();
-        self.placing.will_write(entries.iter().filter_map(|(path, _)| self.owned.package.join(path).parent()))?;
+        self.placing.will_write(entries.iter().map(|(path, _)| self.full(path).0))?;
+        let mut dirs = Beneath::new(self.root);
         let mut swept = BTreeSet::new();
         for (path, entry) in entries {
-            self.make_parents(path)?;
-            let at = self.disk(path);
-            if let Some(dir) = at.parent().filter(|dir| swept.insert(dir.to_path_buf())) {
+            let (parent, full) = self.full(path);
+            let dir = dirs.make(&parent).map_err(|error| present::refusal(self.root, &parent, error))?;
+            if swept.insert(parent) {
                 atomic::remove_abandoned(dir)?;
             }
-            self.place(&at, path, entry)?;
+            self.place((dir, full.file_name()), path, entry)?;
         }
         Ok(())
     }
 
     /// Removes one file or link, or a directory if it is empty.
-    fn remove_own(&self, path: &RelPath) -> Result<(), MaterializeError> {
-        present::refuse_links_above(self.root, &self.owned.package.join(path))?;
-        let at = self.disk(path);
-        match ops::if_there(ops::symlink_metadata(&at))? {
-            Some(meta) if meta.is_dir() => remove_if_empty(&at),
-            Some(_) => Ok(ops::remove_file(&at)?),
+    fn remove_own(&self, dirs: &mut Beneath<'_>, path: &RelPath) -> Result<(), MaterializeError> {
+        let (parent, full) = self.full(path);
+        let Some(dir) = present::if_reached(self.root, &parent, dirs.open(&parent))? else { return Ok(()) };
+        match ops::if_there(dir.stat(full.file_name()))? {
+            Some(stat) if stat.is_dir() => remove_if_empty(dir, full.file_name()),
+            Some(_) => Ok(dir.remove_file(full.file_name())?),
             None => Ok(()),
         }
     }
 
-    /// Creates the directories above an output, refusing links on the way.
-    fn make_parents(&self, path: &RelPath) -> Result<(), MaterializeError> {
-        let full = self.owned.package.join(path);
-        let mut here = RelPath::root();
-        let Some(parent) = full.parent() else { return Ok(()) };
-        for part in parent.components() {
-            here = here.child(part);
-            let disk = self.root.join(here.as_str());
-            match ops::if_there(ops::symlink_metadata(&disk))? {
-                None => ops::create_dir(&disk).or_else(|error| if ops::exists(&disk) { Ok(()) } else { Err(error) })?,
-                Some(meta) if meta.is_symlink() => return Err(MaterializeError::ThroughLink(here)),
-                Some(meta) if !meta.is_dir() => return Err(MaterializeError::NotADirectory(here)),
-                Some(_) => {}
-            }
-        }
-        Ok(())
-    }
-
     /// Builds the unit beside its place and exchanges the two in one step.
     fn swap(&self, unit: &RelPath, present: &Present, want: &Listing) -> Result<(), MaterializeError> {
-        self.make_parents(unit)?;
-        let place = self.disk(unit);
-        self.placing.will_write(self.owned.package.join(unit).parent().into_iter())?;
-        if let Some(dir) = place.parent() {
-            atomic::remove_abandoned(dir)?;
-        }
-        let staged = atomic::temporary_beside(&place);
+        let (parent, full) = self.full(unit);
+        let dir = self.root.make_beneath(&parent).map_err(|error| present::refusal(self.root, &parent, error))?;
+        let place = (&dir, full.file_name());
+        self.placing.will_write(std::iter::once(parent))?;
+        atomic::remove_abandoned(&dir)?;
+        let staged = atomic::temporary_name(full.file_name());
         if want.is_empty() {
             // Renamed first: a kill must not leave half of it.
-            match ops::if_there(ops::rename(&place, &staged)) {
+            match ops::if_there(dir.rename(full.file_name(), &staged)) {
                 Err(error) if error.is_across_file_systems() => return self.put_one_by_one(unit, present, want),
                 moved => moved?,
             };
-            return Ok(ops::remove_all(&staged)?);
+            return Ok(dir.remove_all(&staged)?);
         }
         let built = (|| {
             match want.get(unit) {
-                Some(entry @ (Entry::File { .. } | Entry::Link { .. })) => self.stage(&staged, unit, entry)?,
-                _ => self.build(&staged, unit, &present.below(unit), want)?,
+                Some(entry @ (Entry::File { .. } | Entry::Link { .. })) => self.stage((&dir, &staged), unit, entry)?,
+                _ => self.build(place, &staged, unit, &present.below(unit), want)?,
             }
-            self.replace(unit, &staged, &place)
+            self.replace(unit, &staged, place)
         })();
         if !matches!(built, Ok(Swapped::Done)) {
             // The first error is the one worth telling; what is left carries our name and is removed next time.
-            drop(ops::remove_all(&staged));
+            drop(dir.remove_all(&staged));
         }
         match built? {
             Swapped::Done => Ok(()),
@@ -195,40 +181,53 @@ impl Destination<'_> {
     }
 
     /// Puts what was built in its place.
-    fn replace(&self, unit: &RelPath, staged: &Path, place: &Path) -> Result<Swapped, MaterializeError> {
-        if !ops::exists(place) {
-            ops::rename(staged, place)?;
+    fn replace(&self, unit: &RelPath, staged: &str, (dir, name): (&Dir, &str)) -> Result<Swapped, MaterializeError> {
+        if !dir.has(name) {
+            dir.rename(staged, name)?;
             return Ok(Swapped::Done);
         }
-        match ops::exchange(staged, place) {
-            Ok(()) => ops::remove_all(staged)?,
-            Err(error) if error.is_unsupported() => return self.replace_in_two_steps(unit, staged, place),
+        match dir.exchange(staged, name) {
+            Ok(()) => dir.remove_all(staged)?,
+            Err(error) if error.is_unsupported() => return self.replace_in_two_steps(unit, staged, (dir, name)),
             Err(error) if error.is_across_file_systems() => return Ok(Swapped::Fixed),
             Err(error) => return Err(error.into()),
         }
         Ok(Swapped::Done)
     }
 
-    fn replace_in_two_steps(&self, unit: &RelPath, staged: &Path, place: &Path) -> Result<Swapped, MaterializeError> {
-        let aside = atomic::temporary_beside(place);
-        let full = self.owned.package.join(unit);
-        let name = aside.file_name().and_then(|name| name.to_str()).expect("the name of an output is UTF-8");
-        self.placing.will_move(full.clone(), full.parent().unwrap_or_default().child(name))?;
-        match ops::rename(place, &aside) {
+    fn replace_in_two_steps(
+        &self,
+        unit: &RelPath,
+        staged: &str,
+        (dir, name): (&Dir, &str),
+    ) -> Result<Swapped, MaterializeError> {
+        let aside = atomic::temporary_name(name);
+        let (parent, full) = self.full(unit);
+        self.placing.will_move(full, parent.child(&aside))?;
+        match dir.rename(name, &aside) {
             Err(error) if error.is_across_file_systems() => return Ok(Swapped::Fixed),
             moved => moved?,
         }
-        if let Err(error) = ops::rename(staged, place) {
-            ops::rename(&aside, place)?;
+        if let Err(error) = dir.rename(staged, name) {
+            dir.rename(&aside, name)?;
             return Err(error.into());
         }
-        ops::remove_all(&aside)?;
+        dir.remove_all(&aside)?;
         Ok(Swapped::Done)
     }
 
-    fn build(&self, staged: &Path, unit: &RelPath, have: &Listing, want: &Listing) -> Result<(), MaterializeError> {
-        ops::create_dir(staged)?;
-        let mut made: BTreeSet<PathBuf> = BTreeSet::new();
+    /// Builds a directory in the one that its place is in.
+    fn build(
+        &self,
+        (dir, name): (&Dir, &str),
+        staged: &str,
+        unit: &RelPath,
+        have: &Listing,
+        want: &Listing,
+    ) -> Result<(), MaterializeError> {
+        dir.create_dir(staged)?;
+        let (new, old) = (dir.open_dir(staged)?, dir.open_dir(name).ok());
+        let (mut new_dirs, mut old_dirs) = (Beneath::new(&new), old.as_ref().map(Beneath::new));
         // Files that are already right are linked over: the old directory goes, so no file has two names afterwards.
         let kept: BTreeMap<(&Digest, bool), &RelPath> = have
             .iter()
@@ -240,31 +239,34 @@ impl Destination<'_> {
         let mut used = BTreeSet::new();
         for (path, entry) in want {
             let below = path.strip_prefix(unit).unwrap_or_default();
-            let at = staged.join(below.as_str());
-            if let Some(parent) = at.parent()
-                && made.insert(parent.to_owned())
-            {
-                ops::create_dir_all(parent)?;
-            }
+            let (Entry::File { .. } | Entry::Link { .. }, Some(parent)) = (entry, below.parent()) else {
+                new_dirs.make(&below)?;
+                continue;
+            };
+            let into = new_dirs.make(&parent)?;
             let old = match entry {
                 Entry::File { digest, executable, .. } => kept.get(&(digest, *executable)),
                 _ => None,
             };
-            let old = old.filter(|old| used.insert((**old).clone()));
-            if old.is_none_or(|old| link::hard_link(&self.disk(old), &at).is_err()) {
-                self.stage(&at, path, entry)?;
+            let mut link_over = |old: &RelPath| {
+                let old = old.strip_prefix(unit)?;
+                let from = old_dirs.as_mut()?.open(&old.parent()?).ok()?;
+                from.hard_link(old.file_name(), into, below.file_name()).ok()
+            };
+            if old.filter(|old| used.insert((**old).clone())).and_then(|old| link_over(old)).is_none() {
+                self.stage((into, below.file_name()), path, entry)?;
             }
         }
         Ok(())
     }
 
     /// Makes one entry where nothing is yet.
-    fn stage(&self, at: &Path, path: &RelPath, entry: &Entry) -> Result<(), MaterializeError> {
+    fn stage(&self, (dir, name): (&Dir, &str), path: &RelPath, entry: &Entry) -> Result<(), MaterializeError> {
         match entry {
-            Entry::Dir => ops::create_dir_all(at)?,
-            Entry::Link { target } => ops::symlink(target, at)?,
+            Entry::Dir => dir.create_dir(name)?,
+            Entry::Link { target } => dir.symlink(target, name)?,
             Entry::File { digest, size, executable } => {
-                if !self.store.write_to(digest, *size, at, *executable)? {
+                if !self.store.write_to(digest, *size, (dir, name.as_ref()), *executable)? {
                     return Err(MaterializeError::Vanished(path.clone()));
                 }
             }
@@ -274,13 +276,13 @@ impl Destination<'_> {
 
     /// A unit with committed files in it: everything else in it becomes exact, file by file, and they are not touched.
     fn put_one_by_one(&self, unit: &RelPath, present: &Present, want: &Listing) -> Result<(), MaterializeError> {
-        present::refuse_links_above(self.root, &self.owned.package.join(unit))?;
+        let mut dirs = Beneath::new(self.root);
         let mut emptied = BTreeSet::new();
         let extra_dirs =
             present.below(unit).into_iter().filter(|(_, entry)| *entry == Entry::Dir).map(|(path, _)| path);
         let extra: Vec<RelPath> = present.files_below(unit).cloned().chain(extra_dirs).collect();
         for path in extra.iter().filter(|path| !want.contains_key(*path)) {
-            self.remove_own(path)?;
+            self.remove_own(&mut dirs, path)?;
             let mut above = path.parent();
             while let Some(dir) = above.filter(|dir| dir.starts_with(unit)) {
                 above = dir.parent();
@@ -288,37 +290,40 @@ impl Destination<'_> {
             }
         }
         // Deepest first.
-        for dir in emptied.iter().rev().filter(|dir| !want.contains_key(*dir)) {
-            remove_if_empty(&self.disk(dir))?;
+        for path in emptied.iter().rev().filter(|dir| !want.contains_key(*dir)) {
+            let (parent, full) = self.full(path);
+            if let Some(dir) = present::if_reached(self.root, &parent, dirs.open(&parent))? {
+                remove_if_empty(dir, full.file_name())?;
+            }
         }
         self.place_all(want.iter().filter(|(path, entry)| present.listing.get(*path) != Some(*entry)))
     }
 
-    fn place(&self, at: &Path, path: &RelPath, entry: &Entry) -> Result<(), MaterializeError> {
-        let is_dir = ops::symlink_metadata(at).is_ok_and(|meta| meta.is_dir());
+    fn place(&self, (dir, name): (&Dir, &str), path: &RelPath, entry: &Entry) -> Result<(), MaterializeError> {
+        let is_dir = dir.stat(name).is_ok_and(|stat| stat.is_dir());
         if *entry == Entry::Dir {
             if !is_dir {
-                ops::remove_file(at)?;
-                ops::create_dir(at)?;
+                dir.remove_file(name)?;
+                dir.create_dir(name)?;
             }
             return Ok(());
         }
         if is_dir {
-            remove_if_empty(at)?;
-            if ops::exists(at) {
+            remove_if_empty(dir, name)?;
+            if dir.has(name) {
                 return Err(MaterializeError::InTheWay(self.owned.package.join(path)));
             }
         }
-        let staged = atomic::temporary_beside(at);
-        let placed = self.stage(&staged, path, entry).and_then(|()| Ok(ops::rename(&staged, at)?));
+        let staged = atomic::temporary_name(name);
+        let placed = self.stage((dir, &staged), path, entry).and_then(|()| Ok(dir.rename(&staged, name)?));
         if placed.is_err() {
-            drop(ops::remove_file(&staged));
+            drop(dir.remove_file(&staged));
         }
         placed
     }
 }
 
-fn remove_if_empty(dir: &Path) -> Result<(), MaterializeError> {
-    let is_empty = ops::if_there(ops::read_dir(dir))?.is_some_and(|entries| entries.is_empty());
-    if is_empty { Ok(ops::remove_dir(dir)?) } else { Ok(()) }
+fn remove_if_empty(dir: &Dir, name: &str) -> Result<(), MaterializeError> {
+    let entries = ops::if_there(dir.open_dir(name).and_then(|dir| dir.list()))?;
+    if entries.is_some_and(|entries| entries.is_empty()) { Ok(dir.remove_dir(name)?) } else { Ok(()) }
 }

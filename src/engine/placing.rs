@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use crate::base::encode::{DecodeError, Decoder, Encoder};
 use crate::base::path::RelPath;
-use crate::engine::present::refuse_links_above;
 use crate::fs::atomic::{self, Series};
+use crate::fs::dir::Dir;
 use crate::fs::lock::{self, Lock, Sharing};
 use crate::fs::ops::{self, FsError};
 
@@ -113,13 +113,13 @@ impl Drop for Placing {
 
 /// Finishes what killed runs of this workspace began: their temporaries go, and an output that had gone aside comes back. What cannot be
 /// swept now is left to a later run. Cost: one listing.
-pub fn sweep(state_dir: &Path, root: &Path) {
+pub fn sweep(state_dir: &Path, root: &Dir) {
     if let Err(error) = attempt_sweep(&state_dir.join("placing"), root) {
         tracing::debug!(%error, "what a killed run left is not swept");
     }
 }
 
-fn attempt_sweep(dir: &Path, root: &Path) -> Result<(), FsError> {
+fn attempt_sweep(dir: &Path, root: &Dir) -> Result<(), FsError> {
     let mut abandoned = Vec::new();
     for entry in ops::if_there(ops::read_dir(dir))?.unwrap_or_default() {
         let path = dir.join(&entry.name);
@@ -129,19 +129,23 @@ fn attempt_sweep(dir: &Path, root: &Path) -> Result<(), FsError> {
         }
     }
     let announced = || abandoned.iter().filter_map(|(_, _, announced)| announced.as_ref());
+    // Through a link nothing was written, and nothing is looked for.
+    let open = |dir: &RelPath| match root.open_beneath(dir) {
+        Err(error) if error.is_missing() || error.is_no_directory() => Ok(None),
+        opened => opened.map(Some),
+    };
     // Before anything goes: what is aside has the name of a temporary.
     for (place, aside) in announced().filter_map(|announced| announced.aside.as_ref()) {
-        let (at, from) = (root.join(place.as_str()), root.join(aside.as_str()));
-        if refuse_links_above(root, place).is_ok() && !ops::exists(&at) {
-            ops::if_there(ops::rename(&from, &at))?;
+        let Some(parent) = place.parent().filter(|parent| aside.parent().as_ref() == Some(parent)) else { continue };
+        if let Some(dir) = open(&parent)?.filter(|dir| !dir.has(place.file_name())) {
+            ops::if_there(dir.rename(aside.file_name(), place.file_name()))?;
         }
     }
     for announced in announced() {
         let of_aside = announced.aside.as_ref().and_then(|(place, _)| place.parent());
         for dir in announced.dirs.iter().cloned().chain(of_aside) {
-            // Through a link nothing was written, and nothing is looked for.
-            if refuse_links_above(root, &dir.child("any")).is_ok() {
-                atomic::remove_series(&root.join(dir.as_str()), announced.series)?;
+            if let Some(dir) = open(&dir)? {
+                atomic::remove_series(&dir, announced.series)?;
             }
         }
     }
@@ -161,6 +165,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let (state, root) = (dir.path().join("state"), dir.path().join("root"));
         ops::create_dir_all(&root.join("a/b")).expect("a temporary directory");
+        let opened = Dir::open(&root).expect("a directory");
         let placing = Placing::new(&state);
         placing.will_write([rel("a"), rel("gone")].into_iter()).expect("it is announced");
         let ours = atomic::temporary_beside(&root.join("a/dist"));
@@ -173,14 +178,14 @@ mod tests {
             ops::create_dir_all(&path.join("x")).expect("a temporary directory");
         }
         let all = || [&ours, &other, &aside, &root.join("out")].map(|path| ops::exists(path));
-        sweep(&state, &root);
+        sweep(&state, &opened);
         assert_eq!(all(), [true, true, true, false], "it lives");
         // As a kill does: the locks are free, the files stay.
         placing.files.borrow_mut().clear();
-        sweep(&state, &root);
+        sweep(&state, &opened);
         assert_eq!(all(), [false, true, false, true]);
         assert!(ops::read_dir(&state.join("placing")).expect("a directory").is_empty());
-        sweep(&state, &root);
+        sweep(&state, &opened);
         assert_eq!(all(), [false, true, false, true]);
     }
 
@@ -189,13 +194,14 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let (state, root) = (dir.path().join("state"), dir.path().join("root"));
         ops::create_dir_all(&root).expect("a temporary directory");
+        let opened = Dir::open(&root).expect("a directory");
         let placing = Placing::new(&state);
         placing.will_write([rel("a")].into_iter()).expect("it is announced");
         placing.files.borrow_mut().clear();
         let outside = atomic::temporary_beside(&dir.path().join("outside/dist"));
         ops::create_dir_all(&outside).expect("a temporary directory");
         ops::symlink("../outside", &root.join("a")).expect("a temporary link");
-        sweep(&state, &root);
+        sweep(&state, &opened);
         assert!(ops::exists(&outside));
         let series = atomic::own_series();
         let aside = Some((rel("x"), rel(".x.drystone-1-1")));

@@ -54,7 +54,7 @@ impl Ground {
         if self.network.is_some() {
             spec.network = Network::Pod;
         }
-        Company { pod: self.network.clone(), checked: None }
+        Company { pod: self.network.clone(), ..Company::default() }
     }
 }
 
@@ -284,6 +284,17 @@ impl Registry {
             leaving.retain(|pod| !pod.is_over());
             leaving.push(pod);
         }
+    }
+
+    /// Waits until everything that is leaving by now has left; others may do so at once.
+    pub fn see_off(&self) {
+        let leaving = held(&self.leaving).clone();
+        leaving.iter().for_each(|pod| pod.join());
+    }
+
+    /// Whether a service is up, in any pod.
+    pub fn is_up(&self, label: &str) -> bool {
+        held(&self.slots).values().any(|slot| slot.pod().is_some_and(|pod| pod.keys.contains_key(label)))
     }
 
     /// Waits until everything that was asked to end has ended.

@@ -7,6 +7,7 @@ use crate::base::diagnostic::Diagnostic;
 use crate::base::digest::Digest;
 use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
+use crate::base::platform::Platform;
 use crate::base::span::Place;
 use crate::base::tree::{Entry, Listing, TreeSet, fold};
 use crate::engine::session::Session;
@@ -206,6 +207,7 @@ fn draft_run(
         task_salt: run.salt.clone(),
         services: service_keys(session, dependencies),
         undeclared: run.undeclared,
+        processes: run.resources.processes,
         tracing: if is_traced { Tracing::Unknown } else { Tracing::No },
     };
     let takes = if is_traced { Takes::Touched } else { Takes::Tree };
@@ -384,15 +386,29 @@ fn environment(
 fn draft_fetch(session: &Session<'_>, task: TaskId, fetch: &FetchTask) -> Draft {
     let placing = match fetch.unpack {
         Unpack::ByName => format!("unpack {} {}", fetch.strip, archive_name(fetch)),
+        Unpack::Image => image_placing(fetch.strip, &image_platform(fetch)),
         Unpack::No if fetch.executable => "executable".into(),
         Unpack::No => "file".into(),
     };
-    let action = Action {
-        work: Work::Fetch { urls: fetch.urls.clone(), expect: fetch.expect, placing },
+    let work = Work::Fetch { urls: fetch.urls.clone(), expect: fetch.expect, placing };
+    Draft {
+        action: fetch_action(work, session.package(task).clone(), &fetch.output),
+        takes: Takes::Nothing,
+        tools: Vec::new(),
+        toolchain: Toolchain::default(),
+        sees: Sees::Machine,
+        secrets: BTreeMap::new(),
+    }
+}
+
+/// The action of fetching something into a package.
+pub fn fetch_action(work: Work, directory: RelPath, output: &RelPath) -> Action {
+    Action {
+        work,
         env: BTreeMap::new(),
         secret_env: Vec::new(),
-        directory: session.package(task).clone(),
-        inputs: Digest::of(b""),
+        directory,
+        inputs: fold(&Listing::new()).root,
         tools: BTreeMap::new(),
         system: None,
         root: None,
@@ -400,22 +416,25 @@ fn draft_fetch(session: &Session<'_>, task: TaskId, fetch: &FetchTask) -> Draft 
         platform: "any".into(),
         isolation: Level::Namespaces,
         network: Network::Host,
-        outputs: vec![fetch.output.as_str().to_owned()],
+        outputs: vec![output.as_str().to_owned()],
         caches: Vec::new(),
         workspace_salt: None,
         task_salt: None,
         services: BTreeMap::new(),
         undeclared: Undeclared::Warn,
+        processes: None,
         tracing: Tracing::No,
-    };
-    Draft {
-        action,
-        takes: Takes::Nothing,
-        tools: Vec::new(),
-        toolchain: Toolchain::default(),
-        sees: Sees::Machine,
-        secrets: BTreeMap::new(),
     }
+}
+
+/// How an image is placed, as keys have it.
+pub fn image_placing(strip: usize, platform: &Platform) -> String {
+    format!("oci {strip} {platform}")
+}
+
+/// The platform of an image that a fetch means.
+pub fn image_platform(fetch: &FetchTask) -> Platform {
+    fetch.platform.clone().unwrap_or_else(Platform::host)
 }
 
 /// The file name in the first url: it tells how to unpack.

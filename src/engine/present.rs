@@ -1,13 +1,13 @@
 //! What lies on disk where a task owns paths, and whether it is still that. Writes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use crate::base::path::RelPath;
 use crate::base::tree::{Entry, Listing};
 use crate::engine::materialize::MaterializeError;
 use crate::engine::owned::Owned;
-use crate::fs::ops::{self, Kind};
+use crate::fs::dir::{Beneath, Dir};
+use crate::fs::ops::{self, FsError, Kind};
 use crate::fs::stat::StatKey;
 use crate::fs::walk;
 use crate::workspace::stat_index::Leaf;
@@ -29,21 +29,18 @@ impl Names {
     ///
     /// # Errors
     /// [`MaterializeError::ThroughLink`] if a directory above any of it is a link: what lies behind is not looked at.
-    pub fn find(root: &Path, owned: &Owned<'_>) -> Result<Self, MaterializeError> {
+    pub fn find(root: &Dir, owned: &Owned<'_>) -> Result<Self, MaterializeError> {
         let mut names = Self::default();
         for unit in &owned.units {
-            refuse_links_above(root, &owned.package.join(unit))?;
-            let start = root.join(owned.package.join(unit).as_str());
-            let Some(meta) = ops::if_there(ops::symlink_metadata(&start)).or_else(nothing_below_a_file)? else {
-                continue;
-            };
-            if !meta.is_dir() {
-                names.files.insert(unit.clone());
-                continue;
-            }
-            names.dirs.insert(unit.clone());
-            for found in walk::walk_all(&start)? {
-                names.add(unit.join(&found.path), found.kind);
+            match Lying::at(root, &owned.package.join(unit))? {
+                Lying::Nothing => {}
+                Lying::Link | Lying::Other => drop(names.files.insert(unit.clone())),
+                Lying::Dir(dir) => {
+                    names.dirs.insert(unit.clone());
+                    for found in walk::walk_beneath(&dir)? {
+                        names.add(unit.join(&found.path), found.kind);
+                    }
+                }
             }
         }
         for pattern in owned.loose() {
@@ -57,28 +54,25 @@ impl Names {
 
     fn find_loose(
         &mut self,
-        root: &Path,
+        root: &Dir,
         owned: &Owned<'_>,
         base: &RelPath,
         literal: bool,
     ) -> Result<(), MaterializeError> {
         let full = owned.package.join(base);
-        refuse_links_above(root, &full)?;
-        let start = root.join(full.as_str());
-        let Some(meta) = ops::if_there(ops::symlink_metadata(&start)).or_else(nothing_below_a_file)? else {
-            return Ok(());
-        };
-        if meta.is_symlink() && !literal {
-            return Err(MaterializeError::ThroughLink(full));
-        }
-        if !meta.is_dir() {
-            if owned.matches_loosely(base) {
-                self.files.insert(base.clone());
+        let dir = match Lying::at(root, &full)? {
+            Lying::Dir(dir) => dir,
+            Lying::Nothing => return Ok(()),
+            Lying::Link if !literal => return Err(MaterializeError::ThroughLink(full)),
+            Lying::Link | Lying::Other => {
+                if owned.matches_loosely(base) {
+                    self.files.insert(base.clone());
+                }
+                return Ok(());
             }
-            return Ok(());
-        }
+        };
         // What cannot be looked at is not ours: nothing we wrote is unreadable or has a name that is no text.
-        let survey = walk::survey_all(&start, &|dir| {
+        let survey = walk::survey_beneath(&dir, &|dir| {
             let dir = base.join(dir);
             !owned.may_enter(&dir) || owned.unit_of(&dir).is_some()
         })?;
@@ -107,24 +101,64 @@ impl Names {
     }
 }
 
-/// A file where a directory should be: nothing can lie beneath it.
-fn nothing_below_a_file<T>(error: ops::FsError) -> Result<Option<T>, ops::FsError> {
-    if error.cause.kind() == std::io::ErrorKind::NotADirectory { Ok(None) } else { Err(error) }
+/// What lies at a path.
+enum Lying {
+    Nothing,
+    Dir(Dir),
+    Link,
+    Other,
 }
 
-/// Refuses a path with a link among its parents, before anything behind it is looked at or touched.
-pub fn refuse_links_above(root: &Path, path: &RelPath) -> Result<(), MaterializeError> {
-    let mut here = RelPath::root();
-    let Some(parent) = path.parent() else { return Ok(()) };
-    for part in parent.components() {
-        here = here.child(part);
-        match ops::if_there(ops::symlink_metadata(&root.join(here.as_str()))).or_else(nothing_below_a_file)? {
-            None => return Ok(()),
-            Some(meta) if meta.is_symlink() => return Err(MaterializeError::ThroughLink(here)),
-            Some(_) => {}
+impl Lying {
+    fn at(root: &Dir, path: &RelPath) -> Result<Self, MaterializeError> {
+        let Some(parent) = path.parent() else { return Ok(Self::Dir(root.open_beneath(path)?)) };
+        let Some(dir) = if_reached(root, &parent, root.open_beneath(&parent))? else { return Ok(Self::Nothing) };
+        let name = path.file_name();
+        match ops::if_there(dir.stat(name))? {
+            None => Ok(Self::Nothing),
+            Some(stat) if stat.is_link() => Ok(Self::Link),
+            Some(stat) if !stat.is_dir() => Ok(Self::Other),
+            Some(_) => match ops::if_there(dir.open_dir(name)) {
+                Ok(opened) => Ok(opened.map_or(Self::Nothing, Self::Dir)),
+                Err(error) if error.is_no_directory() => Err(MaterializeError::Restless(path.clone())),
+                Err(error) => Err(error.into()),
+            },
         }
     }
-    Ok(())
+}
+
+/// Why no output goes beneath a directory that could not be opened: a link or a file on the way is a refusal.
+pub fn refusal(root: &Dir, path: &RelPath, error: FsError) -> MaterializeError {
+    if !error.is_no_directory() {
+        return error.into();
+    }
+    let mut here = RelPath::root();
+    for part in path.components() {
+        let stat = root.open_beneath(&here).and_then(|dir| dir.stat(part));
+        here = here.child(part);
+        match stat {
+            Ok(stat) if stat.is_link() => return MaterializeError::ThroughLink(here),
+            Ok(stat) if stat.is_dir() => {}
+            Ok(_) => return MaterializeError::NotADirectory(here),
+            Err(_) => break,
+        }
+    }
+    // It was in the way a moment ago.
+    MaterializeError::Restless(path.clone())
+}
+
+/// A directory of the tree that was to be opened; `None` if it is not there, or a file is on the way.
+pub fn if_reached<T>(root: &Dir, path: &RelPath, opened: Result<T, FsError>) -> Result<Option<T>, MaterializeError> {
+    match ops::if_there(opened).map_err(|error| refusal(root, path, error)) {
+        Err(MaterializeError::NotADirectory(_)) => Ok(None),
+        reached => reached,
+    }
+}
+
+/// Whether something lies at a path of the tree and not behind a link. Trouble counts as no.
+pub fn lies_at(root: &Dir, path: &RelPath) -> bool {
+    let dir = path.parent().and_then(|parent| root.open_beneath(&parent).ok());
+    dir.is_some_and(|dir| dir.has(path.file_name()))
 }
 
 /// What lies there, with the signatures it had.
@@ -167,12 +201,14 @@ impl Present {
     }
 
     /// Whether the names are still these and each file has the signature it had when it was read.
-    pub fn is_still(&self, root: &Path, owned: &Owned<'_>, names: &Names) -> bool {
-        let unchanged = |(path, stat): (&RelPath, &Option<StatKey>)| {
-            let now = StatKey::at(&root.join(owned.package.join(path).as_str()));
-            stat.is_none_or(|stat| now.is_ok_and(|now| now == stat))
+    pub fn is_still(&self, root: &Dir, owned: &Owned<'_>, names: &Names) -> bool {
+        let mut dirs = Beneath::new(root);
+        let mut now = |path: &RelPath| {
+            let full = owned.package.join(path);
+            dirs.open(&full.parent()?).and_then(|dir| dir.stat(full.file_name())).ok()
         };
-        *names == self.names && self.stats.iter().all(unchanged)
+        let mut known = self.stats.iter().filter_map(|(path, stat)| stat.map(|stat| (path, stat)));
+        *names == self.names && known.all(|(path, stat)| now(path) == Some(stat))
     }
 
     /// Own files in a unit, told or not.

@@ -7,12 +7,12 @@ use crate::base::diagnostic::Diagnostic;
 use crate::base::digest::Digest;
 use crate::base::ids::TaskId;
 use crate::engine::event::MissReason;
-use crate::engine::explain;
 use crate::engine::job::{Found, find, is_cached};
 use crate::engine::plan::Plan;
 use crate::engine::prepare::{Dependency, Prepared, Produced, as_produced, prepare};
 use crate::engine::session::{Reuse, Session};
 use crate::engine::union::{self, Age, Keep, Piece};
+use crate::engine::{explain, image_root};
 use crate::fingerprint::sink::RecordSink;
 use crate::store::StoreError;
 use crate::workspace::split::SplitTask;
@@ -105,6 +105,11 @@ pub fn visit(session: &Session<'_>, plan: &Plan, visitor: &mut Visitor<'_>) -> R
         }
         if !unknown.is_empty() {
             forecasts.push(Forecast::Depends { on: unknown });
+            continue;
+        }
+        if let Some(root) = image_root::unknown(session, &dependencies)? {
+            // What its layers make is known once it was unpacked.
+            forecasts.push(Forecast::Depends { on: vec![root] });
             continue;
         }
         let prepared = prepare(session, *task, &plan.sources[ix], &dependencies)

@@ -3,7 +3,7 @@
 //! All waiting is for events with a time limit: the service's end and the end of the run cut it short.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -37,16 +37,41 @@ const SAID_BYTES_MAX: usize = 4096;
 pub enum NotReady {
     /// The run is over.
     Cancelled,
-    /// It has ended.
+    /// It has ended, or one that is up with it.
     Ended,
     /// Its time is up; what the last attempt met.
     TimedOut(String),
 }
 
-/// Waits until a service is ready, at most for this long.
-pub fn wait(instance: &Instance, ready: &Ready, within: Duration, cancel: &Cancel) -> Result<(), NotReady> {
+/// The port that makes a service ready, if that is what does.
+pub fn port(ready: &Ready) -> Option<u16> {
+    match ready {
+        Ready::Port(port) | Ready::Http { port, .. } => Some(*port),
+        Ready::Log(_) | Ready::Run(_) => None,
+    }
+}
+
+/// Whether somebody takes connections on a port of the loopback interface of this machine.
+pub fn is_held(port: u16) -> bool {
+    let addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))];
+    addresses.iter().any(|address| {
+        let met = TcpStream::connect_timeout(address, ATTEMPT_MAX);
+        // Of the ports for outgoing connections the kernel may choose this one, and connect it to itself.
+        met.is_ok_and(|peer| peer.local_addr().is_ok_and(|own| own != *address))
+    })
+}
+
+/// Waits until the service at this place is ready, at most for this long. [`NotReady::Ended`] if any of them has ended.
+pub fn wait(
+    instances: &[Instance],
+    at: usize,
+    ready: &Ready,
+    within: Duration,
+    cancel: &Cancel,
+) -> Result<(), NotReady> {
     let deadline = Instant::now().checked_add(within);
-    let waiting = Waiting { instance, cancel, deadline };
+    let instance = &instances[at];
+    let waiting = Waiting { instance, company: instances, cancel, deadline };
     if let Ready::Log(text) = ready {
         return match waiting.until(&[(instance.said().event(), PollFlags::IN)], None)? {
             Woken::Event => Ok(()),
@@ -57,8 +82,8 @@ pub fn wait(instance: &Instance, ready: &Ready, within: Duration, cancel: &Cance
     let mut last = None;
     loop {
         let met = match waiting.attempt(ready)? {
-            // At the `none` level somebody else may have taken its port.
-            Ok(()) if instance.ended().is_cancelled() => return Err(NotReady::Ended),
+            // On the network of the machine somebody else may have taken its port.
+            Ok(()) if waiting.has_end() => return Err(NotReady::Ended),
             Ok(()) => return Ok(()),
             Err(met) => met,
         };
@@ -101,19 +126,26 @@ enum Woken {
 
 struct Waiting<'a> {
     instance: &'a Instance,
+    /// Those that are up with it, and itself.
+    company: &'a [Instance],
     cancel: &'a Cancel,
     deadline: Option<Instant>,
 }
 
 impl Waiting<'_> {
+    /// Whether one of them has ended.
+    fn has_end(&self) -> bool {
+        self.company.iter().any(|one| one.ended().is_cancelled())
+    }
+
     /// Waits for one of these events, for a moment, or for all the time there is, whichever comes first.
     fn until(&self, events: &[(BorrowedFd<'_>, PollFlags)], moment: Option<Instant>) -> Result<Woken, NotReady> {
         let end = [self.deadline, moment].into_iter().flatten().min();
         loop {
-            let mut fds = vec![
-                PollFd::from_borrowed_fd(self.cancel.event(), PollFlags::IN),
-                PollFd::from_borrowed_fd(self.instance.ended().event(), PollFlags::IN),
-            ];
+            let mut fds = vec![PollFd::from_borrowed_fd(self.cancel.event(), PollFlags::IN)];
+            let ends = self.company.iter().map(|one| PollFd::from_borrowed_fd(one.ended().event(), PollFlags::IN));
+            fds.extend(ends);
+            let wanted = fds.len();
             fds.extend(events.iter().map(|(fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)));
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));
             let timeout = left.and_then(|left| Timespec::try_from(left).ok());
@@ -122,10 +154,10 @@ impl Waiting<'_> {
             if self.cancel.is_cancelled() {
                 return Err(NotReady::Cancelled);
             }
-            if fds[2..].iter().any(|fd| !fd.revents().is_empty()) {
+            if fds[wanted..].iter().any(|fd| !fd.revents().is_empty()) {
                 return Ok(Woken::Event);
             }
-            if self.instance.ended().is_cancelled() {
+            if self.has_end() {
                 return Err(NotReady::Ended);
             }
             if left == Some(Duration::ZERO) {

@@ -9,7 +9,7 @@ use crate::base::tree::{Entry, Listing};
 use crate::engine::materialize::{Destination, MaterializeError};
 use crate::engine::owned::Owned;
 use crate::engine::placing::Placing;
-use crate::engine::present::{Names, Present};
+use crate::engine::present::{self, Names, Present};
 use crate::engine::session::Session;
 use crate::engine::takeover;
 use crate::engine::tracked;
@@ -88,7 +88,7 @@ pub fn is_in_place(session: &Session<'_>, task: TaskId, listing: &Listing) -> bo
     }
     let (label, records) = (session.workspace.whole_label(task), Records::new(&session.state_dir));
     let wanted = owned.part_of(listing);
-    let Ok(mut names) = Names::find(session.workspace.root.as_path(), &owned) else { return false };
+    let Ok(mut names) = Names::find(&session.root, &owned) else { return false };
     let record = if has_stray(&owned, &names, &wanted) { records.load(&label) } else { Record::default() };
     names.retain(&owned, &|path| wanted.contains_key(path) || record.paths.contains_key(&owned.package.join(path)));
     let present = Present::look(&owned, names, &|paths| session.leaves(paths).into_iter().map(Result::ok).collect());
@@ -129,7 +129,7 @@ fn put(
     wanted: &Listing,
     class: Class,
 ) -> Result<Placed, RestoreError> {
-    let root = session.workspace.root.as_path();
+    let root = &session.root;
     let label = session.workspace.whole_label(task);
     let records = Records::new(&session.state_dir);
     for _ in 0..ATTEMPTS_MAX {
@@ -300,7 +300,7 @@ pub fn add_after_failure(session: &Session<'_>, task: TaskId, listing: &Listing)
         if there.as_ref() == Some(entry) {
             continue;
         }
-        let exists = ops::exists(&session.workspace.root.join(full.as_str()));
+        let exists = present::lies_at(&session.root, full);
         let reason = if tracked::is_tracked(session, full) {
             "tracked by git"
         } else if takeover::is_output_of_another(session, task, full) {
@@ -330,14 +330,13 @@ fn place_after_failure(
     let _lock = waiting::records(session, label)?.ok_or(RestoreError::Cancelled)?;
     let mut record = records.load(label);
     // Logs may have a new name each time: what is gone is forgotten.
-    record.paths.retain(|path, _| ops::exists(&session.workspace.root.join(path.as_str())));
+    record.paths.retain(|path, _| present::lies_at(&session.root, path));
     for (path, entry) in wanted.iter().filter(|(path, _)| owned.unit_of(path).is_none()) {
         record.note(owned.package.join(path), entry);
     }
     records.save(label, &record)?;
     let placing = Placing::new(&session.state_dir);
-    let root = &session.workspace.root;
-    let destination = Destination { root, owned, store: &session.store, placing: &placing };
+    let destination = Destination { root: &session.root, owned, store: &session.store, placing: &placing };
     let mut notes = Vec::new();
     for one in wanted {
         if let Err(error) = destination.place_all(std::iter::once(one)) {
@@ -363,7 +362,7 @@ pub fn committed_differences(session: &Session<'_>, task: TaskId, listing: &List
         return Vec::new();
     }
     let owned = Owned::committed(session, task, run);
-    let names = Names::find(&session.workspace.root, &owned).unwrap_or_default();
+    let names = Names::find(&session.root, &owned).unwrap_or_default();
     let observe = |paths: &[RelPath]| session.leaves(paths).into_iter().map(Result::ok).collect();
     let present = Present::look(&owned, names, &observe).listing;
     let mut differences = Vec::new();

@@ -50,6 +50,14 @@ impl Secrets {
         Self { values: all, first }
     }
 
+    /// These and others.
+    pub fn and(&self, others: &Self) -> Self {
+        let mut all: Vec<Vec<u8>> = self.values.iter().chain(&others.values).cloned().collect();
+        all.sort_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
+        all.dedup();
+        Self { values: all, first: &self.first | &others.first }
+    }
+
     /// Whether there is nothing to look for.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
@@ -75,10 +83,15 @@ impl Secrets {
 
     /// The text without the values.
     pub fn redacted(&self, text: &str) -> String {
+        String::from_utf8_lossy(&self.cleaned(text.as_bytes())).into_owned()
+    }
+
+    /// The bytes without the values.
+    pub fn cleaned(&self, bytes: &[u8]) -> Vec<u8> {
         let mut redaction = Redaction::default();
-        let mut clean = redaction.take(self, text.as_bytes());
+        let mut clean = redaction.take(self, bytes);
         clean.extend(redaction.finish(self));
-        String::from_utf8_lossy(&clean).into_owned()
+        clean
     }
 
     /// Whether a value is somewhere in a regular file. Cost: one read of it; links are refused.

@@ -7,9 +7,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use crate::base::diagnostic::Diagnostic;
-use crate::base::time::human_duration;
 use crate::base::tree::Listing;
-use crate::engine::event::{Event, Failure, Log, ServiceEvent};
+use crate::engine::event::{Event, Log, ServiceEvent};
 use crate::engine::execute::Executed;
 use crate::engine::instance::{End, Instance, StartError};
 use crate::engine::plan::Plan;
@@ -20,7 +19,8 @@ use crate::engine::recall;
 use crate::engine::scheduler::Ix;
 use crate::engine::secrets::Secrets;
 use crate::engine::session::{Session, held};
-use crate::manifest::model::{ServiceTask, TaskKind};
+use crate::engine::unready;
+use crate::manifest::model::{ServiceTask, Task, TaskKind};
 use crate::sandbox::open::Company;
 use crate::sandbox::spec::{Level, Network, SandboxError, SandboxSpec};
 
@@ -179,6 +179,11 @@ impl<'a, 'w> Services<'a, 'w> {
         // What they were shown is mounted from the tree: a file that was written anew is another one, even if it says the same.
         let same = keys == pod.keys && pod.instances.iter().all(|one| one.first_change(self.session).is_none());
         if same {
+            // Tasks that are new to this round may tell it theirs.
+            for instance in &pod.instances {
+                let is_of = |ix: &&Ix| self.session.label(self.plan.tasks[**ix]) == instance.label;
+                set.iter().filter(is_of).for_each(|ix| instance.keep_secret(&self.secrets_around(*ix)));
+            }
             compared.insert(labels.clone());
         }
         same
@@ -199,14 +204,16 @@ impl<'a, 'w> Services<'a, 'w> {
             depths.insert(ix, depth);
             waves.entry(depth).or_default().push(ix);
         }
+        let mut started = Vec::new();
         for wave in waves.values() {
             let from = pod.instances.len();
             for ix in wave {
                 let instance = self.launch(*ix, &pod.ground)?;
                 pod.instances.push(instance);
+                started.push(*ix);
             }
-            for (ix, instance) in wave.iter().zip(&pod.instances[from..]) {
-                self.await_ready(*ix, instance)?;
+            for at in from..pod.instances.len() {
+                self.await_ready(&started, &pod.instances, at)?;
             }
         }
         Ok(pod)
@@ -230,23 +237,38 @@ impl<'a, 'w> Services<'a, 'w> {
     }
 
     fn broken(&self, ix: Ix, cause: &str) -> Unready {
-        let declared = &self.session.workspace.tasks[self.plan.tasks[ix]];
-        Unready::Broken(
-            Diagnostic::error(format!("service `{}` could not be started: {cause}", declared.label))
-                .at(&declared.place, "declared here")
-                .help("`drystone doctor` tells what this machine allows"),
-        )
+        unready::broken(self.declared(ix), cause)
+    }
+
+    fn declared(&self, ix: Ix) -> &Task {
+        &self.session.workspace.tasks[self.plan.tasks[ix]]
     }
 
     fn launch(&self, ix: Ix, ground: &Ground) -> Result<Instance, Unready> {
         let (task, action) = (self.plan.tasks[ix], self.action(ix));
         recall::secure(self.session, &action.1).map_err(Unready::Broken)?;
+        if ground.network.is_none() {
+            self.free_port(ix)?;
+        }
         let sandbox = self.session.sandbox(action.0.action.isolation);
         let sandbox = sandbox.map_err(|error| self.broken(ix, &error.to_string()))?;
         let join = |spec: &mut SandboxSpec| ground.join(spec);
         let told = (&self.registry.news, self.secrets_around(ix));
         Instance::start(self.session, task, self.service(ix), action, &join, sandbox, told)
             .map_err(|error: StartError| self.broken(ix, &error.to_string()))
+    }
+
+    /// On the network of the machine, whoever holds the port of a service already would be taken for it.
+    fn free_port(&self, ix: Ix) -> Result<(), Unready> {
+        let service = self.service(ix);
+        let Some(port) = ready::port(&service.ready.value).filter(|port| ready::is_held(*port)) else { return Ok(()) };
+        // Perhaps by the same service for tasks that are over.
+        self.registry.see_off();
+        if !ready::is_held(port) {
+            return Ok(());
+        }
+        let twice = self.registry.is_up(&self.session.label(self.plan.tasks[ix]));
+        Err(unready::port_held(self.declared(ix), &service.ready.place, port, twice))
     }
 
     /// What a service may come to know: its own secrets and those of everybody in the run who uses it.
@@ -256,54 +278,30 @@ impl<'a, 'w> Services<'a, 'w> {
         self.session.secrets_reaching_any(&around.map(|ix| self.plan.tasks[ix]).collect::<Vec<_>>())
     }
 
-    fn await_ready(&self, ix: Ix, instance: &Instance) -> Result<(), Unready> {
+    /// Waits for one of those that were started; the end of any of them ends the wait.
+    fn await_ready(&self, started: &[Ix], instances: &[Instance], at: usize) -> Result<(), Unready> {
+        let (ix, instance) = (started[at], &instances[at]);
         let service = self.service(ix);
-        let met = match ready::wait(instance, &service.ready.value, service.ready_within, &self.session.cancel) {
+        match ready::wait(instances, at, &service.ready.value, service.ready_within, &self.session.cancel) {
             Ok(()) => {
                 let (label, duration) = (instance.label.clone(), instance.started().elapsed());
                 self.registry.news.tell(ServiceEvent::Ready { label, duration });
-                return Ok(());
+                Ok(())
             }
-            Err(NotReady::Cancelled) => return Err(Unready::Cancelled),
+            Err(NotReady::Cancelled) => Err(Unready::Cancelled),
             Err(NotReady::Ended) => {
-                // Its last words are in the log once its thread is through.
-                instance.join();
-                None
+                // The first in the order of use: others may have ended for want of it. Its last words are in the log by then.
+                let dead = instances.iter().position(|one| !ready::is_alive(one)).unwrap_or(at);
+                let was_ready = (dead < at).then_some(instance.label.as_str());
+                Err(unready::ended(self.declared(started[dead]), &instances[dead], was_ready))
             }
             Err(NotReady::TimedOut(met)) => {
                 instance.stop();
                 instance.join();
-                Some(self.session.secrets_reaching(self.plan.tasks[ix]).redacted(&met))
+                let met = self.session.secrets_reaching(self.plan.tasks[ix]).redacted(&met);
+                Err(unready::timed_out(service, instance, &met))
             }
-        };
-        let label = &instance.label;
-        let (cause, place, help) = match (met, instance.end()) {
-            (None, Some(End::Broken(cause))) => return Err(self.broken(ix, &cause)),
-            (Some(met), _) => (
-                format!("service `{label}` was not ready within {}", human_duration(service.ready_within)),
-                &service.ready.place,
-                format!("at last: {met}; see whether `ready` is what it does, or give it more time: `timeout`"),
-            ),
-            (None, Some(End::NotStarted(cause))) => (
-                format!("service `{label}`: {cause}"),
-                &self.session.workspace.tasks[self.plan.tasks[ix]].place,
-                "list the program under `tools`, or check its path".to_owned(),
-            ),
-            (None, end) => {
-                let end = end.map_or_else(|| "its thread is gone".into(), |end| end.sentence());
-                (
-                    format!("service `{label}` ended before it was ready: {end}"),
-                    &self.session.workspace.tasks[self.plan.tasks[ix]].place,
-                    "its command must stay in the foreground; `drystone run` of the service alone shows all it prints"
-                        .to_owned(),
-                )
-            }
-        };
-        let problem = Diagnostic::error(cause.clone()).at(place, "").help(help);
-        Err(Unready::Failed {
-            log: instance.tail(),
-            failure: Failure { cause, exit: None, diagnostics: vec![problem] },
-        })
+        }
     }
 }
 

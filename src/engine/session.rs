@@ -11,6 +11,7 @@ use crate::base::path::RelPath;
 use crate::base::tree::Entry;
 use crate::engine::collect::Collected;
 use crate::engine::failures::Failures;
+use crate::engine::image_root::{FlatRoot, FlatRoots};
 use crate::engine::levels::Levels;
 use crate::engine::secrets::Secrets;
 use crate::engine::standing::{Standing, Stood};
@@ -18,7 +19,10 @@ use crate::fingerprint::packages::Packages;
 use crate::fingerprint::roots::{self, Crowds, RootError};
 use crate::fingerprint::system::{self, SystemIdentity};
 use crate::fingerprint::tools::{self, FileDigest, Tool, ToolContext, ToolError};
+use crate::fs::digest::digest_file;
+use crate::fs::dir::Dir;
 use crate::fs::ops::{self, FsError};
+use crate::fs::stat::StatKey;
 use crate::graph::build::TaskGraph;
 use crate::manifest::glob::Pattern;
 use crate::manifest::model::{Command, IsolationRequest, RunTask, SystemPolicy, TaskKind};
@@ -91,6 +95,8 @@ pub struct Options {
 pub struct Session<'w> {
     /// The loaded workspace.
     pub workspace: &'w Workspace,
+    /// Its root, opened once: what is written to the tree is written beneath it, whatever has its name meanwhile.
+    pub root: Dir,
     /// Its task graph.
     pub graph: &'w TaskGraph,
     /// The store.
@@ -123,6 +129,7 @@ pub struct Session<'w> {
     crowds: OnceLock<Arc<Crowds>>,
     packages: OnceLock<Arc<Packages>>,
     tree_dirs: Mutex<BTreeMap<Digest, PathBuf>>,
+    flat_roots: Mutex<FlatRoots>,
     repository: OnceLock<String>,
     leaked: Mutex<BTreeSet<Digest>>,
     sandboxes: Mutex<BTreeMap<Level, Arc<dyn Sandbox>>>,
@@ -151,6 +158,9 @@ pub enum SessionError {
     /// The store refused.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
+    /// The root of the workspace cannot be opened.
+    #[error(transparent)]
+    Root(#[from] FsError),
     /// No thread could be started.
     #[error("cannot start worker threads: {0}")]
     Threads(String),
@@ -188,11 +198,13 @@ impl<'w> Session<'w> {
             crowds: OnceLock::new(),
             packages: OnceLock::new(),
             tree_dirs: Mutex::default(),
+            flat_roots: Mutex::default(),
             repository: OnceLock::new(),
             leaked: Mutex::default(),
             sandboxes: Mutex::default(),
             traced_sources: OnceLock::new(),
             tracked: OnceLock::new(),
+            root: Dir::open(&workspace.root)?,
             workspace,
             graph,
             store,
@@ -279,29 +291,31 @@ impl<'w> Session<'w> {
         self.leaves(paths).into_iter().map(|leaf| leaf.ok().map(|leaf| leaf.entry)).collect()
     }
 
-    /// Digests files of the machine by absolute path.
+    /// Digests files of the machine by absolute path. One whose name is not UTF-8 is not remembered, and read every time.
     fn machine_digests(&self, paths: &[PathBuf]) -> Vec<Result<FileDigest, FsError>> {
-        let below: Vec<RelPath> = paths
-            .iter()
-            .map(|path| RelPath::parse(path.to_string_lossy().trim_start_matches('/')).unwrap_or_default())
-            .collect();
-        let leaves = self.digest_on_cpu(&self.machine, Path::new("/"), &below);
-        leaves
-            .into_iter()
-            .zip(paths)
-            .map(|(leaf, path)| match leaf {
+        let named =
+            |path: &Path| RelPath::parse_bytes(path.strip_prefix("/").ok()?.as_os_str().as_encoded_bytes()).ok();
+        let below: Vec<Option<RelPath>> = paths.iter().map(|path| named(path)).collect();
+        let known: Vec<RelPath> = below.iter().flatten().cloned().collect();
+        let mut leaves = self.digest_on_cpu(&self.machine, Path::new("/"), &known).into_iter();
+        let found = below.iter().zip(paths).map(|(below, path)| {
+            if below.is_none() {
+                return digest_unnamed(path);
+            }
+            match leaves.next().expect("one per path") {
                 Ok(Leaf { entry: Entry::File { digest, executable, .. }, .. }) => Ok((digest, executable)),
                 Err(LeafError::Fs(error)) => Err(error),
-                _ => Err(FsError::new("digest", path, std::io::Error::other("not a regular file"))),
-            })
-            .collect()
+                _ => Err(not_regular(path)),
+            }
+        });
+        found.collect()
     }
 
     /// Identity of the system, once per invocation.
     pub fn system(&self) -> &SystemIdentity {
         self.system.get_or_init(|| {
-            system::identify(Path::new("/"), &|path| {
-                self.machine_digests(&[path.to_owned()]).pop().and_then(Result::ok).map(|(digest, _)| digest)
+            system::identify(Path::new("/"), &|paths| {
+                self.machine_digests(paths).into_iter().map(|found| found.ok().map(|(digest, _)| digest)).collect()
             })
         })
     }
@@ -368,6 +382,16 @@ impl<'w> Session<'w> {
         let resolved = resolved.map(Arc::new);
         held(&self.tools).insert(key, resolved.clone());
         resolved
+    }
+
+    /// The tree that an image became, if this invocation knows it already; by the digest of the layout.
+    pub(super) fn flat_root(&self, layout: &Digest) -> Option<FlatRoot> {
+        held(&self.flat_roots).get(layout).cloned()
+    }
+
+    /// Remembers it.
+    pub(super) fn keep_flat_root(&self, layout: Digest, root: FlatRoot) {
+        held(&self.flat_roots).insert(layout, root);
     }
 
     /// The directory of a tree, if this invocation has it already.
@@ -483,6 +507,19 @@ impl<'w> Session<'w> {
     pub fn place(&self) -> String {
         Digest::of(self.workspace.root.as_os_str().as_encoded_bytes()).short()
     }
+}
+
+/// Digests a file that the stat index has no name for.
+fn digest_unnamed(path: &Path) -> Result<FileDigest, FsError> {
+    let stat = StatKey::at(path)?;
+    if !stat.is_file() {
+        return Err(not_regular(path));
+    }
+    Ok((digest_file(path)?.0, stat.is_executable()))
+}
+
+fn not_regular(path: &Path) -> FsError {
+    FsError::new("digest", path, std::io::Error::other("not a regular file"))
 }
 
 fn fetch_patterns(workspace: &Workspace) -> HashMap<TaskId, Pattern> {

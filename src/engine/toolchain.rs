@@ -14,6 +14,7 @@ use crate::base::tree::{Entry, Listing, Node, fold};
 use crate::engine::prepare::Dependency;
 use crate::engine::session::Session;
 use crate::graph::build::Purpose;
+use crate::image::layout::{SAVED_FILE, is_layout};
 use crate::manifest::model::{Need, RunTask, TaskKind, Which};
 use crate::sandbox::spec::TOOLS_DIR;
 
@@ -70,11 +71,13 @@ impl Toolchain {
             let is_root = dependency.purpose == Purpose::Root;
             let checked = tree.and_then(|tree| {
                 if is_root {
-                    tree.check_root()?
+                    let tree = tree.flattened(session)?;
+                    tree.check_root()?;
+                    Ok(tree)
                 } else {
-                    tree.check_tool()?
+                    tree.check_tool()?;
+                    Ok(tree)
                 }
-                Ok(tree)
             });
             let used = if is_root { "used as `root` here" } else { "used as a tool here" };
             let tree = checked.map_err(|problem| problem.at(&named(run, dependency.purpose, label), used))?;
@@ -106,7 +109,7 @@ impl Toolchain {
 }
 
 /// Where the manifest names a tree.
-fn named(run: &RunTask, purpose: Purpose, label: &Label) -> Place {
+pub fn named(run: &RunTask, purpose: Purpose, label: &Label) -> Place {
     let is_it = |need: &&Need| match &need.which {
         Which::Task { package, task, .. } => *package == label.package && *task == label.name,
         Which::Upstream { .. } => false,
@@ -119,13 +122,32 @@ fn named(run: &RunTask, purpose: Purpose, label: &Label) -> Place {
 }
 
 impl OutputTree {
-    fn of(session: &Session<'_>, dependency: &Dependency) -> Option<Self> {
+    /// The tree of a dependency; `None` if it made nothing.
+    pub fn of(session: &Session<'_>, dependency: &Dependency) -> Option<Self> {
         let label = &session.workspace.tasks[dependency.task].label;
         let listing = Arc::clone(&dependency.produced.listing);
         let from = beginning(session, dependency.task, &listing);
         let digest = subtree(session, &dependency.produced.digest, &from, &listing)?;
         let task = dependency.task;
         Some(Self { label: label.to_string(), task, digest, inside: place_inside(label), from, listing })
+    }
+
+    /// Whether it is an image: an OCI layout, or what `docker save` packs.
+    pub fn is_image(&self) -> bool {
+        let has = |name: &str| self.entry(&RelPath::root().child(name)).is_some();
+        is_layout(has) || (has(SAVED_FILE) && !self.has_programs())
+    }
+
+    /// The tree that its layers make, if it is an image: `image_root` has made it.
+    fn flattened(self, session: &Session<'_>) -> Result<Self, Diagnostic> {
+        if !self.is_image() {
+            return Ok(self);
+        }
+        let Some(flat) = session.flat_root(&self.digest) else {
+            return Err(Diagnostic::error(format!("the image that `{}` made was not unpacked", self.label))
+                .help("run a task that has it as `root`"));
+        };
+        Ok(Self { digest: flat.digest, from: RelPath::root(), listing: flat.listing, ..self })
     }
 
     /// What lies in it, by path relative to its beginning.
@@ -239,6 +261,11 @@ impl OutputTree {
     }
 
     fn check_tool(&self) -> Result<(), Diagnostic> {
+        let has = |name: &str| self.entry(&RelPath::root().child(name)).is_some();
+        if is_layout(has) && !self.has_programs() {
+            return Err(Diagnostic::error(format!("`{}` is no tool: it is an image in the OCI layout", self.label))
+                .help("use it as `root`, or fetch the archive of it with `unpack = \"oci\"`"));
+        }
         let mut entries = self.entries();
         match (entries.next(), entries.next()) {
             (Some((path, Entry::File { executable: false, .. })), None) => {
@@ -252,27 +279,24 @@ impl OutputTree {
     }
 
     fn check_root(&self) -> Result<(), Diagnostic> {
-        let is_there = |path: &str| RelPath::parse(path).is_ok_and(|path| self.entry(&path).is_some());
-        if is_there("oci-layout") && is_there("index.json") {
-            return Err(Diagnostic::error(format!(
-                "`{}` is an image in the OCI layout, not a root file system",
-                self.label
-            ))
-            .help(
-                "this version does not unpack images: fetch the archive of a root file system, or unpack it in a task",
-            ));
-        }
-        let has = |dir: &str| {
-            let path = RelPath::parse(dir).unwrap_or_default();
-            matches!(self.resolve(&path, Path::new("/")), Resolved::At(path) if self.is_dir(&path))
-        };
-        if has("bin") || has("usr/bin") {
+        if self.has_programs() {
             return Ok(());
         }
         let found: Vec<String> = self.top().into_iter().take(5).map(|name| format!("`{name}`")).collect();
         let found = if found.is_empty() { "it is empty".to_owned() } else { format!("it holds {}", found.join(", ")) };
         Err(Diagnostic::error(format!("`{}` is no root file system: it has neither `bin` nor `usr/bin`", self.label))
-            .help(format!("{found}; if the root lies deeper in an archive, drop leading directories with `strip`")))
+            .help(format!(
+                "{found}; if the root lies deeper in an archive, drop leading directories with `strip`; the archive of an image is \
+                 fetched with `unpack = \"oci\"`"
+            )))
+    }
+
+    /// Whether it has a directory for programs, as a root file system has.
+    fn has_programs(&self) -> bool {
+        ["bin", "usr/bin"].iter().any(|dir| {
+            let path = RelPath::parse(dir).unwrap_or_default();
+            matches!(self.resolve(&path, Path::new("/")), Resolved::At(path) if self.is_dir(&path))
+        })
     }
 
     /// Names of its outermost entries.

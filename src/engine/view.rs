@@ -11,6 +11,7 @@ use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::engine::ages::{self, Ages};
 use crate::engine::contents::Contents;
+use crate::engine::limits;
 use crate::engine::owned::whole_directories;
 use crate::engine::prepare::{Dependency, PROGRAMS_DIR, Prepared, Sees, all_outputs, in_workspace, seen};
 use crate::engine::restore;
@@ -144,6 +145,7 @@ pub fn show(
         stop_signal: Signal::TERM,
         stage,
         observe: false,
+        limits: limits::of(run),
     };
     Ok(Shown { spec, stats, ages, caches, loose })
 }

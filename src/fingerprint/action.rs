@@ -7,6 +7,7 @@
 //! | tool identities, root tree or system identity, platform | jobs, timestamps, retries, timeout |
 //! | isolation, network, output declarations, caches, salts | values of secrets, scratch, on-failure |
 //! | labels and keys of services | how a service tells that it is ready |
+//! | the most processes, which a task can see | the most memory, which it cannot: beyond it, it has no result |
 
 use std::collections::BTreeMap;
 
@@ -83,6 +84,8 @@ pub struct Action {
     pub services: BTreeMap<String, Digest>,
     /// What follows when it touches what it does not declare: one that passes although that is forbidden says more.
     pub undeclared: Undeclared,
+    /// Processes it may have at once, which it can see; `None` is the default.
+    pub processes: Option<u32>,
     /// Whether its inputs are those it was seen to touch; then the input tree is empty.
     pub tracing: Tracing,
 }
@@ -109,6 +112,7 @@ impl Action {
             task_salt,
             services,
             undeclared,
+            processes,
             tracing,
         } = self;
         match work {
@@ -169,6 +173,9 @@ impl Action {
         if *undeclared == Undeclared::Error {
             sink.one(Field::Undeclared, Some(b"error"));
         }
+        if let Some(processes) = processes {
+            sink.one(Field::Processes, Some(processes.to_string().as_bytes()));
+        }
     }
 
     /// Digest and stream in one walk.
@@ -213,6 +220,7 @@ mod tests {
             task_salt: Some("1".into()),
             services: BTreeMap::new(),
             undeclared: Undeclared::Warn,
+            processes: None,
             tracing: Tracing::No,
         }
     }
@@ -267,6 +275,8 @@ mod tests {
             ("traced and not known yet", vary(&|a| a.tracing = Tracing::Unknown)),
             ("traced", vary(&|a| a.tracing = Tracing::Observed(Digest::of(b"seen")))),
             ("undeclared", vary(&|a| a.undeclared = Undeclared::Error)),
+            ("processes", vary(&|a| a.processes = Some(64))),
+            ("more processes", vary(&|a| a.processes = Some(65))),
             (
                 "work",
                 vary(&|a| {

@@ -53,10 +53,12 @@ pub enum Field {
     Traced = 19,
     /// `error`; not in the stream where undeclared access is only told.
     Undeclared = 21,
+    /// Processes it may have at once; not in the stream with the default.
+    Processes = 22,
 }
 
 impl Field {
-    const ALL: [Field; 20] = [
+    const ALL: [Field; 21] = [
         Field::Kind,
         Field::Command,
         Field::Env,
@@ -77,6 +79,7 @@ impl Field {
         Field::Root,
         Field::Traced,
         Field::Undeclared,
+        Field::Processes,
     ];
 
     /// The word in miss reasons and JSON.
@@ -102,6 +105,7 @@ impl Field {
             Field::Root => "root",
             Field::Traced => "traced",
             Field::Undeclared => "undeclared",
+            Field::Processes => "processes",
         }
     }
 

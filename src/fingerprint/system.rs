@@ -1,46 +1,16 @@
 //! Identity of the system a task sees (`/usr`, `/bin`, `/lib*`, two things of `/etc`), read from the disk. Runs no package manager.
 //!
-//! A package database tells what its packages brought. What came without a package is told by the *surroundings*: the names
+//! A package database ([`crate::fingerprint::databases`]) tells what its packages brought. What came without a package is told by the *surroundings*: the names
 //! of what lies in the directories of programs and libraries, the alternatives, the loader's cache. A file below `/usr` that
 //! is overwritten in place by hand is not seen: its name stays, and digesting all of `/usr` in every run costs too much.
 
-use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::base::digest::Digest;
 use crate::base::encode::Encoder;
+use crate::fingerprint::databases::databases;
 use crate::fs::ops::{self, DirEntry, Kind};
-
-/// Package databases that are one file: name and place.
-const DATABASES: [(&str, &str); 11] = [
-    ("dpkg", "var/lib/dpkg/status"),
-    ("apk", "lib/apk/db/installed"),
-    ("apk", "usr/lib/apk/db/installed"),
-    ("rpm", "var/lib/rpm/rpmdb.sqlite"),
-    // While any program has the database open, what was installed is only here.
-    ("rpm", "var/lib/rpm/rpmdb.sqlite-wal"),
-    ("rpm", "var/lib/rpm/Packages.db"),
-    ("rpm", "var/lib/rpm/Packages"),
-    ("rpm", "usr/lib/sysimage/rpm/rpmdb.sqlite"),
-    ("rpm", "usr/lib/sysimage/rpm/rpmdb.sqlite-wal"),
-    ("rpm", "usr/lib/sysimage/rpm/Packages.db"),
-    ("rpm", "usr/lib/sysimage/rpm/Packages"),
-];
-
-/// Package databases that are a directory with one file per package: name, place, and whether names alone tell versions.
-const DATABASE_DIRS: [(&str, &str, Telling); 2] = [
-    ("dpkg", "var/lib/dpkg/status.d", Telling::Contents),
-    // Pacman keeps one directory per installed package, named with its version.
-    ("pacman", "var/lib/pacman/local", Telling::Names),
-];
-
-/// What of a database directory tells the packages and their versions.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Telling {
-    Names,
-    Contents,
-}
 
 /// Directories whose entries are programs, libraries and headers. Those that are links, as `/bin` mostly is, count as links.
 const LISTED: [&str; 15] = [
@@ -85,12 +55,17 @@ pub struct SystemIdentity {
     pub exact: bool,
 }
 
-/// Reads the identity of the system below `root` (`/`, but for tests). `digest` digests one file, perhaps from memory.
+/// Digests files by absolute path, in order; from memory where their stat signature is known. `None` for what is no file or cannot be read.
+pub type DigestAll<'a> = dyn Fn(&[PathBuf]) -> Vec<Option<Digest>> + 'a;
+
+/// Reads the identity of the system below `root` (`/`, but for tests).
 ///
-/// Cost: one `stat` per known database, one read of it when it changed, and one listing of each directory of programs and
+/// Cost: one `stat` per known database and per package, one read of those that changed, and one listing of each directory of programs and
 /// libraries with one `readlink` per link: 2 to 4 ms for 2,500 entries, a third of them links. Without a database one `stat` per entry more.
-pub fn identify(root: &Path, digest: &dyn Fn(&Path) -> Option<Digest>) -> SystemIdentity {
-    let databases = databases(root, digest);
+pub fn identify(root: &Path, digest_all: &DigestAll<'_>) -> SystemIdentity {
+    let databases = databases(root, digest_all);
+    let digest = |path: &Path| digest_all(&[path.to_owned()]).pop().flatten();
+    let digest: &dyn Fn(&Path) -> Option<Digest> = &digest;
     let surroundings = surroundings(root, digest);
     match databases.as_slice() {
         [_, ..] => SystemIdentity { text: format!("{} files {surroundings}", databases.join(" ")), exact: true },
@@ -109,40 +84,6 @@ pub fn identify(root: &Path, digest: &dyn Fn(&Path) -> Option<Digest>) -> System
 /// `linux/x86_64` and the like.
 pub fn platform() -> String {
     format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH)
-}
-
-/// All package databases that are there, each as its kind and a digest: Fedora may have a dpkg, and Debian an rpm, that says nothing of
-/// what the machine consists of.
-fn databases(root: &Path, digest: &dyn Fn(&Path) -> Option<Digest>) -> Vec<String> {
-    let empty = Digest::of(b"");
-    let mut found = Vec::new();
-    for (name, place) in DATABASES {
-        if let Some(digest) = digest(&root.join(place)).filter(|digest| *digest != empty) {
-            found.push(format!("{name} {digest}"));
-        }
-    }
-    for (name, place, telling) in DATABASE_DIRS {
-        let dir = root.join(place);
-        let entries = ops::read_dir(&dir).unwrap_or_default();
-        if entries.is_empty() {
-            continue;
-        }
-        let mut encoder = Encoder::new();
-        for entry in &entries {
-            encoder.bytes(entry.name.as_encoded_bytes());
-            if telling == Telling::Contents {
-                encoder.digest(&digest(&dir.join(&entry.name)).unwrap_or(empty));
-            }
-        }
-        found.push(format!("{name} {}", Digest::of(encoder.as_slice())));
-    }
-    if let Ok(system) = ops::read_link(&root.join("run/current-system")) {
-        found.push(format!("nixos {}", system.display()));
-    }
-    // One place may be a link to another.
-    let mut seen = BTreeSet::new();
-    found.retain(|database| seen.insert(database.clone()));
-    found
 }
 
 /// Digests what packages do not account for. No times and no sizes: machines with equal packages agree.
@@ -264,7 +205,7 @@ mod tests {
     use super::*;
 
     fn identity(root: &Path) -> SystemIdentity {
-        identify(root, &|path| ops::read(path).ok().map(|bytes| Digest::of(&bytes)))
+        identify(root, &|paths| paths.iter().map(|path| Some(Digest::of(&ops::read(path).ok()?))).collect())
     }
 
     fn put(root: &Path, path: &str, text: &str) {
@@ -340,55 +281,6 @@ mod tests {
         // The directory itself is a name in `/usr`.
         ops::create_dir_all(&one.path().join("usr/local")).expect("a temporary directory");
         assert_eq!(identity(one.path()), identity(other.path()));
-    }
-
-    #[test]
-    fn every_package_database_counts_and_each_change_of_it() {
-        let check = |place: &str, kind: &str| {
-            let dir = tempfile::tempdir().expect("a temporary directory");
-            put(dir.path(), place, "one");
-            let before = identity(dir.path());
-            assert!(before.exact && before.text.starts_with(&format!("{kind} ")), "{place}: {before:?}");
-            put(dir.path(), place, "other");
-            assert_ne!(identity(dir.path()), before, "{place}");
-        };
-        for (kind, place) in DATABASES {
-            check(place, kind);
-        }
-        check("var/lib/dpkg/status.d/base", "dpkg");
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        put(dir.path(), "var/lib/pacman/local/zlib-1.3-1/desc", "");
-        assert!(identity(dir.path()).text.starts_with("pacman "));
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        link(dir.path(), "run/current-system", "/nix/store/abc-system");
-        assert!(identity(dir.path()).text.starts_with("nixos /nix/store/abc-system files "));
-    }
-
-    #[test]
-    fn a_database_counts_beside_another_and_one_that_says_nothing_does_not() {
-        let dir = debian();
-        let root = dir.path();
-        put(root, "var/lib/rpm/rpmdb.sqlite", "one");
-        let before = identity(root);
-        assert!(before.text.contains(" rpm "), "{before:?}");
-        put(root, "var/lib/rpm/rpmdb.sqlite-wal", "");
-        assert_eq!(identity(root), before, "nothing is in it");
-        put(root, "var/lib/pacman/local/zlib-1.3-1/desc", "");
-        assert!(identity(root).text.contains(" pacman "));
-        let before = identity(root);
-        put(root, "var/lib/rpm/rpmdb.sqlite-wal", "installed, and some program reads the database");
-        assert_ne!(identity(root), before);
-        // As `dpkg` comes where another manager rules.
-        put(root, "var/lib/dpkg/status", "");
-        for place in ["var/lib/rpm", "var/lib/pacman"] {
-            ops::remove_all(&root.join(place)).expect("it can go");
-        }
-        assert!(!identity(root).exact);
-        // Where one place leads to the other.
-        put(root, "usr/lib/sysimage/rpm/Packages.db", "one");
-        let before = identity(root).text;
-        link(root, "var/lib/rpm", "../../usr/lib/sysimage/rpm");
-        assert_eq!(identity(root).text, before);
     }
 
     #[test]

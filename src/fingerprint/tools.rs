@@ -5,6 +5,8 @@
 //! lies outside the system directories. Such roots are mounted read-only at their own paths.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -277,7 +279,7 @@ impl<'a> Closure<'a> {
         Ok(None)
     }
 
-    fn through_pyenv(&self, pyenv: &Path, file_name: &std::ffi::OsStr) -> Result<PathBuf, ToolError> {
+    fn through_pyenv(&self, pyenv: &Path, file_name: &OsStr) -> Result<PathBuf, ToolError> {
         let shim = |cause: String| ToolError::Shim { name: self.name.to_owned(), manager: "pyenv", cause };
         let chosen = match self.context.overrides.get("PYENV_VERSION") {
             Some(version) => Some(version.clone()),
@@ -302,7 +304,7 @@ impl<'a> Closure<'a> {
         Err(shim(format!("version {} has no such program", tried.join(", "))))
     }
 
-    fn through_rustup(&self, file_name: &std::ffi::OsStr) -> Result<PathBuf, ToolError> {
+    fn through_rustup(&self, file_name: &OsStr) -> Result<PathBuf, ToolError> {
         let shim = |cause: &str| ToolError::Shim { name: self.name.to_owned(), manager: "rustup", cause: cause.into() };
         let home = self.context.overrides.get("RUSTUP_HOME").map(PathBuf::from);
         let home = home.or_else(|| self.context.home.as_ref().map(|home| home.join(".rustup")));
@@ -380,7 +382,7 @@ impl<'a> Closure<'a> {
         let beginning = read_at(0, SHEBANG_BYTES_MAX).unwrap_or_default();
         if let Some(line) = beginning.strip_prefix(b"#!") {
             let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
-            return self.add_interpreter(&String::from_utf8_lossy(line), depth);
+            return self.add_interpreter(line, depth);
         }
         let Some(dynamic) = elf::dynamic(&read_at) else { return Ok(()) };
         if let Some(interpreter) = &dynamic.interpreter {
@@ -394,14 +396,24 @@ impl<'a> Closure<'a> {
         Ok(())
     }
 
-    fn add_interpreter(&mut self, line: &str, depth: usize) -> Result<(), ToolError> {
-        let mut words = line.split_whitespace();
-        let Some(interpreter) = words.next() else { return Ok(()) };
-        self.add_file(Path::new(interpreter), depth + 1)?;
-        self.add_package(Path::new(interpreter));
-        if Path::new(interpreter).file_name().is_some_and(|name| name == "env")
-            && let Some(program) = behind_env(words)
-        {
+    fn add_interpreter(&mut self, line: &[u8], depth: usize) -> Result<(), ToolError> {
+        let line = line.trim_ascii();
+        let (interpreter, rest) = line.split_at(line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len()));
+        if interpreter.is_empty() {
+            return Ok(());
+        }
+        let interpreter = Path::new(OsStr::from_bytes(interpreter));
+        self.add_file(interpreter, depth + 1)?;
+        self.add_package(interpreter);
+        if interpreter.file_name().is_some_and(|name| name == "env") {
+            let rest = std::str::from_utf8(rest).map_err(|_| ToolError::Unreadable {
+                name: self.name.to_owned(),
+                cause: format!(
+                    "what a script starts with `env` is not UTF-8: {}",
+                    String::from_utf8_lossy(rest).trim()
+                ),
+            })?;
+            let Some(program) = behind_env(rest.split_whitespace()) else { return Ok(()) };
             let found = self.add_program(program, depth + 1)?;
             self.named.insert(program.to_owned(), found);
         }
@@ -557,20 +569,27 @@ fn same_file(one: &Path, other: &Path) -> bool {
     }
 }
 
+/// A search directory with `$ORIGIN` replaced, whatever the bytes of that are.
+fn with_origin(dir: &str, origin: &Path) -> PathBuf {
+    let dir = dir.replace("${ORIGIN}", "$ORIGIN");
+    let parts: Vec<&OsStr> = dir.split("$ORIGIN").map(OsStr::new).collect();
+    parts.join(origin.as_os_str()).into()
+}
+
 /// Where the loader would find a library: its search path, then the system's directories.
 fn library_path(name: &str, dynamic: &elf::Dynamic, of: &Path) -> Option<PathBuf> {
-    let origin = of.parent().unwrap_or(Path::new("/")).display().to_string();
-    let own = dynamic.search.iter().map(|dir| dir.replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin));
+    let origin = of.parent().unwrap_or(Path::new("/"));
+    let own = dynamic.search.iter().map(|dir| with_origin(dir, origin));
     let machine = std::env::consts::ARCH;
-    let system = [
-        format!("/lib/{machine}-linux-gnu"),
-        format!("/usr/lib/{machine}-linux-gnu"),
+    let system: [PathBuf; 6] = [
+        format!("/lib/{machine}-linux-gnu").into(),
+        format!("/usr/lib/{machine}-linux-gnu").into(),
         "/lib64".into(),
         "/usr/lib64".into(),
         "/lib".into(),
         "/usr/lib".into(),
     ];
-    let found = own.chain(system).map(|dir| Path::new(&dir).join(name)).find(|path| ops::exists(path))?;
+    let found = own.chain(system).map(|dir| dir.join(name)).find(|path| ops::exists(path))?;
     // `$ORIGIN/../lib` and the like: a path with `..` in it has no root of its own and could not be mounted.
     let dir = ops::canonical(found.parent()?).ok()?;
     Some(dir.join(found.file_name()?))

@@ -1,5 +1,6 @@
 //! Writing a file whole: a temporary beside it, synced, renamed. Knows nothing of what is written.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,6 +8,7 @@ use std::time::SystemTime;
 
 use rustix::process::Pid;
 
+use crate::fs::dir::Dir;
 use crate::fs::ops::{self, FsError};
 
 /// Bytes of a name that its temporary keeps: with the rest it must not become longer than a name may be.
@@ -29,15 +31,19 @@ pub enum Durability {
     Relaxed,
 }
 
-/// A name beside `path` that no other call and no other process uses.
-pub fn temporary_beside(path: &Path) -> PathBuf {
+/// A name that no other call and no other process uses, after the one whose place it waits for.
+pub fn temporary_name(name: &str) -> String {
     let number = FIRST.saturating_add(COUNT.fetch_add(1, Ordering::SeqCst));
-    let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let kept = &name[..name.floor_char_boundary(NAME_KEPT_BYTES)];
-    path.with_file_name(format!(".{kept}.drystone-{}-{number}", std::process::id()))
+    format!(".{kept}.drystone-{}-{number}", std::process::id())
 }
 
-/// Whether [`temporary_beside`] gives such names.
+/// The path of such a name beside `path`.
+pub fn temporary_beside(path: &Path) -> PathBuf {
+    path.with_file_name(temporary_name(&path.file_name().unwrap_or_default().to_string_lossy()))
+}
+
+/// Whether [`temporary_name`] gives such names.
 pub fn is_temporary(name: &str) -> bool {
     maker(name).is_some()
 }
@@ -79,22 +85,22 @@ pub fn own_series() -> Series {
 const SERIES_MAX: u64 = 1 << 30;
 
 /// Removes the temporaries of a process that has ended from a directory, whoever has its id now. Cost: one listing.
-pub fn remove_series(dir: &Path, series: Series) -> Result<(), FsError> {
+pub fn remove_series(dir: &Dir, series: Series) -> Result<(), FsError> {
     let numbers = series.first..series.first.saturating_add(SERIES_MAX);
-    for entry in ops::if_there(ops::read_dir(dir))?.unwrap_or_default() {
+    for entry in dir.list()? {
         let made = entry.name.to_str().and_then(maker);
         if made.is_some_and(|(process, number)| process == series.process && numbers.contains(&number)) {
-            ops::remove_all(&dir.join(&entry.name))?;
+            dir.remove_all(&entry.name)?;
         }
     }
     Ok(())
 }
 
 /// Removes the temporaries of killed processes from a directory; those of living ones stay. Cost: one listing.
-pub fn remove_abandoned(dir: &Path) -> Result<(), FsError> {
-    for entry in ops::if_there(ops::read_dir(dir))?.unwrap_or_default() {
+pub fn remove_abandoned(dir: &Dir) -> Result<(), FsError> {
+    for entry in dir.list()? {
         if entry.name.to_str().and_then(maker).is_some_and(is_abandoned) {
-            ops::remove_all(&dir.join(&entry.name))?;
+            dir.remove_all(&entry.name)?;
         }
     }
     Ok(())
@@ -102,30 +108,37 @@ pub fn remove_abandoned(dir: &Path) -> Result<(), FsError> {
 
 /// Replaces the file at `path`: readers see the old bytes or the new ones, never a mixture.
 pub fn write(path: &Path, bytes: &[u8], durability: Durability) -> Result<(), FsError> {
-    write_with(path, bytes, None, durability)
+    let (dir, name) = Dir::above(path)?;
+    write_with((&dir, name), bytes, None, durability)
 }
 
-/// The same with these permission bits, whatever the umask: never seen with others.
-pub fn write_with_mode(path: &Path, bytes: &[u8], mode: u32, durability: Durability) -> Result<(), FsError> {
-    write_with(path, bytes, Some(mode), durability)
+/// The same in an opened directory, with these permission bits whatever the umask: never seen with others.
+pub fn write_with_mode(place: (&Dir, &OsStr), bytes: &[u8], mode: u32, durability: Durability) -> Result<(), FsError> {
+    write_with(place, bytes, Some(mode), durability)
 }
 
-fn write_with(path: &Path, bytes: &[u8], mode: Option<u32>, durability: Durability) -> Result<(), FsError> {
-    let temporary = temporary_beside(path);
+fn write_with(
+    (dir, name): (&Dir, &OsStr),
+    bytes: &[u8],
+    mode: Option<u32>,
+    durability: Durability,
+) -> Result<(), FsError> {
+    let temporary = temporary_name(&name.to_string_lossy());
     let written = (|| {
-        let file = ops::create_new(&temporary, 0o644)?;
+        let file = dir.create_new(&temporary, 0o644)?;
+        let path = dir.at(&temporary);
         if let Some(mode) = mode {
-            ops::set_mode(&temporary, mode)?;
+            ops::set_mode_of(&file, mode, &path)?;
         }
-        ops::write_all(&file, &temporary, bytes)?;
+        ops::write_all(&file, &path, bytes)?;
         if durability == Durability::Synced {
-            ops::sync_open(&file, &temporary)?;
+            ops::sync_open(&file, &path)?;
         }
-        ops::rename(&temporary, path)
+        dir.rename(&temporary, name)
     })();
     if written.is_err() {
         // The first error is the one worth telling.
-        drop(ops::remove_file(&temporary));
+        drop(dir.remove_file(&temporary));
     }
     written
 }
@@ -171,8 +184,7 @@ mod tests {
         for path in [&ours, &alive, &dead, &dead_namesake] {
             ops::write(path, b"").expect("written");
         }
-        remove_abandoned(dir.path()).expect("listed");
+        remove_abandoned(&Dir::open(dir.path()).expect("a directory")).expect("listed");
         assert_eq!([&ours, &alive, &dead, &dead_namesake].map(|path| ops::exists(path)), [true, true, false, false]);
-        remove_abandoned(&dir.path().join("nowhere")).expect("nothing to do");
     }
 }

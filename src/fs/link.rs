@@ -36,9 +36,8 @@ pub fn copy_file_as_old(from: &Path, to: &Path, mode: u32) -> Result<(), FsError
 /// writes to `from`. Also gives the length in bytes. On an error nothing stays at `to`.
 /// Cost: one read, and one write where there are no reflinks.
 pub fn copy_digesting(from: &Path, to: &Path, mode: u32) -> Result<(Digest, u64), FsError> {
-    let mut source = ops::open_no_follow(from)?;
     let mut target = ops::create_new(to, mode)?;
-    let copied = copy_into(&mut source, from, &mut target, to);
+    let copied = copy_into(from, &mut target, to);
     if copied.is_err() {
         // The first error is the one worth telling.
         drop(ops::remove_file(to));
@@ -46,8 +45,10 @@ pub fn copy_digesting(from: &Path, to: &Path, mode: u32) -> Result<(Digest, u64)
     copied
 }
 
-fn copy_into(source: &mut File, from: &Path, target: &mut File, to: &Path) -> Result<(Digest, u64), FsError> {
-    let cloned = rustix::fs::ioctl_ficlone(&*target, &*source).is_ok();
+/// The same into a new file that is open; `to` is for errors. After one, what was copied so far is there.
+pub fn copy_into(from: &Path, target: &mut File, to: &Path) -> Result<(Digest, u64), FsError> {
+    let mut source = ops::open_no_follow(from)?;
+    let cloned = rustix::fs::ioctl_ficlone(&*target, &source).is_ok();
     if cloned {
         target.rewind().at("read", to)?;
     }
@@ -72,8 +73,3 @@ fn copy_into(source: &mut File, from: &Path, target: &mut File, to: &Path) -> Re
 }
 
 const COPY_BUFFER_BYTES: usize = 256 * 1024;
-
-/// Hard-links `from` at `to`; the two names are one file afterwards.
-pub fn hard_link(from: &Path, to: &Path) -> Result<(), FsError> {
-    ops::change("link", to, || std::fs::hard_link(from, to))
-}

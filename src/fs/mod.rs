@@ -1,11 +1,14 @@
 //! Layer 1: the only module that touches `std::fs`. Knows nothing of manifests, tasks or the database.
 
+pub mod archive;
 pub mod atomic;
 pub mod digest;
+pub mod dir;
 #[cfg(debug_assertions)]
 pub mod fault;
 pub mod link;
 pub mod lock;
 pub mod ops;
 pub mod stat;
+pub mod unpack;
 pub mod walk;

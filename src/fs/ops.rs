@@ -7,6 +7,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
+
+use crate::fs::dir::{self, Dir};
+
 /// A file operation that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {verb} {}: {}", path.display(), plain(cause))]
@@ -55,6 +59,16 @@ impl FsError {
     /// Whether something lies on another file system, or in a lower layer of an overlay, whose directories cannot be renamed.
     pub fn is_across_file_systems(&self) -> bool {
         self.cause.raw_os_error() == Some(libc::EXDEV)
+    }
+
+    /// Whether a link is in the way of what follows none.
+    pub fn is_through_link(&self) -> bool {
+        self.cause.raw_os_error() == Some(libc::ELOOP)
+    }
+
+    /// Whether something on the way, or at its end, is not the directory that it should be: a file, or a link where none is followed.
+    pub fn is_no_directory(&self) -> bool {
+        self.is_through_link() || self.cause.kind() == io::ErrorKind::NotADirectory
     }
 
     /// Whether nothing is there.
@@ -225,44 +239,15 @@ pub fn remove_dir(path: &Path) -> Result<(), FsError> {
     change("remove", path, || fs::remove_dir(path))
 }
 
-/// Removes whatever lies at `path`, a directory with everything beneath; fine if nothing does. Never follows links.
-///
-/// Directories without write permission are made writable first: outputs of some tools forbid their own removal.
+/// Removes whatever lies at `path`, as [`Dir::remove_all`] does.
 pub fn remove_all(path: &Path) -> Result<(), FsError> {
-    let Some(meta) = if_there(symlink_metadata(path))? else { return Ok(()) };
-    if !meta.is_dir() {
-        return remove_file(path);
-    }
-    let remove = || change("remove", path, || fs::remove_dir_all(path));
-    match remove() {
-        Err(error) if error.cause.kind() == io::ErrorKind::PermissionDenied => {
-            make_dirs_writable(path)?;
-            if_there(remove()).map(drop)
-        }
-        removed => if_there(removed).map(drop),
-    }
-}
-
-fn make_dirs_writable(path: &Path) -> Result<(), FsError> {
-    set_mode(path, 0o755)?;
-    for entry in read_dir(path)? {
-        if entry.kind == Kind::Dir {
-            make_dirs_writable(&path.join(&entry.name))?;
-        }
-    }
-    Ok(())
+    let Some((dir, name)) = if_there(Dir::above(path))? else { return Ok(()) };
+    dir.remove_all(name)
 }
 
 /// Renames within one file system, replacing a file that is there.
 pub fn rename(from: &Path, to: &Path) -> Result<(), FsError> {
     change("rename to", to, || fs::rename(from, to))
-}
-
-/// Swaps two paths in one step (`renameat2` with `RENAME_EXCHANGE`).
-pub fn exchange(one: &Path, other: &Path) -> Result<(), FsError> {
-    let here = rustix::fs::CWD;
-    let exchange = || rustix::fs::renameat_with(here, one, here, other, rustix::fs::RenameFlags::EXCHANGE);
-    change("swap", other, || Ok(exchange()?))
 }
 
 /// Makes a symbolic link that must not exist.
@@ -298,6 +283,11 @@ pub fn exists(path: &Path) -> bool {
 /// Sets permission bits.
 pub fn set_mode(path: &Path, mode: u32) -> Result<(), FsError> {
     change("change the mode of", path, || fs::set_permissions(path, fs::Permissions::from_mode(mode)))
+}
+
+/// The same for an open file; `path` is for the error.
+pub fn set_mode_of(file: &File, mode: u32, path: &Path) -> Result<(), FsError> {
+    change("change the mode of", path, || file.set_permissions(fs::Permissions::from_mode(mode)))
 }
 
 /// Sets modification and access time of the path itself, in nanoseconds since 1970.
@@ -342,24 +332,9 @@ pub struct DirEntry {
 
 /// Lists a directory in byte order of the names.
 pub fn read_dir(path: &Path) -> Result<Vec<DirEntry>, FsError> {
-    let mut entries = Vec::new();
-    for entry in fs::read_dir(path).at("list", path)? {
-        let entry = entry.at("list", path)?;
-        let file_type = entry.file_type().at("look at", path)?;
-        let kind = if file_type.is_symlink() {
-            Kind::Link
-        } else if file_type.is_dir() {
-            Kind::Dir
-        } else if file_type.is_file() {
-            Kind::File
-        } else {
-            Kind::Special
-        };
-        entries.push(DirEntry { name: entry.file_name(), kind });
-    }
-    // Sorted by bytes, not locale: nothing downstream may depend on directory order.
-    entries.sort_by(|one, other| one.name.cmp(&other.name));
-    Ok(entries)
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from).at("list", path)?;
+    dir::entries(fd, || path.to_owned())
 }
 
 /// Waits until the bytes of a file are on the disk.

@@ -4,6 +4,8 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use rustix::fs::{Statx, StatxTimestamp};
+
 use crate::fs::ops::{self, FsError};
 
 /// Everything `stat` tells that changes when content does. Times are nanoseconds since 1970.
@@ -35,6 +37,19 @@ impl StatKey {
             inode: meta.ino(),
             device: meta.dev(),
             mode: meta.mode(),
+        }
+    }
+
+    /// The same from `statx`.
+    pub(super) fn of_statx(stat: &Statx) -> Self {
+        let ns = |time: &StatxTimestamp| time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec.into());
+        Self {
+            size: stat.stx_size,
+            mtime_ns: ns(&stat.stx_mtime),
+            ctime_ns: ns(&stat.stx_ctime),
+            inode: stat.stx_ino,
+            device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
+            mode: stat.stx_mode.into(),
         }
     }
 

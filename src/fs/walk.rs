@@ -8,6 +8,7 @@ use ignore::WalkBuilder;
 
 use crate::base::path::RelPath;
 use crate::fs::atomic;
+use crate::fs::dir::Dir;
 use crate::fs::ops::{self, FsError, Kind};
 
 /// Which files are listed.
@@ -76,6 +77,12 @@ impl Trouble {
     }
 }
 
+impl From<FsError> for Trouble {
+    fn from(error: FsError) -> Self {
+        Trouble::Unreadable { cause: error.plain_cause(), path: error.path }
+    }
+}
+
 impl From<Trouble> for WalkError {
     fn from(trouble: Trouble) -> Self {
         match trouble {
@@ -94,6 +101,16 @@ pub struct Survey {
     pub troubles: Vec<Trouble>,
 }
 
+impl Survey {
+    /// All of it, if nothing had to be left out.
+    fn whole(self) -> Result<Vec<Found>, WalkError> {
+        match self.troubles.into_iter().next() {
+            Some(trouble) => Err(trouble.into()),
+            None => Ok(self.found),
+        }
+    }
+}
+
 /// Lists everything beneath `root.join(dir)`, in byte order of the paths; directories included.
 ///
 /// Paths are relative to `root`. `.git` directories are left out. `skip` may prune a directory by its path.
@@ -104,11 +121,7 @@ pub fn walk(
     ignore: Ignore,
     skip: impl Fn(&RelPath) -> bool + Send + Sync + 'static,
 ) -> Result<Vec<Found>, WalkError> {
-    let survey = survey(root, dir, ignore, skip);
-    match survey.troubles.into_iter().next() {
-        Some(trouble) => Err(trouble.into()),
-        None => Ok(survey.found),
-    }
+    survey(root, dir, ignore, skip).whole()
 }
 
 /// Like [`walk`], but goes on past what it cannot look at: the caller knows whether that matters.
@@ -199,46 +212,56 @@ fn is_temporary(name: &std::ffi::OsStr) -> bool {
 ///
 /// Paths are relative to `dir`; depth first, byte order within each directory. A missing `dir` gives an empty list.
 pub fn walk_all(dir: &Path) -> Result<Vec<Found>, WalkError> {
-    let mut survey = Survey::default();
-    descend(dir, &RelPath::root(), &|_| false, &mut survey)?;
-    match survey.troubles.into_iter().next() {
-        Some(trouble) => Err(trouble.into()),
-        None => Ok(survey.found),
-    }
+    survey_all(dir, &|_| false)?.whole()
 }
 
 /// Like [`walk_all`], but goes on past what it cannot look at, and not into directories that `skip` names.
 pub fn survey_all(dir: &Path, skip: &dyn Fn(&RelPath) -> bool) -> Result<Survey, WalkError> {
+    match ops::if_there(Dir::open(dir)) {
+        Ok(Some(dir)) => survey_beneath(&dir, skip),
+        Ok(None) => Ok(Survey::default()),
+        Err(error) => Ok(Survey { troubles: vec![error.into()], ..Survey::default() }),
+    }
+}
+
+/// [`walk_all`] in an opened directory.
+pub fn walk_beneath(dir: &Dir) -> Result<Vec<Found>, WalkError> {
+    survey_beneath(dir, &|_| false)?.whole()
+}
+
+/// [`survey_all`] in an opened directory.
+pub fn survey_beneath(dir: &Dir, skip: &dyn Fn(&RelPath) -> bool) -> Result<Survey, WalkError> {
     let mut survey = Survey::default();
     descend(dir, &RelPath::root(), skip, &mut survey)?;
     Ok(survey)
 }
 
-fn descend(dir: &Path, below: &RelPath, skip: &dyn Fn(&RelPath) -> bool, survey: &mut Survey) -> Result<(), WalkError> {
-    let entries = match ops::if_there(ops::read_dir(dir)) {
+fn descend(top: &Dir, dir: &RelPath, skip: &dyn Fn(&RelPath) -> bool, survey: &mut Survey) -> Result<(), WalkError> {
+    // From the top each time, so that the deepest tree takes one descriptor.
+    let entries = match ops::if_there(top.list_beneath(dir)) {
         Ok(Some(entries)) => entries,
         Ok(None) => return Ok(()),
         Err(error) => {
-            survey.troubles.push(Trouble::Unreadable { cause: error.plain_cause(), path: error.path });
+            survey.troubles.push(error.into());
             return Ok(());
         }
     };
-    if below.components().count() > crate::base::limits::TREE_DEPTH_MAX {
+    if dir.components().count() > crate::base::limits::TREE_DEPTH_MAX {
         let cause = format!("deeper than {} directories", crate::base::limits::TREE_DEPTH_MAX);
-        return Err(WalkError::Unreadable { path: dir.to_owned(), cause });
+        return Err(WalkError::Unreadable { path: top.path().join(dir.as_str()), cause });
     }
     for entry in entries.into_iter().filter(|entry| !is_temporary(&entry.name)) {
         let Some(name) = entry.name.to_str() else {
-            survey.troubles.push(Trouble::NotUtf8 { path: dir.join(&entry.name) });
+            survey.troubles.push(Trouble::NotUtf8 { path: top.path().join(dir.as_str()).join(&entry.name) });
             continue;
         };
-        let path = below.child(name);
+        let path = dir.child(name);
         if entry.kind == Kind::Dir && skip(&path) {
             continue;
         }
         survey.found.push(Found { path: path.clone(), kind: entry.kind });
         if entry.kind == Kind::Dir {
-            descend(&dir.join(name), &path, skip, survey)?;
+            descend(top, &path, skip, survey)?;
         }
     }
     Ok(())

@@ -3,6 +3,7 @@
 use crate::base::diagnostic::Diagnostic;
 use crate::base::digest::Digest;
 use crate::base::path::RelPath;
+use crate::base::platform::Platform;
 use crate::base::span::Place;
 use crate::manifest::interpolate::{Names, Use, interpolate};
 use crate::manifest::model::{Expected, FetchTask, Unpack};
@@ -40,14 +41,17 @@ impl Lowering<'_, '_> {
         let expect = self.expect();
         let unpack = match table.unpack.as_ref().map(|unpack| unpack.value) {
             Some(UnpackText::Auto) => Unpack::ByName,
+            Some(UnpackText::Oci) => Unpack::Image,
             None | Some(UnpackText::No) => Unpack::No,
         };
         self.check_unpack(unpack, urls.as_deref());
+        let platform = self.platform(unpack);
         let output = self.output(unpack, urls.as_deref());
         Some(FetchTask {
             urls: urls?,
             expect: expect?,
             unpack,
+            platform,
             strip: table.strip.as_ref().map_or(0, |strip| strip.value as usize),
             output: output?,
             executable: table.executable.as_ref().is_some_and(|executable| executable.value),
@@ -155,9 +159,12 @@ impl Lowering<'_, '_> {
     fn check_unpack(&mut self, unpack: Unpack, urls: Option<&[String]>) {
         let table = &self.fetch.table;
         match unpack {
-            Unpack::ByName => {
+            Unpack::ByName | Unpack::Image => {
                 if let Some(executable) = table.executable.as_ref().filter(|executable| executable.value) {
                     self.useless("executable", "has no effect on what is unpacked", &self.origin.of(executable));
+                }
+                if unpack == Unpack::Image {
+                    return; // It tells itself how it is packed.
                 }
                 let unknown = urls.is_some_and(|urls| !urls.iter().any(|url| is_archive(file_name(url))));
                 if let (true, Some(entry)) = (unknown, &table.unpack) {
@@ -179,6 +186,25 @@ impl Lowering<'_, '_> {
         }
     }
 
+    fn platform(&mut self, unpack: Unpack) -> Option<Platform> {
+        let entry = self.fetch.table.platform.as_ref()?;
+        if unpack != Unpack::Image {
+            self.useless("platform", "has no effect without `unpack = \"oci\"`", &self.origin.of(entry));
+        }
+        let text = interpolate(Written::new(entry, self.origin), &self.names, Use::Plain, self.problems)?;
+        let platform = Platform::parse(&text);
+        if platform.is_none() {
+            self.problems.push(
+                Diagnostic::error(format!("`{}` is no platform", text.escape_debug()))
+                    .at(&self.origin.of(entry), "")
+                    .help(
+                        "write `os/architecture` or `os/architecture/variant`, such as `linux/amd64` or `linux/arm/v7`",
+                    ),
+            );
+        }
+        platform
+    }
+
     fn useless(&mut self, key: &str, why: &str, place: &Place) {
         let warning = Diagnostic::warning(format!("`{key}` {why}"));
         self.problems.push(warning.at(place, "").help("take it out"));
@@ -189,7 +215,7 @@ impl Lowering<'_, '_> {
             return patterns::own_path(Written::new(output, self.origin), "output", &self.names, self.problems);
         }
         let name = match unpack {
-            Unpack::ByName => self.fetch.name.value.as_str(),
+            Unpack::ByName | Unpack::Image => self.fetch.name.value.as_str(),
             Unpack::No => file_name(urls?.first()?),
         };
         match RelPath::parse(name) {

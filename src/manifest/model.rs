@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::base::digest::Digest;
 use crate::base::label::Label;
 use crate::base::path::RelPath;
+use crate::base::platform::Platform;
 use crate::base::span::{Place, Placed};
 use crate::manifest::glob::{Pattern, PatternList};
 use crate::manifest::split::Split;
@@ -319,8 +320,10 @@ pub enum IsolationRequest {
 pub struct Resources {
     /// Job slots held; at least 1.
     pub cpu: u32,
-    /// Bytes of memory it is expected to need at most.
+    /// Bytes of memory it may use at once.
     pub memory_bytes: Option<u64>,
+    /// Processes and threads it may have at once; `None` is the default.
+    pub processes: Option<u32>,
     /// A named pool, one unit of which it holds.
     pub pool: Option<Placed<String>>,
     /// Whether it must run alone.
@@ -336,6 +339,8 @@ pub struct FetchTask {
     pub expect: Expected,
     /// How it is unpacked.
     pub unpack: Unpack,
+    /// Which platform of an image is meant; `None` for the machine's.
+    pub platform: Option<Platform>,
     /// Leading path components dropped when unpacking.
     pub strip: usize,
     /// Where it lands, relative to the package: a file, or a directory when unpacked.
@@ -360,4 +365,6 @@ pub enum Unpack {
     No,
     /// By its name: `.tar`, `.tar.gz`, `.tgz`, `.tar.xz`, `.tar.zst`, `.zip`.
     ByName,
+    /// As an image, whose layers are applied.
+    Image,
 }

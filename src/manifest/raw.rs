@@ -190,8 +190,8 @@ pub struct TaskTable {
     /// The task whose output tree is the root file system, such as `"//:debian"`: `/usr`, `/bin`, `/etc` and all else come from it,
     /// read-only, and nothing of the machine's system is visible. Names in `tools` are looked up in it. `/dev`, `/proc`, `/tmp`,
     /// `/tools`, `/workspace` and `passwd`, `group`, `hosts` and `nsswitch.conf` of `/etc` are always drystone's own; all files belong to
-    /// the one user there is, whoever owns them in an archive. Only at the `namespaces` level. An unpacked archive, or a directory
-    /// that a task makes; not an image in the OCI layout.
+    /// the one user there is, whoever owns them in an archive. Only at the `namespaces` level. An unpacked archive, an image
+    /// (`unpack = "oci"`), or a directory that a task makes; if that is an OCI layout, its layers for the platform of the machine.
     pub root: Option<At<String>>,
     /// Whether it may use the network.
     #[schemars(extend("default" = false))]
@@ -301,8 +301,12 @@ pub struct ResourcesTable {
     /// Job slots.
     #[schemars(extend("default" = 1, "minimum" = 1))]
     pub cpu: Option<At<u32>>,
-    /// Most memory it is expected to need, such as `"2GiB"`. Default: learned from earlier runs.
+    /// Most memory it may use at once with all it starts, such as `"2GiB"`, and what is set aside for it. Beyond it, it is killed.
+    /// Default: what earlier runs used is set aside, and nothing limits it.
     pub memory: Option<At<String>>,
+    /// Most processes and threads it may have at once. Beyond it, it is killed. Part of the key, for a task can see it.
+    #[schemars(extend("default" = 4096, "minimum" = 8))]
+    pub processes: Option<At<u32>>,
     /// A pool of `[workspace] pools`, one unit of which it holds.
     pub pool: Option<At<String>>,
     /// Whether nothing else may run beside it.
@@ -348,10 +352,15 @@ pub struct FetchTable {
     /// BLAKE3 of the file, 64 hexadecimal digits.
     pub blake3: Option<At<String>>,
     /// Whether it is unpacked: `true` and `"auto"` go by the ending, `.tar`, `.tar.gz`, `.tgz`, `.tar.xz`, `.tar.zst` or `.zip`.
-    /// Devices in a top directory `dev` are left out, any others refused; owners and set-user-id bits are not kept.
+    /// Devices in a top directory `dev` are left out, any others refused; owners and set-user-id bits are not kept. `"oci"`, whatever
+    /// the ending: it is the archive of an image, an OCI layout or what `docker save` writes, plain or compressed, and what lands is
+    /// the file system that its layers make. Devices are then left out, and environment and command of the image mean nothing.
     #[schemars(extend("default" = false))]
     pub unpack: Option<At<UnpackText>>,
-    /// Leading directories dropped when unpacking.
+    /// For which platform, with `unpack = "oci"`: `os/architecture` or `os/architecture/variant`, such as `"linux/arm64"`. Default:
+    /// that of the machine.
+    pub platform: Option<At<String>>,
+    /// Leading directories dropped when unpacking; of an image, those of the archive it lies in.
     #[schemars(extend("default" = 0))]
     pub strip: Option<At<u32>>,
     /// Where it lands, inside the package. Default: the file name in the address; when unpacked, a directory named as the task.

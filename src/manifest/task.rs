@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::base::diagnostic::Diagnostic;
 use crate::base::label::is_name;
+use crate::base::limits::{PROCESSES_DEFAULT, PROCESSES_MAX, PROCESSES_MIN};
 use crate::base::path::RelPath;
 use crate::base::span::{Place, Placed};
 use crate::base::time::{parse_bytes, parse_duration};
@@ -354,7 +355,7 @@ impl Lowering<'_, '_> {
     }
 
     fn resources(&mut self) -> Resources {
-        let mut resources = Resources { cpu: 1, memory_bytes: None, pool: None, exclusive: false };
+        let mut resources = Resources { cpu: 1, memory_bytes: None, processes: None, pool: None, exclusive: false };
         if let Some((cpu, origin)) = self.layers.first(|table| table.resources.as_ref()?.cpu.as_ref()) {
             resources.cpu = cpu.value;
             if cpu.value == 0 {
@@ -367,6 +368,17 @@ impl Lowering<'_, '_> {
         }
         if let Some((memory, origin)) = self.layers.first(|table| table.resources.as_ref()?.memory.as_ref()) {
             resources.memory_bytes = size(memory, origin, self.problems);
+        }
+        if let Some((processes, origin)) = self.layers.first(|table| table.resources.as_ref()?.processes.as_ref()) {
+            if !(PROCESSES_MIN..=PROCESSES_MAX).contains(&processes.value) {
+                self.problems.push(
+                    Diagnostic::error(format!("a task may be limited to {PROCESSES_MIN} to {PROCESSES_MAX} processes"))
+                        .at(&origin.of(processes), "")
+                        .help(format!("leave it out for {PROCESSES_DEFAULT}")),
+                );
+            }
+            // Said or not said, the default is the same limit and the same key.
+            resources.processes = Some(processes.value).filter(|processes| *processes != PROCESSES_DEFAULT);
         }
         if let Some((pool, origin)) = self.layers.first(|table| table.resources.as_ref()?.pool.as_ref()) {
             let place = origin.of(pool);

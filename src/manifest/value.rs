@@ -160,13 +160,15 @@ impl JsonSchema for InputsText {
     }
 }
 
-/// `unpack`: true, false or `"auto"`.
+/// `unpack`: true, false, `"auto"` or `"oci"`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum UnpackText {
     /// Not unpacked.
     No,
     /// By the file's name: `true` and `"auto"` are the same.
     Auto,
+    /// As an image.
+    Oci,
 }
 
 struct UnpackVisitor;
@@ -175,7 +177,7 @@ impl Visitor<'_> for UnpackVisitor {
     type Value = UnpackText;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("`true`, `false` or `\"auto\"`")
+        f.write_str("`true`, `false`, `\"auto\"` or `\"oci\"`")
     }
 
     fn visit_bool<E: Error>(self, unpack: bool) -> Result<UnpackText, E> {
@@ -183,7 +185,11 @@ impl Visitor<'_> for UnpackVisitor {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<UnpackText, E> {
-        if text == "auto" { Ok(UnpackText::Auto) } else { Err(E::invalid_value(Unexpected::Str(text), &self)) }
+        match text {
+            "auto" => Ok(UnpackText::Auto),
+            "oci" => Ok(UnpackText::Oci),
+            _ => Err(E::invalid_value(Unexpected::Str(text), &self)),
+        }
     }
 }
 
@@ -203,7 +209,7 @@ impl JsonSchema for UnpackText {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "oneOf": [{ "type": "boolean" }, { "const": "auto" }] })
+        json_schema!({ "oneOf": [{ "type": "boolean" }, { "const": "auto" }, { "const": "oci" }] })
     }
 }
 

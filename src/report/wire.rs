@@ -12,7 +12,7 @@ use crate::base::diagnostic::Diagnostic;
 use crate::base::span::Sources;
 use crate::engine::event::{Counts, Event, Failure, MissReason, Outcome, ResultSource, ServiceEvent, TaskFinished};
 use crate::report::render::severity_word;
-use crate::sandbox::spec::Exit;
+use crate::sandbox::spec::{Exit, Limit};
 
 /// One line of `drystone run --format json`.
 #[derive(Serialize, JsonSchema, Debug)]
@@ -241,6 +241,10 @@ pub enum ExitValue {
     },
     /// Its time was up.
     TimedOut,
+    /// It took more memory than it may.
+    OverMemory,
+    /// It had more processes than it may.
+    OverProcesses,
     /// The run was cancelled.
     Cancelled,
 }
@@ -363,6 +367,8 @@ impl FailureValue {
                 Exit::Code(code) => ExitValue::Code { code },
                 Exit::Signal(signal) => ExitValue::Signal { signal },
                 Exit::TimedOut => ExitValue::TimedOut,
+                Exit::Over(Limit::Memory) => ExitValue::OverMemory,
+                Exit::Over(Limit::Processes) => ExitValue::OverProcesses,
                 Exit::Cancelled => ExitValue::Cancelled,
             }),
             diagnostics: failure.diagnostics.iter().map(|one| DiagnosticValue::of(one, sources)).collect(),

@@ -7,14 +7,14 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::Pid;
 
 use crate::base::encode::{DecodeError, Decoder, Encoder};
-use crate::process::usage::Usage;
-use crate::sandbox::start::{self, Command, Started, Watch};
+use crate::sandbox::start::{self, Bounds, Command, Started, Watch};
 use crate::sandbox::wire::{self, Report, Status};
 
 /// A socket with message boundaries, both ends.
@@ -131,13 +131,15 @@ pub(super) struct Checking {
     questions: Option<OwnedFd>,
     env: BTreeMap<String, String>,
     cwd: PathBuf,
+    bounds: Rc<Bounds>,
     running: Vec<(Pid, OwnedFd)>,
 }
 
 impl Checking {
     /// Answers what comes by a socket, if there is one, about this command.
-    pub(super) fn new(questions: Option<OwnedFd>, command: &Command) -> Self {
-        Self { questions, env: command.env.clone(), cwd: command.cwd.clone(), running: Vec::new() }
+    pub(super) fn new(questions: Option<OwnedFd>, command: &Command, bounds: &Rc<Bounds>) -> Self {
+        let (env, cwd, bounds) = (command.env.clone(), command.cwd.clone(), Rc::clone(bounds));
+        Self { questions, env, cwd, bounds, running: Vec::new() }
     }
 
     /// Readable when something was asked, or nobody will ask again.
@@ -167,7 +169,7 @@ impl Checking {
         let started =
             output.try_clone().map_err(|error| wire::Failure::new("starting a check", error)).and_then(|both| {
                 let command = Command { argv, env: self.env.clone(), cwd: self.cwd.clone() };
-                start::start(command, output, both, Watch::No).map(|(started, _)| started)
+                start::start(command, &self.bounds, (output, both), Watch::No).map(|(started, _)| started)
             });
         let report = match started {
             Ok(Started::Running(pid)) => {
@@ -185,7 +187,7 @@ impl Checking {
     pub(super) fn ended(&mut self, pid: Pid, status: Status) {
         if let Some(at) = self.running.iter().position(|(running, _)| *running == pid) {
             let (_, answer) = self.running.swap_remove(at);
-            tell(&answer, &Report::Ended { status, usage: Usage::default(), observed: false }, &[]);
+            tell(&answer, &Report::nothing_of(status), &[]);
         }
     }
 }
@@ -204,11 +206,7 @@ fn hand_over_sockets(answer: &OwnedFd) {
     match sockets {
         Ok(sockets) => {
             let descriptors: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
-            tell(
-                answer,
-                &Report::Ended { status: Status::Code(0), usage: Usage::default(), observed: false },
-                &descriptors,
-            );
+            tell(answer, &Report::nothing_of(Status::Code(0)), &descriptors);
         }
         Err(error) => tell(answer, &Report::Failed(wire::Failure::new("opening a socket", error)), &[]),
     }

@@ -1,20 +1,23 @@
 //! The first process of one sandbox: has the view built, the command started, everything buried, and reports. Keeps no policy.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::RecvFlags;
 use rustix::process::{Pid, Signal};
 
 use crate::process::usage;
 use crate::sandbox::checks::Checking;
+use crate::sandbox::crowd::{self, Counting};
 use crate::sandbox::kernel;
 use crate::sandbox::observation::Observation;
 use crate::sandbox::spec::{Level, SandboxSpec};
-use crate::sandbox::start::{self, Started, Watch};
+use crate::sandbox::start::{self, Bounds, Started, Watch};
 use crate::sandbox::trace::Observer;
 use crate::sandbox::tree::{Left, Tree};
-use crate::sandbox::wire::{self, Failure, Owner, Purpose, Report, Request, Status};
+use crate::sandbox::wire::{self, Failure, KILL, Owner, Purpose, Report, Request, Status};
 use crate::sandbox::{confine, namespaces, plain};
 
 /// How long a command may take to end by itself once asked to, before it is killed.
@@ -32,6 +35,8 @@ pub struct Job {
     pub stderr: OwnedFd,
     /// What is asked about the command while it runs.
     pub checks: Option<OwnedFd>,
+    /// The control groups that the command joins, to be written to.
+    pub groups: Vec<OwnedFd>,
     /// The engine: takes one report; its end, or its gone writing side, means stop.
     pub control: OwnedFd,
     /// Hangs up when the launcher is gone, which means stop too.
@@ -42,12 +47,13 @@ pub struct Job {
 
 /// Runs the job and ends the process. Never returns into the launcher's code.
 pub fn main(job: Job) -> ! {
-    let Job { request, spec, stdout, stderr, control, checks, lifeline, owner } = job;
+    let Job { request, spec, stdout, stderr, control, checks, groups, lifeline, owner } = job;
     let run = || {
         let spec = read_spec(spec)?;
+        let counting = if request.company.crowd { Counting::Here } else { Counting::NotHere };
         let tree = Tree::adopt(request.level).map_err(|error| Failure::new("watching over the command", error))?;
         let built = match request.level {
-            Level::Namespaces => namespaces::build(&spec, owner)?,
+            Level::Namespaces => namespaces::build(&spec, owner, counting)?,
             Level::None => plain::build(&spec)?,
             // A probe asks for no view, and there is no place for one.
             Level::Landlock if request.purpose == Purpose::Probe => return probe_confinement(&spec),
@@ -58,17 +64,17 @@ pub fn main(job: Job) -> ! {
             }
         };
         if request.purpose == Purpose::Probe {
-            let status = Status::Code(0);
-            let report = Report::Ended { status, usage: usage::Usage::default(), observed: false };
-            return Ok((report, built.workspace, None));
+            return Ok((Report::nothing_of(Status::Code(0)), built.workspace, None));
         }
-        let mut checking = Checking::new(checks, &built.command);
+        let own = request.level == Level::Namespaces;
+        let bounds = Rc::new(Bounds { groups, processes: own.then_some(spec.limits.processes) });
+        let mut checking = Checking::new(checks, &built.command, &bounds);
         // What it starts runs as the same user: nothing of it shows below `/proc/1`, and nobody may trace it.
         rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
             .map_err(|error| Failure::new("closing itself to the command", error))?;
         let wanted = spec.observe && request.level == Level::Namespaces;
         let (started, observed) =
-            start::start(built.command, stdout, stderr, if wanted { Watch::Closely } else { Watch::No })?;
+            start::start(built.command, &bounds, (stdout, stderr), if wanted { Watch::Closely } else { Watch::No })?;
         let (mut observer, none) = match observed {
             Some(Ok(observer)) => (Some(observer), None),
             Some(Err(reason)) => (None, Some(reason)),
@@ -76,13 +82,15 @@ pub fn main(job: Job) -> ! {
         };
         let report = match started {
             Started::Running(main) => {
-                let status =
-                    watch(&tree, (main, spec.stop_signal), &mut checking, [&control, &lifeline], observer.as_mut());
+                let stops = Stops { control: control.as_fd(), lifeline: lifeline.as_fd() };
+                let limit = (counting == Counting::Here).then_some(spec.limits.processes);
+                let (status, crowded) =
+                    watch(&tree, (main, spec.stop_signal), &mut checking, stops, limit, observer.as_mut());
                 if hangs_up(lifeline.as_fd()) {
                     // The command was cut short by nobody's decision: silence makes it an error, not a result.
                     kernel::exit_now(1)
                 }
-                Report::Ended { status, usage: usage::of_children(), observed: spec.observe }
+                Report::Ended { status, usage: usage::of_children(), observed: spec.observe, crowded }
             }
             Started::Not { cause } => Report::CannotStart { cause },
         };
@@ -109,8 +117,7 @@ type Told = (Report, Option<OwnedFd>, Option<OwnedFd>);
 
 fn probe_confinement(spec: &SandboxSpec) -> Result<Told, Failure> {
     confine::enter(spec)?;
-    let report = Report::Ended { status: Status::Code(0), usage: usage::Usage::default(), observed: false };
-    Ok((report, None, None))
+    Ok((Report::nothing_of(Status::Code(0)), None, None))
 }
 
 fn hangs_up(descriptor: BorrowedFd<'_>) -> bool {
@@ -128,17 +135,39 @@ fn read_spec(descriptor: OwnedFd) -> Result<SandboxSpec, Failure> {
     wire::decode_spec(&bytes).map_err(|error| Failure::said("reading the job", error.to_string()))
 }
 
+/// Who may have the command stopped.
+#[derive(Clone, Copy)]
+struct Stops<'a> {
+    control: BorrowedFd<'a>,
+    lifeline: BorrowedFd<'a>,
+}
+
+impl Stops<'_> {
+    /// Whether all is to be killed, rather than stopped in order.
+    fn kill(self) -> bool {
+        let mut word = [0; KILL.len()];
+        let received = rustix::net::recv(self.control, &mut word[..], RecvFlags::DONTWAIT);
+        received.is_ok_and(|(length, _)| word[..length] == *KILL)
+    }
+}
+
 /// Waits until the command has ended, or until it is to stop and has been stopped; then ends all it has started.
+///
+/// With a limit, counts its processes now and then, and says whether there were too many: then all are killed.
 fn watch(
     tree: &Tree,
     (main, stop_signal): (Pid, Signal),
     checking: &mut Checking,
-    stops: [&OwnedFd; 2],
+    stops: Stops<'_>,
+    limit: Option<u32>,
     mut observer: Option<&mut Observer>,
-) -> Status {
+) -> (Status, bool) {
     let mut status = None;
     let mut stop_by: Option<Instant> = None;
     let mut asked = false;
+    let mut interval = crowd::INTERVAL_MIN;
+    let mut count_at = limit.map(|_| Instant::now() + interval);
+    let mut crowded = false;
     loop {
         let left = tree.bury(main, &mut status);
         for (pid, status) in tree.take_noted() {
@@ -157,9 +186,21 @@ fn watch(
         {
             tree.note(pid);
         }
-        let stops = stop_by.is_none().then(|| stops.map(AsFd::as_fd));
+        if let (Some(limit), Some(at)) = (limit, count_at)
+            && Instant::now() >= at
+        {
+            crowded = crowd::is_over(limit);
+            if crowded {
+                break;
+            }
+            interval = (interval * 2).min(crowd::INTERVAL_MAX);
+            count_at = Some(Instant::now() + interval);
+        }
+        let heard = stop_by.is_none().then_some(stops);
         let checks = checking.event().filter(|_| stop_by.is_none());
-        match wait(tree, stops, checks, stop_by, observer.as_deref_mut()) {
+        let until = [stop_by, count_at].into_iter().flatten().min();
+        match wait(tree, heard, checks, until, observer.as_deref_mut()) {
+            Woken::ToStop if stops.kill() => break,
             Woken::ToStop => {
                 tree.signal(stop_signal);
                 stop_by = Some(Instant::now() + GRACE);
@@ -173,8 +214,14 @@ fn watch(
     {
         observer.count();
     }
+    // Of a crowd that breaks up because it may not grow, the first often goes before it was counted.
+    if let Some(limit) = limit
+        && status.is_some_and(|status| status != Status::Code(0))
+    {
+        crowded |= crowd::is_over(limit);
+    }
     tree.end(main, &mut status);
-    status.unwrap_or(Status::Signal(libc::SIGKILL))
+    (status.unwrap_or(Status::Signal(libc::SIGKILL)), crowded)
 }
 
 /// Why a wait is over.
@@ -191,14 +238,14 @@ enum Woken {
 /// Waits for what changes the course of things; calls that are asked about meanwhile do not, and are answered.
 fn wait(
     tree: &Tree,
-    stops: Option<[BorrowedFd<'_>; 2]>,
+    stops: Option<Stops<'_>>,
     checks: Option<BorrowedFd<'_>>,
     until: Option<Instant>,
     mut observer: Option<&mut Observer>,
 ) -> Woken {
     loop {
         let mut fds = vec![PollFd::from_borrowed_fd(tree.events(), PollFlags::IN)];
-        for stop in stops.into_iter().flatten() {
+        for stop in stops.into_iter().flat_map(|stops| [stops.control, stops.lifeline]) {
             fds.push(PollFd::from_borrowed_fd(stop, PollFlags::IN | PollFlags::RDHUP));
         }
         let checked = fds.len();

@@ -9,7 +9,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::process::WaitOptions;
 
 use crate::fs::ops;
-use crate::process::usage::Usage;
 use crate::sandbox::init::{self, Job};
 use crate::sandbox::kernel::{self, Side};
 use crate::sandbox::pod::{self, PodEnds};
@@ -70,9 +69,8 @@ impl Launcher {
             let given = Given::of(request, descriptors).ok_or_else(malformed)?;
             let forked = match (request.purpose, given.job.as_ref(), &given.pod) {
                 (Purpose::Answer, ..) => {
-                    let (status, usage) = (Status::Code(0), Usage::default());
                     // As below: if the engine has gone meanwhile, the next receive says so.
-                    drop(wire::send(&given.control, &Report::Ended { status, usage, observed: false }.encode(), &[]));
+                    drop(wire::send(&given.control, &Report::nothing_of(Status::Code(0)).encode(), &[]));
                     continue;
                 }
                 (Purpose::Pod, ..) => kernel::clone_into(pod::NAMESPACES),
@@ -87,8 +85,8 @@ impl Launcher {
                     match given.job {
                         None => pod::found(&given.control, owner),
                         Some([spec, stdout, stderr]) => {
-                            let Given { control, checks, .. } = given;
-                            init::main(Job { request, spec, stdout, stderr, control, checks, lifeline, owner })
+                            let Given { control, checks, groups, .. } = given;
+                            init::main(Job { request, spec, stdout, stderr, control, checks, groups, lifeline, owner })
                         }
                     }
                 }
@@ -113,6 +111,7 @@ struct Given {
     job: Option<[OwnedFd; 3]>,
     checks: Option<OwnedFd>,
     pod: Option<PodEnds>,
+    groups: Vec<OwnedFd>,
 }
 
 impl Given {
@@ -126,7 +125,8 @@ impl Given {
         };
         let checks = if request.company.checks { Some(rest.next()?) } else { None };
         let pod = if request.company.pod { Some(PodEnds { user: rest.next()?, net: rest.next()? }) } else { None };
-        rest.next().is_none().then_some(Self { control, job, checks, pod })
+        let groups: Vec<OwnedFd> = rest.collect();
+        (groups.len() == usize::from(request.company.groups)).then_some(Self { control, job, checks, pod, groups })
     }
 }
 

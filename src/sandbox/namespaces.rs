@@ -15,6 +15,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, OpenTreeFlags, UnmountFla
 
 use crate::fs::link;
 use crate::fs::ops::{self, FsError};
+use crate::sandbox::crowd::{self, Counting};
 use crate::sandbox::kernel::{self, Attributes, Reach};
 use crate::sandbox::rootfs;
 use crate::sandbox::spec::{
@@ -59,7 +60,7 @@ const ASIDE: &str = "proc";
 const WRITABLE: [&str; 3] = ["workspace", "tmp", "dev/shm"];
 
 /// Builds everything and enters it. The init's namespaces must be new and its own.
-pub fn build(spec: &SandboxSpec, owner: Owner) -> Result<Built, Failure> {
+pub fn build(spec: &SandboxSpec, owner: Owner, counting: Counting) -> Result<Built, Failure> {
     // Directories have the modes that are asked for, whatever the engine was started with.
     rustix::process::umask(Mode::from_raw_mode(0o022));
     map_ids(owner)?;
@@ -87,7 +88,7 @@ pub fn build(spec: &SandboxSpec, owner: Owner) -> Result<Built, Failure> {
     for mount in inside.iter().copied().chain(writable) {
         bind_mount(mount)?;
     }
-    mount_proc()?;
+    mount_proc(if counting == Counting::Here { Some(spec.limits.processes) } else { None })?;
     leave_old_root()?;
     rustix::thread::set_no_new_privs(true).map_err(|error| Failure::new("giving up privileges", error))?;
     let cwd = Path::new(WORKSPACE_DIR).join(spec.cwd.as_str());
@@ -356,8 +357,11 @@ const PROC_HIDDEN: [&str; 7] = [
 ];
 
 /// Shows the processes of these namespaces, and of the machine no more than may be read.
-fn mount_proc() -> Result<(), Failure> {
+fn mount_proc(processes: Option<u32>) -> Result<(), Failure> {
     mount_fs("proc", "proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)?;
+    if let Some(processes) = processes {
+        crowd::set_pid_max(processes);
+    }
     for place in PROC_HIDDEN.map(Path::new).into_iter().filter(|place| ops::exists(place)) {
         rustix::mount::mount_bind("dev/null", place)
             .map_err(|error| Failure::new(format!("hiding {}", shown(place)), error))?;

@@ -1,7 +1,7 @@
 //! The engine's side: asks the launcher for a command, carries its output, and stops it in time. Builds nothing itself.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,13 +12,15 @@ use rustix::net::Shutdown;
 
 use crate::process::cancel::Cancel;
 use crate::sandbox::checks::{Checked, socket_pair};
+use crate::sandbox::drain::Drain;
+use crate::sandbox::group::{Group, Groups};
 use crate::sandbox::init::GRACE;
 use crate::sandbox::launcher::ARGUMENT;
 use crate::sandbox::observation::Observation;
 use crate::sandbox::plain;
 use crate::sandbox::pod::Pod;
 use crate::sandbox::refusal::{Facts, explain};
-use crate::sandbox::spec::{Exit, Finished, Leftover, Level, Network, SandboxError, SandboxSpec, Stream, Usage};
+use crate::sandbox::spec::{Exit, Finished, Leftover, Level, Limit, Network, SandboxError, SandboxSpec, Stream, Usage};
 use crate::sandbox::wire::{self, Failure, Purpose, Report, Request, Status};
 
 /// Runs one command so that it sees what its spec says.
@@ -59,6 +61,8 @@ pub struct Company {
     pub pod: Option<Pod>,
     /// The end of [`crate::sandbox::checks::Checks`] that goes with it.
     pub checked: Option<Checked>,
+    /// Asks for what it has printed so far.
+    pub drain: Option<Drain>,
 }
 
 /// Opens a level, with this very program as its launcher. Cheap: the launcher starts with the first command.
@@ -88,6 +92,8 @@ struct Connection {
 
 impl Connection {
     fn start(program: &Path) -> io::Result<Self> {
+        // Before there is a launcher: to make groups this process may have to move, and the launcher must not stay behind.
+        Groups::ours();
         let (ours, theirs) = socket_pair()?;
         // No `pre_exec` and no user change: std then uses `posix_spawn`, which does not copy the engine's page tables.
         let process = Command::new(program)
@@ -137,6 +143,7 @@ impl Drop for Connection {
         let _ = rustix::net::shutdown(&self.requests, Shutdown::Both);
         let process = self.process.get_mut().unwrap_or_else(PoisonError::into_inner);
         drop(process.wait());
+        Groups::ours().remove_remaining();
     }
 }
 
@@ -148,8 +155,9 @@ impl Launched {
     /// Builds the view and runs nothing in it.
     pub(super) fn probe(&self, spec: &SandboxSpec) -> Result<Report, SandboxError> {
         let never = Cancel::new().map_err(|error| self.setup("preparing to wait", &error))?;
-        let (running, connection) = self.request(spec, Purpose::Probe, Company::default())?;
-        let (report, _, _) = running.follow(None, &never, &mut |_, _| {}).map_err(|end| self.gone(&connection, end))?;
+        let (running, connection) = self.request(spec, Purpose::Probe, Company::default(), None)?;
+        let (report, _, _) =
+            running.follow(None, None, &never, &mut |_, _| {}).map_err(|end| self.gone(&connection, end))?;
         Ok(report)
     }
 
@@ -192,6 +200,7 @@ impl Launched {
         spec: &SandboxSpec,
         purpose: Purpose,
         company: Company,
+        group: Option<&Group>,
     ) -> Result<(Running, Arc<Connection>), SandboxError> {
         assert_eq!(spec.network == Network::Pod, company.pod.is_some(), "BUG: a pod's network without the pod");
         let connection = self.connect()?;
@@ -200,14 +209,22 @@ impl Launched {
         let (stderr, stderr_theirs) = output_pipe().map_err(prepare)?;
         let (control, control_theirs) = socket_pair().map_err(prepare)?;
         let job = wire::anonymous_file("job", &wire::encode_spec(spec)).map_err(prepare)?;
-        let along = wire::Company { checks: company.checked.is_some(), pod: company.pod.is_some() };
+        let entrances: Vec<BorrowedFd<'_>> = group.into_iter().flat_map(Group::entrances).collect();
+        let along = wire::Company {
+            checks: company.checked.is_some(),
+            pod: company.pod.is_some(),
+            groups: u8::try_from(entrances.len()).expect("there is one for each of two controllers at most"),
+            crowd: self.level == Level::Namespaces && group.is_some_and(|group| !group.counts_processes()),
+        };
         let request = Request { level: self.level, network: spec.network, purpose, company: along };
         let mut theirs = vec![control_theirs.as_fd(), job.as_fd(), stdout_theirs.as_fd(), stderr_theirs.as_fd()];
         theirs.extend(company.checked.iter().map(|checked| checked.0.as_fd()));
         theirs.extend(company.pod.iter().flat_map(Pod::descriptors));
+        theirs.extend(entrances);
         wire::send(&connection.requests, &request.encode(), &theirs)
             .map_err(|error| self.gone(&connection, Gone::System(error)))?;
-        Ok((Running { control, streams: [Some(stdout), Some(stderr)] }, connection))
+        let drain = company.drain;
+        Ok((Running { control, streams: [Some(stdout), Some(stderr)], drain }, connection))
     }
 
     fn failed(&self, failure: &Failure) -> SandboxError {
@@ -257,22 +274,29 @@ impl Sandbox for Launched {
             let workspace = Leftover::on_disk(spec.stage.clone());
             return Ok(Finished { exit: Exit::Cancelled, usage: Usage::default(), workspace, observation: None });
         }
-        let (running, connection) = self.request(spec, Purpose::Run, company)?;
+        let group =
+            Groups::ours().make(&spec.limits).map_err(|error| self.setup("making its control group", &error))?;
+        let (running, connection) = self.request(spec, Purpose::Run, company, Some(&group))?;
         let deadline = spec.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let (report, mut descriptors, stopped) =
-            running.follow(deadline, cancel, sink).map_err(|end| self.gone(&connection, end))?;
-        let (status, usage, observed) = match report {
-            Report::Ended { status, usage, observed } => (status, usage, observed),
+            running.follow(deadline, Some(&group), cancel, sink).map_err(|end| self.gone(&connection, end))?;
+        let (status, mut usage, observed, crowded) = match report {
+            Report::Ended { status, usage, observed, crowded } => (status, usage, observed, crowded),
             Report::CannotStart { cause } => {
                 let program = spec.argv.first().cloned().unwrap_or_default();
                 return Err(SandboxError::CannotStart { program, cause });
             }
             Report::Failed(failure) => return Err(self.failed(&failure)),
         };
-        let exit = stopped.unwrap_or(match status {
-            Status::Code(code) => Exit::Code(code),
-            Status::Signal(signal) => Exit::Signal(signal),
-        });
+        let over = group.over().or_else(|| crowded.then_some(Limit::Processes));
+        let exit = match (stopped, over, status) {
+            (Some(Exit::Cancelled), ..) => Exit::Cancelled,
+            (_, Some(limit), _) => Exit::Over(limit),
+            (Some(stopped), None, _) => stopped,
+            (None, None, Status::Code(code)) => Exit::Code(code),
+            (None, None, Status::Signal(signal)) => Exit::Signal(signal),
+        };
+        usage.max_rss_kib = usage.max_rss_kib.max(group.peak_kib().unwrap_or(0));
         let observation = observed.then(|| descriptors.pop().map_or_else(not_reported, |file| read_observation(&file)));
         let workspace = match descriptors.pop() {
             Some(descriptor) => Leftover::behind(descriptor),
@@ -312,6 +336,7 @@ enum Gone {
 struct Running {
     control: OwnedFd,
     streams: [Option<OwnedFd>; 2],
+    drain: Option<Drain>,
 }
 
 /// Beyond the grace and the burial an init may take this long to be scheduled and to report.
@@ -325,6 +350,7 @@ impl Running {
     fn follow(
         mut self,
         deadline: Option<Instant>,
+        group: Option<&Group>,
         cancel: &Cancel,
         sink: &mut dyn FnMut(Stream, &[u8]),
     ) -> Result<(Report, Vec<OwnedFd>, Option<Exit>), Gone> {
@@ -344,12 +370,23 @@ impl Running {
                 deadline = Instant::now().checked_add(GRACE + REPORT_DELAY_MAX);
                 continue;
             }
+            if stopped.is_none()
+                && let Some(limit) = group.and_then(Group::over)
+            {
+                stopped = Some(Exit::Over(limit));
+                // An init that has just reported needs no word; its report is taken as ever.
+                drop(wire::send(&self.control, wire::KILL, &[]));
+                deadline = Instant::now().checked_add(REPORT_DELAY_MAX);
+            }
             let mut fds = vec![PollFd::new(&self.control, PollFlags::IN)];
             fds.extend(self.streams.iter().flatten().map(|stream| PollFd::new(stream, PollFlags::IN)));
+            fds.extend(self.drain.iter().map(|drain| PollFd::from_borrowed_fd(drain.event(), PollFlags::IN)));
             if stopped.is_none() {
                 fds.push(PollFd::from_borrowed_fd(cancel.event(), PollFlags::IN));
+                fds.extend(group.into_iter().flat_map(Group::events));
             }
-            let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+            let patience = group.filter(|_| stopped.is_none()).and_then(Group::patience);
+            let timeout = [left, patience].into_iter().flatten().min().and_then(|least| Timespec::try_from(least).ok());
             match rustix::event::poll(&mut fds, timeout.as_ref()) {
                 Ok(_) => {}
                 Err(rustix::io::Errno::INTR) => continue,
@@ -357,7 +394,11 @@ impl Running {
             }
             let reported = !fds[0].revents().is_empty();
             // Once the report is there everybody is gone, and what they have written waits in the pipes.
-            self.carry(&mut buffer, if reported { Pass::All } else { Pass::One }, sink);
+            let asked = self.drain.as_ref().and_then(Drain::asked);
+            self.carry(&mut buffer, if reported || asked.is_some() { Pass::All } else { Pass::One }, sink);
+            if let (Some(drain), Some(asked)) = (&self.drain, asked) {
+                drain.done(asked);
+            }
             if reported {
                 let (bytes, descriptors) = wire::receive(&self.control).map_err(Gone::System)?.ok_or(Gone::Silent)?;
                 let report = Report::decode(&bytes).map_err(|error| Gone::System(io::Error::other(error)))?;
@@ -398,3 +439,35 @@ enum Pass {
 
 /// A pipe holds at most this many chunks unless somebody still writes, which only an escaped process could.
 const DRAIN_PASSES_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_before_a_drain_is_taken_when_it_returns() {
+        let (control, theirs) = socket_pair().expect("a pair of sockets");
+        let (stdout, writer) = output_pipe().expect("a pipe");
+        let (stderr, _quiet) = output_pipe().expect("a pipe");
+        let drain = Drain::new().expect("an event");
+        let never = Cancel::new().expect("an event");
+        let running = Running { control, streams: [Some(stdout), Some(stderr)], drain: Some(drain.clone()) };
+        let taken = Mutex::new(0_usize);
+        std::thread::scope(|scope| {
+            let carried = scope.spawn(|| {
+                let end = running
+                    .follow(None, None, &never, &mut |_, bytes| *taken.lock().expect("unpoisoned") += bytes.len());
+                drain.over();
+                assert!(matches!(end, Err(Gone::Silent)));
+            });
+            for round in 1..=500 {
+                assert_eq!(rustix::io::write(&writer, &[b'x'; 1000]), Ok(1000));
+                drain.wait(REPORT_DELAY_MAX);
+                assert_eq!(*taken.lock().expect("unpoisoned"), round * 1000, "round {round}");
+            }
+            drop(theirs);
+            carried.join().expect("no assertion failed");
+            drain.wait(REPORT_DELAY_MAX);
+        });
+    }
+}

@@ -218,7 +218,7 @@ mod tests {
 
     use super::*;
     use crate::base::path::RelPath;
-    use crate::sandbox::spec::{Access, Mount, Network};
+    use crate::sandbox::spec::{Access, Limits, Mount, Network};
 
     #[test]
     fn values_that_name_the_fixed_directories_follow_the_copy() {
@@ -237,6 +237,7 @@ mod tests {
             stop_signal: rustix::process::Signal::TERM,
             stage: "/s".into(),
             observe: false,
+            limits: Limits::default(),
         };
         let places = Places::below(&spec.stage, &spec);
         let check = |name: &str, value: &str, expect: &str| assert_eq!(places.translate(name, value), expect, "{name}");

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::fs::ops;
-use crate::process::usage::Usage;
 use crate::sandbox::kernel::{self, Side};
 use crate::sandbox::wire::{self, Failure, Owner, Report, Status};
 
@@ -45,7 +44,7 @@ impl Pod {
 /// Readies a new pod, hands it to the engine, and ends this process, its first: the engine's hold keeps it.
 pub(super) fn found(control: &OwnedFd, owner: Owner) -> ! {
     let (report, ends) = match ready(owner) {
-        Ok(ends) => (Report::Ended { status: Status::Code(0), usage: Usage::default(), observed: false }, Some(ends)),
+        Ok(ends) => (Report::nothing_of(Status::Code(0)), Some(ends)),
         Err(failure) => (Report::Failed(failure), None),
     };
     let descriptors: Vec<BorrowedFd<'_>> = ends.iter().flat_map(|ends| [ends.user.as_fd(), ends.net.as_fd()]).collect();

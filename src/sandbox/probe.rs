@@ -7,7 +7,7 @@ use crate::base::path::RelPath;
 use crate::fs::ops;
 use crate::sandbox::open::Launched;
 use crate::sandbox::refusal::{Facts, explain};
-use crate::sandbox::spec::{Level, Network, SandboxError, SandboxSpec, System};
+use crate::sandbox::spec::{Level, Limits, Network, SandboxError, SandboxSpec, System};
 use crate::sandbox::wire::Report;
 
 pub use crate::sandbox::refusal::Refusal;
@@ -70,6 +70,7 @@ fn tried(level: Level, launcher: &Path) -> Result<(), Refusal> {
         timeout: None,
         stage: mount_point(),
         observe: false,
+        limits: Limits::default(),
     };
     let report = Launched::new(level, launcher).and_then(|sandbox| sandbox.probe(&spec));
     match report.map_err(unexpected)? {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::base::limits::PROCESSES_DEFAULT;
 use crate::base::path::RelPath;
 
 /// How far a result can be trusted: lower levels never serve a request for a higher one.
@@ -193,6 +194,32 @@ pub struct SandboxSpec {
     pub stage: PathBuf,
     /// Whether what it touches in the workspace is observed. Costs about 10 µs for each call that names a path.
     pub observe: bool,
+    /// What it may use at once, with all it starts.
+    pub limits: Limits,
+}
+
+/// What a command may use at once, with all it starts. One that takes more is killed whole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Bytes of memory, what it writes to `/tmp` and the workspace included; `None` is no limit.
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads.
+    pub processes: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { memory_bytes: None, processes: PROCESSES_DEFAULT }
+    }
+}
+
+/// One of them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Limit {
+    /// [`Limits::memory_bytes`].
+    Memory,
+    /// [`Limits::processes`].
+    Processes,
 }
 
 impl SandboxSpec {
@@ -237,6 +264,8 @@ pub enum Exit {
     Signal(i32),
     /// Its time was up.
     TimedOut,
+    /// It took more than a limit of its spec.
+    Over(Limit),
     /// The run was cancelled.
     Cancelled,
 }

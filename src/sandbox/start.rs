@@ -12,6 +12,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, Resource, Rlimit};
 
 use crate::fs::ops;
+use crate::sandbox::crowd;
 use crate::sandbox::kernel::{self, Side};
 use crate::sandbox::trace::{self, Observer};
 use crate::sandbox::wire::{self, Failure, plain};
@@ -24,6 +25,15 @@ pub struct Command {
     pub env: BTreeMap<String, String>,
     /// Directory it starts in.
     pub cwd: PathBuf,
+}
+
+/// What a command is held to from its first instruction on.
+#[derive(Debug)]
+pub struct Bounds {
+    /// Control groups that it joins, to be written to.
+    pub groups: Vec<OwnedFd>,
+    /// Where it has namespaces of its own, the processes it may start.
+    pub processes: Option<u32>,
 }
 
 /// A view, ready to run in.
@@ -58,7 +68,12 @@ pub enum Watch {
 pub type Observed = Option<Result<Observer, String>>;
 
 /// Starts the command in a session of its own. The descriptors are the command's alone afterwards.
-pub fn start(command: Command, stdout: OwnedFd, stderr: OwnedFd, watch: Watch) -> Result<(Started, Observed), Failure> {
+pub fn start(
+    command: Command,
+    bounds: &Bounds,
+    (stdout, stderr): (OwnedFd, OwnedFd),
+    watch: Watch,
+) -> Result<(Started, Observed), Failure> {
     let step = "starting a process for the command";
     let (reader, writer) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|error| Failure::new(step, error))?;
@@ -73,7 +88,7 @@ pub fn start(command: Command, stdout: OwnedFd, stderr: OwnedFd, watch: Watch) -
     match kernel::fork().map_err(|error| Failure::new(step, error))? {
         Side::Child => {
             drop(ours);
-            let cause = become_command(&command, &stdout, &stderr, theirs);
+            let cause = become_command(&command, bounds, [&stdout, &stderr], theirs);
             // Should the init be gone, nobody is left to tell.
             drop(io::PipeWriter::from(writer).write_all(cause.as_bytes()));
             kernel::exit_now(127)
@@ -133,7 +148,12 @@ fn submit(socket: &OwnedFd) {
 }
 
 /// Sets up this process and executes the program; returns only the reason why not.
-fn become_command(command: &Command, stdout: &OwnedFd, stderr: &OwnedFd, observer: Option<OwnedFd>) -> String {
+fn become_command(
+    command: &Command,
+    bounds: &Bounds,
+    [stdout, stderr]: [&OwnedFd; 2],
+    observer: Option<OwnedFd>,
+) -> String {
     let prepared = (|| -> io::Result<()> {
         rustix::process::setsid()?;
         rustix::stdio::dup2_stdout(stdout)?;
@@ -141,6 +161,7 @@ fn become_command(command: &Command, stdout: &OwnedFd, stderr: &OwnedFd, observe
         kernel::close_on_exec_from(3)?;
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         set_limits()?;
+        bound(bounds)?;
         kernel::reset_signals();
         Ok(())
     })();
@@ -185,6 +206,19 @@ fn set_limits() -> rustix::io::Result<()> {
         rustix::process::setrlimit(resource, Rlimit { current, maximum })?;
     }
     Ok(())
+}
+
+/// Joins its groups, and has them look like the only ones: their names differ each time, and say nothing of the command.
+fn bound(bounds: &Bounds) -> io::Result<()> {
+    for group in &bounds.groups {
+        rustix::io::retry_on_intr(|| rustix::io::write(group, b"0"))?;
+    }
+    let hidden = if bounds.groups.is_empty() { Ok(()) } else { kernel::own_cgroup_namespace() };
+    match bounds.processes {
+        Some(processes) => hidden.and_then(|()| Ok(crowd::set_rlimit(processes)?)),
+        // Where the host shows anyway, an ordinary user cannot hide this.
+        None => Ok(()),
+    }
 }
 
 fn strings(command: &Command) -> Result<(Vec<CString>, Vec<CString>), NulError> {

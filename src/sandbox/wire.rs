@@ -17,10 +17,13 @@ use rustix::process::Signal;
 use crate::base::encode::{DecodeError, Decoder, Encoder};
 use crate::base::path::RelPath;
 use crate::process::usage::Usage;
-use crate::sandbox::spec::{Access, Content, Level, Mount, Network, SandboxSpec, System, View};
+use crate::sandbox::spec::{Access, Content, Level, Limits, Mount, Network, SandboxSpec, System, View};
 
-/// Most descriptors in one message: job, standard output, standard error, control, checks, and the two of a pod.
-pub const DESCRIPTORS_MAX: usize = 7;
+/// Most descriptors in one message: job, standard output, standard error, control, checks, the two of a pod, and two groups.
+pub const DESCRIPTORS_MAX: usize = 9;
+
+/// What the engine writes to a control socket when all is to be killed at once. To be stopped in order, it closes it.
+pub const KILL: &[u8] = b"kill";
 
 /// Longest message, in bytes; longer texts are cut.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
@@ -60,6 +63,10 @@ pub struct Company {
     pub checks: bool,
     /// The user and the net namespace of the pod it joins.
     pub pod: bool,
+    /// How many control groups it joins, two at most.
+    pub groups: u8,
+    /// Whether the init counts processes: no group does.
+    pub crowd: bool,
 }
 
 /// What the launcher must know before it forks.
@@ -94,7 +101,8 @@ impl Request {
             Purpose::Answer => 2,
             Purpose::Pod => 3,
         };
-        let company = u8::from(self.company.checks) | u8::from(self.company.pod) << 1;
+        let Company { checks, pod, groups, crowd } = self.company;
+        let company = u8::from(checks) | u8::from(pod) << 1 | u8::from(crowd) << 2 | groups << 3;
         [level, network_number(self.network), purpose, company]
     }
 
@@ -117,7 +125,8 @@ impl Request {
         };
         let company = decoder.u8()?;
         decoder.finish()?;
-        let company = Company { checks: company & 1 != 0, pod: company & 2 != 0 };
+        let company =
+            Company { checks: company & 1 != 0, pod: company & 2 != 0, crowd: company & 4 != 0, groups: company >> 3 };
         Ok(Self { level, network, purpose, company })
     }
 }
@@ -189,6 +198,8 @@ pub enum Report {
         usage: Usage,
         /// Whether it was to be observed: what was seen comes along as an anonymous file, after the workspace.
         observed: bool,
+        /// Whether the init counted too many processes, and killed them.
+        crowded: bool,
     },
     /// The program could not be executed.
     CannotStart {
@@ -200,17 +211,22 @@ pub enum Report {
 }
 
 impl Report {
+    /// That something ended that used nothing worth telling.
+    pub fn nothing_of(status: Status) -> Self {
+        Report::Ended { status, usage: Usage::default(), observed: false, crowded: false }
+    }
+
     /// As one message.
     pub fn encode(&self) -> Vec<u8> {
         let mut encoder = Encoder::new();
         match self {
-            Report::Ended { status, usage, observed } => {
+            Report::Ended { status, usage, observed, crowded } => {
                 let (kind, number) = match *status {
                     Status::Code(code) => (0, code),
                     Status::Signal(signal) => (1, signal),
                 };
                 encoder.u8(0).u8(kind).u64(u64::from(number.cast_unsigned())).u64(usage.cpu_ms).u64(usage.max_rss_kib);
-                encoder.u8(u8::from(*observed));
+                encoder.u8(u8::from(*observed)).u8(u8::from(*crowded));
             }
             Report::CannotStart { cause } => {
                 encoder.u8(1).bytes(cut(cause).as_bytes());
@@ -236,7 +252,7 @@ impl Report {
                 let number = number(&mut decoder)?;
                 let status = if signalled { Status::Signal(number) } else { Status::Code(number) };
                 let usage = Usage { cpu_ms: decoder.u64()?, max_rss_kib: decoder.u64()? };
-                Report::Ended { status, usage, observed: decoder.u8()? == 1 }
+                Report::Ended { status, usage, observed: decoder.u8()? == 1, crowded: decoder.u8()? == 1 }
             }
             1 => Report::CannotStart { cause: decoder.text("cause")?.to_owned() },
             2 => {
@@ -312,6 +328,8 @@ pub fn encode_spec(spec: &SandboxSpec) -> Vec<u8> {
     encoder.u64(u64::from(spec.stop_signal.as_raw().cast_unsigned()));
     path(&mut encoder, &spec.stage);
     encoder.u8(u8::from(spec.observe));
+    encoder.u64(spec.limits.processes.into()).u8(u8::from(spec.limits.memory_bytes.is_some()));
+    encoder.u64(spec.limits.memory_bytes.unwrap_or(0));
     encoder.into_vec()
 }
 
@@ -375,9 +393,25 @@ pub fn decode_spec(bytes: &[u8]) -> Result<SandboxSpec, DecodeError> {
     let stop_signal = stop_signal.ok_or(DecodeError::Invalid { what: "signal" })?;
     let stage = path(&mut decoder)?;
     let observe = decoder.u8()? == 1;
+    let processes = u32::try_from(decoder.u64()?).map_err(|_| DecodeError::Invalid { what: "limit" })?;
+    let memory_bytes = (decoder.u8()? == 1).then_some(decoder.u64()?);
     decoder.finish()?;
-    let timeout = None;
-    Ok(SandboxSpec { argv, env, cwd, view, mtimes, system, mounts, network, timeout, stop_signal, stage, observe })
+    let (timeout, limits) = (None, Limits { memory_bytes, processes });
+    Ok(SandboxSpec {
+        argv,
+        env,
+        cwd,
+        view,
+        mtimes,
+        system,
+        mounts,
+        network,
+        timeout,
+        stop_signal,
+        stage,
+        observe,
+        limits,
+    })
 }
 
 /// A file in memory that holds these bytes, to be read from its start.
@@ -478,6 +512,7 @@ mod tests {
             stop_signal: Signal::INT,
             stage: std::ffi::OsString::from_vec(vec![b'/', 0xff]).into(),
             observe: true,
+            limits: Limits { memory_bytes: Some(1 << 40), processes: 7 },
         }
     }
 
@@ -500,8 +535,10 @@ mod tests {
         for level in [Level::None, Level::Landlock, Level::Namespaces] {
             for network in [Network::Loopback, Network::Pod, Network::Host] {
                 for purpose in [Purpose::Run, Purpose::Probe, Purpose::Answer, Purpose::Pod] {
-                    for (checks, pod) in [(false, false), (true, false), (false, true), (true, true)] {
-                        let request = Request { level, network, purpose, company: Company { checks, pod } };
+                    for bits in 0..24 {
+                        let (checks, pod, crowd) = (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0);
+                        let company = Company { checks, pod, crowd, groups: bits >> 3 };
+                        let request = Request { level, network, purpose, company };
                         assert_eq!(Request::decode(&request.encode()), Ok(request));
                     }
                 }
@@ -509,8 +546,9 @@ mod tests {
         }
         let usage = Usage { cpu_ms: 7, max_rss_kib: 8 };
         let reports = [
-            Report::Ended { status: Status::Code(-1), usage, observed: true },
-            Report::Ended { status: Status::Signal(9), usage, observed: false },
+            Report::Ended { status: Status::Code(-1), usage, observed: true, crowded: false },
+            Report::Ended { status: Status::Signal(9), usage, observed: false, crowded: true },
+            Report::nothing_of(Status::Code(3)),
             Report::CannotStart { cause: "no".into() },
             Report::Failed(Failure { step: "mounting".into(), cause: "no".into(), errno: 1 }),
         ];

@@ -1,5 +1,6 @@
 //! Putting and reading content by digest. Knows what is queued, what is in the database and what is a file; no results.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
@@ -7,7 +8,8 @@ use rusqlite::Connection;
 use crate::base::digest::Digest;
 use crate::base::limits::INLINE_BLOB_BYTES_MAX;
 use crate::fs::digest::digest_file;
-use crate::fs::link::{copy_digesting, file_mode};
+use crate::fs::dir::Dir;
+use crate::fs::link::{copy_digesting, copy_into, file_mode};
 use crate::fs::ops::{self, AtPath, FsError};
 use crate::store::content::{self, Body, Key};
 use crate::store::error::StoreError;
@@ -109,24 +111,40 @@ impl Store {
         }
     }
 
-    /// Writes a blob as a new file with mode 0644 or 0755, digesting it on the way.
+    /// Writes a blob as a new file of this name with mode 0644 or 0755, digesting it on the way.
     ///
-    /// `false`, and nothing at `to`, if the blob is not there, is damaged (and then dropped) or has another size.
+    /// `false`, and nothing there, if the blob is not there, is damaged (and then dropped) or has another size.
     ///
     /// # Errors
-    /// If something lies at `to`, or it cannot be written.
-    pub fn write_to(&self, digest: &Digest, size: u64, to: &Path, executable: bool) -> Result<bool, StoreError> {
+    /// If something has the name, or it cannot be written.
+    pub fn write_to(
+        &self,
+        digest: &Digest,
+        size: u64,
+        (dir, name): (&Dir, &OsStr),
+        executable: bool,
+    ) -> Result<bool, StoreError> {
         let key = Key::blob(*digest);
         let Some(found) = self.present(&key)?.filter(|found| found.size == size) else { return Ok(false) };
         if !found.is_file {
             let Some(bytes) = self.load_found(&key, found, OnDamage::Drop)? else { return Ok(false) };
-            write_new(to, &bytes, file_mode(executable))?;
-            return Ok(true);
+            let file = dir.create_new(name, file_mode(executable))?;
+            let written = ops::write_all(&file, &dir.at(name), &bytes);
+            if written.is_err() {
+                // The first error is the one worth telling.
+                drop(dir.remove_file(name));
+            }
+            return Ok(written.map(|()| true)?);
         }
         let from = self.layout.content(&key);
-        match copy_digesting(&from, to, file_mode(executable)) {
-            Ok((copied, length)) if copied == *digest && length == size => return Ok(true),
-            Ok(_) => ops::remove_file(to)?,
+        let mut file = dir.create_new(name, file_mode(executable))?;
+        let copied = copy_into(&from, &mut file, &dir.at(name));
+        if copied.as_ref().is_ok_and(|copied| *copied == (*digest, size)) {
+            return Ok(true);
+        }
+        let removed = dir.remove_file(name);
+        match copied {
+            Ok(_) => removed?,
             // What cannot be read is as good as gone. A clone is read at its new place.
             Err(error) if (error.path == from || error.verb == "read") && !error.is_shortage() => {}
             Err(error) => return Err(error.into()),

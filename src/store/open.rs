@@ -7,6 +7,7 @@ use crate::base::diagnostic::Diagnostic;
 use crate::base::digest::Digest;
 use crate::base::limits::STORE_BYTES_DEFAULT;
 use crate::fs::atomic::{self, Durability};
+use crate::fs::dir::Dir;
 use crate::fs::ops::{self, FsError};
 use crate::store::db::{Access, Database, Notices};
 use crate::store::error::StoreError;
@@ -159,7 +160,7 @@ impl Store {
         self.session()?;
         let dir = self.layout.workspace(root);
         // At most one large index for each run that was killed while it was saving.
-        atomic::remove_abandoned(&dir)?;
+        ops::if_there(Dir::open(&dir))?.map_or(Ok(()), |dir| atomic::remove_abandoned(&dir))?;
         let mark = dir.join("root");
         let known = ops::if_there(ops::read(&mark))?.is_some_and(|named| named == root.as_os_str().as_bytes());
         if !known {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::fs::atomic;
+use crate::fs::dir::Dir;
 use crate::fs::ops::{self, FsError};
 use crate::store::content::{self, Body, Kind};
 use crate::store::layout::Layout;
@@ -72,13 +73,14 @@ pub(super) fn sweep_scratch(layout: &Layout) -> Result<(), FsError> {
 
 /// Removes what sessions that were killed left beside files they were about to replace. Cost: one listing per workspace.
 pub(super) fn sweep_temporaries(layout: &Layout) -> Result<(), FsError> {
-    atomic::remove_abandoned(layout.dir())?;
+    let sweep = |dir: &Path| atomic::remove_abandoned(&Dir::open(dir)?);
+    sweep(layout.dir())?;
     for workspace in ops::read_dir(&layout.workspaces())? {
         let dir = layout.workspaces().join(workspace.name);
         for below in ops::read_dir(&dir)?.into_iter().filter(|entry| entry.kind == ops::Kind::Dir) {
-            atomic::remove_abandoned(&dir.join(below.name))?;
+            sweep(&dir.join(below.name))?;
         }
-        atomic::remove_abandoned(&dir)?;
+        sweep(&dir)?;
     }
     Ok(())
 }

@@ -226,7 +226,7 @@ pub(crate) fn run_task() -> RunTask {
         isolation: IsolationRequest::Auto,
         timeout: None,
         retries: 0,
-        resources: Resources { cpu: 1, memory_bytes: None, pool: None, exclusive: false },
+        resources: Resources { cpu: 1, memory_bytes: None, processes: None, pool: None, exclusive: false },
         caches: Vec::new(),
         scratch: PatternList::default(),
         cache: true,

@@ -41,7 +41,8 @@ fn an_output_that_had_gone_aside_comes_back_and_no_temporary_stays() {
         let new = point.to_string();
         workspace.write("in", &new);
         let mut command = workspace.command(&["run", "b"]);
-        command.env("DRYSTONE_FAULT", format!("no-exchange,kill-before:{point}"));
+        command
+            .env("DRYSTONE_FAULT", format!("no-exchange,beneath:{},kill-before:{point}", workspace.root().display()));
         let output = Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped())).output();
         aside += u64::from(!workspace.has("dist/a"));
         workspace.run(&["run", "other"]).expect(0);

@@ -6,6 +6,7 @@ mod support;
 
 mod crowd;
 mod damage;
+mod detour;
 mod errors;
 mod exchange;
 mod full;

@@ -7,5 +7,6 @@
 #[path = "../it/support/random.rs"]
 mod random;
 
+mod images;
 mod mutate;
 mod targets;

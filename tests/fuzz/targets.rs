@@ -10,9 +10,10 @@ use drystone::base::digest::Digest;
 use drystone::base::path::RelPath;
 use drystone::base::span::{Place, Placed, Sources};
 use drystone::base::tree::{Node, Tree, tree_digest};
-use drystone::engine::{log, unpack};
+use drystone::engine::log;
 use drystone::fingerprint::explain::differences;
 use drystone::fingerprint::sink::RecordSink;
+use drystone::fs::unpack;
 use drystone::manifest::glob::Pattern;
 use drystone::manifest::lower::{PackageContext, lower_package, lower_workspace, templates};
 use drystone::manifest::read::read;
@@ -25,10 +26,10 @@ use drystone::workspace::stat_index::StatIndex;
 use crate::mutate::{Target, fuzz};
 
 /// Bytes that an archive may unpack to here.
-const UNPACKED_BYTES_MAX: u64 = 4 * 1024 * 1024;
+pub const UNPACKED_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// What happened, as a number: words without what is different each time.
-fn happened(words: &str) -> u64 {
+pub fn happened(words: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     for word in words.split(|letter: char| !letter.is_ascii_alphabetic()) {
         word.hash(&mut hasher);
@@ -292,7 +293,7 @@ fn some_zip() -> Vec<u8> {
 }
 
 /// Makes the checksums of the headers right again, as far as the archive still has headers.
-fn with_checksums(mut tar: Vec<u8>) -> Vec<u8> {
+pub fn with_checksums(mut tar: Vec<u8>) -> Vec<u8> {
     for block in tar.chunks_exact_mut(512) {
         if block[257..262] == *b"ustar" {
             let header = tar::Header::from_byte_slice(block);

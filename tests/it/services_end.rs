@@ -1,5 +1,8 @@
 //! How services end, and what they must neither leave behind nor give away.
 
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::{TestWorkspace, set};
@@ -125,4 +128,152 @@ inputs = []
     let bad = "[service.a]\nrun = \"x\"\nready = { port = 1 }\nstop-signal = \"TERM\"\n";
     let told = TestWorkspace::new(bad).run(&["run"]).expect(2).stderr;
     assert!(told.contains("SIGTERM") && told.contains("`TERM`"), "{told}");
+}
+
+#[test]
+fn a_service_that_dies_while_another_is_starting_is_the_one_that_is_blamed() {
+    let workspace = TestWorkspace::new(
+        r#"
+[service.base]
+run = "mkfifo /services/end; echo up; read word < /services/end; echo out of paper; exit 7"
+ready = { log = "up" }
+inputs = []
+
+[service.front]
+run = "echo go > /services/end; exec tail -f /dev/null"
+ready = { port = 1 }
+timeout = "10m"
+services = [":base"]
+inputs = []
+
+[task.test]
+run = "true"
+services = [":front"]
+inputs = []
+"#,
+    );
+    let told = workspace.run(&["run"]).expect(1).stderr;
+    assert!(told.contains("service `//:base` ended while `//:front` was starting: exit code 7"), "{told}");
+    assert!(told.contains("service //:base printed:\nup\nout of paper\n"), "{told}");
+}
+
+#[test]
+fn on_the_network_of_the_machine_nobody_is_taken_for_a_service() {
+    let other = TcpListener::bind(("127.0.0.1", 0)).expect("a port of the machine");
+    let port = other.local_addr().expect("an address").port();
+    let check = |ready: &str| {
+        let workspace = TestWorkspace::new(&format!(
+            r#"
+[service.late]
+run = "exec tail -f /dev/null"
+ready = {ready}
+network = true
+inputs = []
+
+[task.test]
+run = "true"
+network = true
+services = [":late"]
+inputs = []
+"#
+        ));
+        for level in ["auto", "none"] {
+            let told = workspace.run(&["run", "--isolation", level]).expect(1).stderr;
+            assert!(told.contains(&format!("service `//:late`: port {port} of this machine is held")), "{told}");
+            assert!(told.contains(&format!("`ss -ltnp 'sport = :{port}'`")), "{told}");
+        }
+    };
+    check(&format!("{{ port = {port} }}"));
+    check(&format!("{{ http = \"http://127.0.0.1:{port}/\" }}"));
+}
+
+#[test]
+fn a_service_that_is_still_ending_for_some_tasks_does_not_keep_its_port_from_itself() {
+    let port = TcpListener::bind(("127.0.0.1", 0)).expect("a port").local_addr().expect("an address").port();
+    let workspace = TestWorkspace::new(&format!(
+        r#"
+[service.deaf]
+run = ["python3", "-c", """
+import signal, socket
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+s = socket.create_server(('127.0.0.1', {port}))
+while True: s.accept()
+"""]
+ready = {{ port = {port} }}
+network = true
+inputs = []
+
+[service.other]
+run = "echo up; exec tail -f /dev/null"
+ready = {{ log = "up" }}
+network = true
+inputs = []
+
+[task.first]
+run = "true"
+network = true
+services = [":deaf"]
+inputs = []
+
+[task.second]
+run = "true"
+network = true
+needs = [":first"]
+services = [":deaf", ":other"]
+inputs = []
+"#
+    ));
+    assert_eq!(workspace.events(&[]).with("ran"), set(&["//:first", "//:second"]));
+}
+
+/// A service that prints what it is sent, and answers once it has.
+const ECHO: &str = r#"
+[service.echo]
+run = "mkfifo /services/in /services/out; echo up; while read word < /services/in; do echo heard $word; echo ok > /services/out; done"
+ready = { log = "up" }
+inputs = []
+"#;
+
+#[test]
+fn what_a_service_printed_before_a_task_failed_is_shown_with_it() {
+    const TASKS: usize = 20;
+    let tasks = (0..TASKS).map(|number| {
+        format!(
+            "[task.t{number}]\nrun = \"echo word-{number}- > /services/in; read answer < /services/out; false\"\n\
+             services = [\":echo\"]\ninputs = []\n"
+        )
+    });
+    let workspace = TestWorkspace::new(&format!("{ECHO}{}", tasks.collect::<String>()));
+    let told = workspace.run(&["run", "-k", "-j", "1"]).expect(1).stderr;
+    let tails: Vec<&str> = told.split("service //:echo printed:\n").skip(1).collect();
+    let heard = |tail: &&str| tail.lines().take_while(|line| *line == "up" || line.starts_with("heard ")).count() - 1;
+    let mut counts: Vec<usize> = tails.iter().map(heard).collect();
+    counts.sort_unstable();
+    assert_eq!(counts, (1..=TASKS).collect::<Vec<_>>(), "{told}");
+}
+
+#[test]
+fn a_secret_that_a_later_round_brings_is_kept_by_a_service_that_stays_up() {
+    let run = "run = \"true\"";
+    let asks = r#"
+run = "echo $TOKEN > /services/in; read answer < /services/out; false"
+secret-env = ["TOKEN"]"#;
+    let mut workspace =
+        TestWorkspace::new(&format!("{ECHO}\n[task.asks]\n{run}\nservices = [\":echo\"]\ninputs = []\n"));
+    let after = workspace.read("drystone.toml").replace(run, asks);
+    workspace.set("TOKEN", "very-secret-word");
+    let mut child = workspace.command(&["run", "--watch"]).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines().map(|line| line.expect("text"));
+    let watching = |line: &String| line.starts_with("watching for changes");
+    lines.by_ref().find(watching).expect("a first round");
+    // In one step: half a file would be a round of its own.
+    std::fs::write(workspace.beside("new"), after).expect("a file");
+    std::fs::rename(workspace.beside("new"), workspace.root().join("drystone.toml")).expect("it is renamed");
+    let told: Vec<String> = lines.by_ref().take_while(|line| !watching(line)).collect();
+    let told = told.join("\n");
+    let ended = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill starts");
+    assert!(ended.success(), "{told}");
+    assert_eq!(child.wait().expect("it ends").code(), Some(130), "{told}");
+    assert!(told.contains("service //:echo printed:\nup\nheard [secret]\n"), "{told}");
+    assert!(!told.contains("very-secret-word"), "{told}");
 }

@@ -344,7 +344,7 @@ fn what_is_no_root_is_refused() {
         "",
         &[],
         1,
-        "is an image in the OCI layout",
+        "the layout `oci-layout` of the image cannot be read",
     );
     check("mkdir -p root/bin", "isolation = \"none\"\n", &[], 2, "`namespaces` level only");
     check("mkdir -p root/bin", "", &["--isolation", "none"], 2, "`namespaces` level only");

@@ -1,6 +1,8 @@
 //! Tools: what stands behind a name is in the key, and nothing else of the machine is there.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::support::{TestWorkspace, set};
@@ -33,6 +35,41 @@ fn replacing_a_tool_in_place_reruns_its_tasks_and_says_so() {
     assert_eq!(events.with("ran"), set(&["//:t"]));
     assert_eq!(events.why("//:t"), ["tool gen changed"]);
     assert_eq!(workspace.read("out.txt"), "other\n");
+}
+
+#[test]
+fn a_file_of_a_tool_whose_name_is_not_utf8_is_itself_and_no_other() {
+    let workspace = with_tool("[task.t]\nrun = \"gen > out\"\ninputs = []\noutputs = [\"out\"]\ntools = [\"gen\"]\n");
+    script(&workspace, "kit/bin/gen", "#!/bin/sh\ncat \"$(dirname \"$0\")/../lib/part-$(printf '\\377')\"\n");
+    let lib = workspace.beside("kit/lib");
+    let part = lib.join(OsStr::from_bytes(b"part-\xff"));
+    // What the name would be if it were made readable.
+    fs::write(lib.join("part-\u{fffd}"), "another\n").expect("a file");
+    fs::write(&part, "first\n").expect("a file");
+    workspace.events(&["t"]);
+    assert_eq!(workspace.events(&["t"]).with("hit"), set(&["//:t"]));
+    fs::write(&part, "other\n").expect("a file");
+    assert_eq!(workspace.events(&["t"]).why("//:t"), ["tool gen changed"]);
+    assert_eq!(workspace.read("out"), "other\n");
+    fs::remove_file(lib.join("part-\u{fffd}")).expect("it can go");
+    assert_eq!(workspace.events(&["t"]).why("//:t"), ["tool gen changed"], "it was in the directory");
+}
+
+#[test]
+fn the_interpreter_of_a_script_is_found_by_its_bytes() {
+    let workspace = with_tool("[task.t]\nrun = \"gen > out\"\ninputs = []\noutputs = [\"out\"]\ntools = [\"gen\"]\n");
+    let shells =
+        [OsStr::from_bytes(b"sh-\xff"), OsStr::new("sh-\u{fffd}")].map(|name| workspace.beside("kit").join(name));
+    for shell in &shells {
+        std::os::unix::fs::symlink("/bin/sh", shell).expect("a link");
+    }
+    let text = [b"#!", shells[0].as_os_str().as_bytes(), b"\necho ran\n"].concat();
+    fs::write(workspace.beside("kit/bin/gen"), text).expect("a file");
+    workspace.events(&["t"]);
+    assert_eq!(workspace.read("out"), "ran\n");
+    fs::remove_file(&shells[0]).expect("it can go");
+    let told = workspace.run(&["run", "t"]).expect(2).stderr;
+    assert!(told.contains("tool `gen`: cannot resolve") && told.contains("kit/sh-"), "{told}");
 }
 
 #[test]

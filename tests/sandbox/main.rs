@@ -5,6 +5,7 @@ mod escape;
 mod evading;
 mod failing;
 mod landlock;
+mod limits;
 mod observing;
 mod pod;
 mod user;

@@ -45,7 +45,7 @@ fn beside_a_server(world: &World, script: &str, pod: Option<&Pod>, body: impl Fn
     let stage = world.stage();
     let mut spec = in_pod(sh(script), pod);
     spec.stage = stage.path().to_owned();
-    let company = Company { pod: pod.cloned(), checked: Some(checked) };
+    let company = Company { pod: pod.cloned(), checked: Some(checked), ..Company::default() };
     let (up, is_up) = channel();
     std::thread::scope(|scope| {
         let server = scope.spawn(|| world.sandbox.run_in(&spec, company, &cancel, &mut |_, _| _ = up.send(())));
@@ -64,7 +64,7 @@ fn client(world: &World, script: &str, pod: Option<&Pod>) -> (Exit, String) {
     let mut spec = in_pod(sh(script), pod);
     spec.stage = stage.path().to_owned();
     let mut said = Vec::new();
-    let company = Company { pod: pod.cloned(), checked: None };
+    let company = Company { pod: pod.cloned(), ..Company::default() };
     let finished = world.sandbox.run_in(&spec, company, &never, &mut |_, bytes| said.extend_from_slice(bytes));
     (finished.unwrap_or_else(|error| panic!("{error}")).exit, String::from_utf8_lossy(&said).into_owned())
 }
@@ -165,7 +165,7 @@ fn nobody_answers_for_a_command_that_has_ended() {
         let never = Cancel::new().expect("an event");
         let stage = world.stage();
         let spec = SandboxSpec { stage: stage.path().to_owned(), ..sh("exit 0") };
-        let company = Company { pod: None, checked: Some(checked) };
+        let company = Company { checked: Some(checked), ..Company::default() };
         world.sandbox.run_in(&spec, company, &never, &mut |_, _| {}).expect("it runs");
         match checks.sockets() {
             Err(_) => {}

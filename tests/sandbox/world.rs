@@ -10,7 +10,9 @@ use drystone::base::path::RelPath;
 use drystone::process::cancel::Cancel;
 use drystone::sandbox::open::{Sandbox, open_with};
 use drystone::sandbox::probe::{Refusal, probe_with};
-use drystone::sandbox::spec::{Content, Finished, Level, Network, SandboxError, SandboxSpec, Stream, System, View};
+use drystone::sandbox::spec::{
+    Content, Finished, Level, Limits, Network, SandboxError, SandboxSpec, Stream, System, View,
+};
 
 /// Set when this binary runs again as an ordinary user: the launcher it can reach.
 pub const LAUNCHER_VARIABLE: &str = "DRYSTONE_TEST_LAUNCHER";
@@ -121,6 +123,7 @@ pub fn argv(argv: &[&str]) -> SandboxSpec {
         timeout: Some(Duration::from_secs(60)),
         stage: PathBuf::new(),
         observe: false,
+        limits: Limits::default(),
     }
 }
 

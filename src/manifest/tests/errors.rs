@@ -202,7 +202,7 @@ fn every_value_of_the_wrong_type_is_reported_at_once() {
     check(
         concat!("[fetch.a]\n", "url = 'https://a/b'\n", "unpack = 'maybe'\n", "sha256 = 3\n",),
         &[
-            "`unpack` of `[fetch.a]` must be `true`, `false` or `\"auto\"` @ 'maybe'",
+            "`unpack` of `[fetch.a]` must be `true`, `false`, `\"auto\"` or `\"oci\"` @ 'maybe'",
             "`sha256` of `[fetch.a]` must be a string @ 3 (this is an integer) > write it in quotes",
         ],
     );

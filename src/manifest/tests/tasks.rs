@@ -61,7 +61,7 @@ fn a_task_that_says_nothing_gets_the_defaults() {
     assert!(task.outputs.is_empty() && task.env.is_empty() && task.caches.is_empty() && task.reports.is_empty());
     assert_eq!((task.network, task.cache, task.retries, task.timeout), (false, true, 0, None));
     assert_eq!(task.isolation, IsolationRequest::Auto);
-    assert_eq!(task.resources, Resources { cpu: 1, memory_bytes: None, pool: None, exclusive: false });
+    assert_eq!(task.resources, Resources { cpu: 1, memory_bytes: None, processes: None, pool: None, exclusive: false });
     assert!(matches!(only("[task.a]\nrun = 'make'\ninputs = 'package'\n").inputs, Inputs::Package));
     assert!(matches!(only("[task.a]\nrun = 'make'\ninputs = 'traced'\n").inputs, Inputs::Traced));
     assert_eq!(only("[task.a]\nrun = 'make'\n").undeclared, Undeclared::Warn);
@@ -73,7 +73,7 @@ fn every_key_reaches_the_model() {
     let task = only(
         "[task.a]\nrun = ['tsc', '-p', '${package.dir}']\noutputs = ['dist/**']\nenv = { A = '1' }\npass-env = ['B']\n\
          secret-env = ['C']\ntools = ['node', ':x', '//:y']\nroot = '//:debian'\nnetwork = true\nisolation = 'landlock'\ntimeout = '1h30m'\nretries = 2\n\
-         resources = { cpu = 2, memory = '2GiB', pool = 'db', exclusive = true }\ncaches = ['.vite/']\nscratch = ['**/__pycache__/**']\n\
+         resources = { cpu = 2, memory = '2GiB', processes = 64, pool = 'db', exclusive = true }\ncaches = ['.vite/']\nscratch = ['**/__pycache__/**']\n\
          cache = false\ninterface = ['dist/**/*.d.ts', '!dist/x/**']\nfix = 'fmt'\non-failure = ['logs/**']\nsalt = 's'\n\
          reports = { junit = ['junit.xml'], coverage = ['cov/*.lcov'] }\n",
     );
@@ -92,6 +92,7 @@ fn every_key_reaches_the_model() {
     assert_eq!((task.network, task.isolation, task.cache), (true, IsolationRequest::Landlock, false));
     assert_eq!((task.timeout, task.retries), (Some(Duration::from_secs(5400)), 2));
     assert_eq!((task.resources.cpu, task.resources.memory_bytes, task.resources.exclusive), (2, Some(2 << 30), true));
+    assert_eq!(task.resources.processes, Some(64));
     assert_eq!(task.resources.pool.map(|pool| pool.value), Some("db".to_owned()));
     assert_eq!(task.caches, [RelPath::parse(".vite").expect("a good path")]);
     assert!(matches(&task.scratch, "apps/web/a/__pycache__/b.pyc"));
@@ -203,7 +204,13 @@ fn a_fetch_lands_under_the_name_of_its_address_or_of_the_task_when_unpacked() {
     check("url = 'https://x.org/a/node.tar.xz?b=c/d#e'", "node.tar.xz", Unpack::No);
     check("urls = ['https://x.org/a.tgz', 'http://y.org/b']\nunpack = 'auto'\nstrip = 1", "node", Unpack::ByName);
     check("url = 'file:///a/b.zip'\nunpack = true\noutput = 'tools/node'", "tools/node", Unpack::ByName);
+    check("url = 'https://x.org/debian'\nunpack = 'oci'", "node", Unpack::Image);
     check("url = 'https://x.org/${package.name}'\nunpack = false\nexecutable = true", "web", Unpack::No);
+    let image = |platform: &str| {
+        let keys = format!("url = 'https://x.org/a'\nsha256 = '{DIGEST}'\nunpack = 'oci'\n{platform}");
+        fetch_task(&format!("[fetch.a]\n{keys}\n")).platform.map(|platform| platform.to_string())
+    };
+    assert_eq!((image(""), image("platform = 'linux/aarch64'")), (None, Some("linux/arm64".to_owned())));
     let fetch = fetch_task(&format!("[fetch.a]\nurl = 'https://x.org/a'\nblake3 = '{DIGEST}'\n"));
     assert!(matches!(fetch.expect, Expected::Blake3(digest) if digest.to_hex() == DIGEST));
 }

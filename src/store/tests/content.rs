@@ -1,7 +1,10 @@
 //! Round trips of blobs, trees and results.
 
+use std::ffi::OsStr;
+
 use crate::base::digest::Digest;
 use crate::base::tree::{Entry, Listing, Tree, TreeSet, fold};
+use crate::fs::dir::Dir;
 use crate::fs::ops;
 use crate::store::tests::trial::{Trial, action, advance_clock, content_file, noise, path, put, record};
 use crate::store::{Recorded, StoreError};
@@ -26,14 +29,18 @@ fn blobs_of_every_size_come_back_before_and_after_they_are_written() {
     for (position, (digest, bytes)) in all.iter().enumerate() {
         assert_eq!(store.read(digest).expect("readable").as_ref(), Some(bytes));
         let to = trial.path().join(position.to_string());
-        assert!(store.write_to(digest, bytes.len() as u64, &to, position % 2 == 0).expect("writable"));
+        let (dir, name) = Dir::above(&to).expect("a directory");
+        assert!(store.write_to(digest, bytes.len() as u64, (&dir, name), position % 2 == 0).expect("writable"));
         assert_eq!(&ops::read(&to).expect("it was written"), bytes);
         let mode = ops::metadata(&to).expect("it is there").permissions();
         assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o100 != 0, position % 2 == 0);
-        assert!(store.write_to(digest, bytes.len() as u64, &to, false).is_err(), "nothing is overwritten");
-        let other = trial.path().join("other");
-        assert!(!store.write_to(digest, bytes.len() as u64 + 1, &other, false).expect("no error"), "another size");
-        assert!(!ops::exists(&other));
+        assert!(store.write_to(digest, bytes.len() as u64, (&dir, name), false).is_err(), "nothing is overwritten");
+        let other = OsStr::new("other");
+        assert!(
+            !store.write_to(digest, bytes.len() as u64 + 1, (&dir, other), false).expect("no error"),
+            "another size"
+        );
+        assert!(!dir.has(other));
     }
     assert_eq!(store.read(&Digest::of(b"never put")).expect("no error"), None);
 }

@@ -1,5 +1,6 @@
 //! A hermetic temporary workspace and the built program in it. Nothing of the machine's environment leaks in.
 
+pub mod image;
 pub mod random;
 
 use std::collections::{BTreeMap, BTreeSet};

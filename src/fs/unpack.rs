@@ -6,73 +6,45 @@ use std::path::{Path, PathBuf};
 
 use crate::base::limits::FETCH_BYTES_MAX;
 use crate::base::path::RelPath;
+use crate::fs::archive::{ArchiveError, MEMBERS_MAX, Member, decompressed, read_tar};
 use crate::fs::atomic;
 use crate::fs::link::file_mode;
-use crate::fs::ops::{self, FsError};
+use crate::fs::ops;
 
-/// Most entries an archive may have.
-const ENTRIES_MAX: usize = 1_000_000;
 const COPY_BUFFER_BYTES: usize = 128 * 1024;
 /// Most bytes of a link's target, as the kernel has it.
 const LINK_BYTES_MAX: u64 = libc::PATH_MAX as u64 - 1;
 
-/// Why an archive was refused.
-#[derive(Debug, thiserror::Error)]
-pub enum UnpackError {
-    /// Its name tells no format we read.
-    #[error("cannot tell how to unpack `{0}`; known are .tar, .tar.gz, .tgz, .tar.xz, .tar.zst, .zip")]
-    UnknownFormat(String),
-    /// It is broken.
-    #[error("the archive is broken: {0}")]
-    Broken(String),
-    /// It holds something that must not be unpacked.
-    #[error("the archive holds `{name}`, {why}")]
-    Refused {
-        /// The entry.
-        name: String,
-        /// What is wrong with it.
-        why: &'static str,
-    },
-    /// A file operation.
-    #[error(transparent)]
-    Fs(#[from] FsError),
-}
-
-impl UnpackError {
-    /// Whether the disk is at fault, rather than the archive.
-    pub fn is_of_the_machine(&self) -> bool {
-        use std::io::ErrorKind as E;
-        // What no disk would take: a file that is a directory as well, a name that is too long, an empty target.
-        let of_the_names =
-            [E::NotFound, E::AlreadyExists, E::NotADirectory, E::IsADirectory, E::InvalidFilename, E::InvalidInput];
-        matches!(self, Self::Fs(error) if !of_the_names.contains(&error.cause.kind()))
-    }
-}
-
 /// Unpacks `archive`, whose format `name` tells, into the empty directory `to`, dropping `strip` leading components.
-pub fn unpack(archive: &Path, name: &str, strip: usize, to: &Path) -> Result<(), UnpackError> {
+pub fn unpack(archive: &Path, name: &str, strip: usize, to: &Path) -> Result<(), ArchiveError> {
     unpack_within(archive, name, strip, to, FETCH_BYTES_MAX)
 }
 
 /// The same for at most `bytes_max` bytes of files in all.
-pub fn unpack_within(archive: &Path, name: &str, strip: usize, to: &Path, bytes_max: u64) -> Result<(), UnpackError> {
+pub fn unpack_within(archive: &Path, name: &str, strip: usize, to: &Path, bytes_max: u64) -> Result<(), ArchiveError> {
     let file = ops::open(archive)?;
     let lower = name.to_ascii_lowercase();
     let ends = |endings: &[&str]| endings.iter().any(|ending| lower.ends_with(ending));
-    let mut placing = Placing { to, strip, links: BTreeSet::new(), bytes: 0, bytes_max, entries: 0 };
+    let mut placing = Placing::new(to, strip, bytes_max);
     if ends(&[".tar.gz", ".tgz", ".crate"]) {
         placing.tar(flate2::read::MultiGzDecoder::new(file))
     } else if ends(&[".tar.xz", ".txz"]) {
         placing.tar(xz2::read::XzDecoder::new_multi_decoder(file))
     } else if ends(&[".tar.zst", ".tzst"]) {
-        placing.tar(zstd::Decoder::new(file).map_err(|error| UnpackError::Broken(error.to_string()))?)
+        placing.tar(zstd::Decoder::new(file).map_err(|error| ArchiveError::Broken(error.to_string()))?)
     } else if ends(&[".tar"]) {
         placing.tar(file)
     } else if ends(&[".zip", ".whl", ".jar"]) {
         placing.zip(file)
     } else {
-        Err(UnpackError::UnknownFormat(name.to_owned()))
+        Err(ArchiveError::UnknownFormat(name.to_owned()))
     }
+}
+
+/// Unpacks a tar archive, whatever it is called and compressed with, into the empty directory `to`.
+pub fn unpack_tar(archive: &Path, strip: usize, to: &Path, bytes_max: u64) -> Result<(), ArchiveError> {
+    let whole = decompressed(ops::open(archive)?).map_err(|error| ArchiveError::broken(&error))?;
+    Placing::new(to, strip, bytes_max).tar(whole)
 }
 
 struct Placing<'a> {
@@ -84,12 +56,16 @@ struct Placing<'a> {
     entries: usize,
 }
 
-impl Placing<'_> {
+impl<'a> Placing<'a> {
+    fn new(to: &'a Path, strip: usize, bytes_max: u64) -> Self {
+        Self { to, strip, links: BTreeSet::new(), bytes: 0, bytes_max, entries: 0 }
+    }
+
     /// Where an entry goes; `None` if stripping leaves nothing of it.
-    fn place(&mut self, name: &str) -> Result<Option<(RelPath, PathBuf)>, UnpackError> {
+    fn place(&mut self, name: &str) -> Result<Option<(RelPath, PathBuf)>, ArchiveError> {
         self.entries += 1;
-        let refuse = |why| Err(UnpackError::Refused { name: name.to_owned(), why });
-        if self.entries > ENTRIES_MAX {
+        let refuse = |why| Err(ArchiveError::refused(name, why));
+        if self.entries > MEMBERS_MAX {
             return refuse("which is one entry too many");
         }
         if name.split('/').any(|part| part == "..") {
@@ -124,9 +100,9 @@ impl Placing<'_> {
     }
 
     /// Places a file; `claimed` is its size as the archive has it, which may be a lie.
-    fn file(&mut self, name: &str, executable: bool, claimed: u64, from: &mut dyn Read) -> Result<(), UnpackError> {
+    fn file(&mut self, name: &str, executable: bool, claimed: u64, from: &mut dyn Read) -> Result<(), ArchiveError> {
         let Some((path, disk)) = self.place(name)? else { return Ok(()) };
-        let too_large = || UnpackError::Refused { name: name.to_owned(), why: "which makes it too large unpacked" };
+        let too_large = || ArchiveError::refused(name, "which makes it too large unpacked");
         if self.bytes.saturating_add(claimed) > self.bytes_max {
             // Before a file of nothing but holes fills the disk with zeros.
             return Err(too_large());
@@ -140,7 +116,7 @@ impl Placing<'_> {
                 Ok(0) => return Ok(()),
                 Ok(count) => count,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(UnpackError::Broken(error.to_string())),
+                Err(error) => return Err(ArchiveError::Broken(error.to_string())),
             };
             self.bytes += count as u64;
             if self.bytes > self.bytes_max {
@@ -150,7 +126,7 @@ impl Placing<'_> {
         }
     }
 
-    fn directory(&mut self, name: &str) -> Result<(), UnpackError> {
+    fn directory(&mut self, name: &str) -> Result<(), ArchiveError> {
         let Some((path, disk)) = self.place(name)? else { return Ok(()) };
         if self.links.remove(&path) {
             // Or it would depend on this machine whether what the link leads to is a directory.
@@ -159,7 +135,7 @@ impl Placing<'_> {
         Ok(ops::create_dir_all(&disk)?)
     }
 
-    fn link(&mut self, name: &str, target: &str) -> Result<(), UnpackError> {
+    fn link(&mut self, name: &str, target: &str) -> Result<(), ArchiveError> {
         let Some((path, disk)) = self.place(name)? else { return Ok(()) };
         ops::remove_all(&disk)?;
         ops::symlink(target, &disk)?;
@@ -167,51 +143,25 @@ impl Placing<'_> {
         Ok(())
     }
 
-    fn tar(&mut self, from: impl Read) -> Result<(), UnpackError> {
-        let broken = |error: std::io::Error| UnpackError::Broken(error.to_string());
-        let mut archive = tar::Archive::new(from);
-        for entry in archive.entries().map_err(broken)? {
-            let mut entry = entry.map_err(broken)?;
-            let name = String::from_utf8(entry.path_bytes().into_owned()).map_err(|error| {
-                let name = String::from_utf8_lossy(error.as_bytes()).into_owned();
-                UnpackError::Refused { name, why: "whose name is not UTF-8" }
-            })?;
-            let refused = |why| UnpackError::Refused { name: name.clone(), why };
-            if is_sparse_by_extension(&mut entry).map_err(broken)? {
-                return Err(refused("which is stored as a sparse file in a way that is not read here"));
+    fn tar(&mut self, from: impl Read) -> Result<(), ArchiveError> {
+        // Headers and padding take less than the files may.
+        let stream_bytes_max = self.bytes_max.saturating_mul(2);
+        read_tar(from, stream_bytes_max, &mut |name, member| match member {
+            Member::File { mode, claimed, content } => self.file(name, mode & 0o100 != 0, claimed, content),
+            Member::Dir => self.directory(name),
+            Member::Link { target } => self.link(name, &target),
+            Member::HardLink { target } => self.hard_link(name, &target),
+            // Of a root file system: no tree can hold a device, and every sandbox has a `/dev` of its own.
+            Member::Special if self.is_in_dev(name) => Ok(()),
+            Member::Special => {
+                Err(ArchiveError::refused(name, "which is a device, a pipe or something else that is no file"))
             }
-            match entry.header().entry_type() {
-                // As the oldest archives have their directories.
-                tar::EntryType::Regular if name.ends_with('/') => self.directory(&name)?,
-                tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
-                    let executable = entry.header().mode().map_err(broken)? & 0o100 != 0;
-                    let claimed = entry.size();
-                    self.file(&name, executable, claimed, &mut entry)?;
-                }
-                tar::EntryType::Directory => self.directory(&name)?,
-                kind @ (tar::EntryType::Symlink | tar::EntryType::Link) => {
-                    let target = entry.link_name_bytes().ok_or_else(|| refused("a link without a target"))?;
-                    let target =
-                        std::str::from_utf8(&target).map_err(|_| refused("a link whose target is not UTF-8"))?;
-                    let target = target.to_owned();
-                    if kind == tar::EntryType::Link {
-                        self.hard_link(&name, &target)?;
-                    } else {
-                        self.link(&name, &target)?;
-                    }
-                }
-                tar::EntryType::XGlobalHeader | tar::EntryType::XHeader => {}
-                // Of a root file system: no tree can hold a device, and every sandbox has a `/dev` of its own.
-                tar::EntryType::Block | tar::EntryType::Char | tar::EntryType::Fifo if self.is_in_dev(&name) => {}
-                _ => return Err(refused("which is a device, a pipe or something else that is no file")),
-            }
-        }
-        Ok(())
+        })
     }
 
     /// A hard link becomes a copy: files of a tree are never one.
-    fn hard_link(&mut self, name: &str, target: &str) -> Result<(), UnpackError> {
-        let refuse = |why| Err(UnpackError::Refused { name: name.to_owned(), why });
+    fn hard_link(&mut self, name: &str, target: &str) -> Result<(), ArchiveError> {
+        let refuse = |why| Err(ArchiveError::refused(name, why));
         let Some((path, source)) = self.place(target)? else {
             return refuse("a link to what `strip` leaves out");
         };
@@ -231,8 +181,8 @@ impl Placing<'_> {
         self.file(name, executable, meta.len(), &mut from)
     }
 
-    fn zip(&mut self, from: impl Read + Seek) -> Result<(), UnpackError> {
-        let broken = |error: zip::result::ZipError| UnpackError::Broken(error.to_string());
+    fn zip(&mut self, from: impl Read + Seek) -> Result<(), ArchiveError> {
+        let broken = |error: zip::result::ZipError| ArchiveError::Broken(error.to_string());
         let mut archive = zip::ZipArchive::new(from).map_err(broken)?;
         for index in 0..archive.len() {
             let mut entry = archive.by_index(index).map_err(broken)?;
@@ -241,10 +191,10 @@ impl Placing<'_> {
             if entry.is_dir() {
                 self.directory(&name)?;
             } else if mode & libc::S_IFMT == libc::S_IFLNK {
-                let refused = |why| UnpackError::Refused { name: name.clone(), why };
+                let refused = |why| ArchiveError::refused(&name, why);
                 let mut target = Vec::new();
                 let read = (&mut entry).take(LINK_BYTES_MAX + 1).read_to_end(&mut target);
-                read.map_err(|error| UnpackError::Broken(error.to_string()))?;
+                read.map_err(|error| ArchiveError::Broken(error.to_string()))?;
                 if target.len() as u64 > LINK_BYTES_MAX {
                     return Err(refused("a link with a target no disk would take"));
                 }
@@ -257,18 +207,6 @@ impl Placing<'_> {
         }
         Ok(())
     }
-}
-
-/// Whether extension headers say that the content is a map and pieces (`GNU.sparse.*`, as GNU tar and bsdtar write them): what
-/// stands in the archive is then not what is in the file.
-fn is_sparse_by_extension(entry: &mut tar::Entry<'_, impl Read>) -> std::io::Result<bool> {
-    let Some(extensions) = entry.pax_extensions()? else { return Ok(false) };
-    for extension in extensions {
-        if extension?.key_bytes().starts_with(b"GNU.sparse.") {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 #[cfg(test)]
@@ -291,7 +229,7 @@ mod tests {
         builder.into_inner().expect("a vector takes it")
     }
 
-    fn unpacked(bytes: &[u8], strip: usize) -> (tempfile::TempDir, Result<(), UnpackError>) {
+    fn unpacked(bytes: &[u8], strip: usize) -> (tempfile::TempDir, Result<(), ArchiveError>) {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let file = dir.path().join("a.tar");
         ops::write(&file, bytes).expect("a temporary file");
