@@ -74,8 +74,22 @@ pub fn tell(context: &Context, sources: &Sources, diagnostics: &[Diagnostic]) {
 pub fn open_store(context: &Context, bytes_max: Option<u64>) -> Result<Arc<Store>, CliError> {
     let dir = context.environment.store_dir()?;
     let store = Store::open(OpenOptions { dir, bytes_max, now_ms })?;
-    tell(context, &Sources::default(), &store.notices());
+    tell_store(context, &store, 0);
     Ok(Arc::new(store))
+}
+
+/// The same for a run, which may need no more of it than that it is kept from collection. What happens to its database is told by
+/// [`tell_store`].
+pub fn open_store_lazily(context: &Context, bytes_max: Option<u64>) -> Result<Arc<Store>, CliError> {
+    let dir = context.environment.store_dir()?;
+    Ok(Arc::new(Store::open_lazily(OpenOptions { dir, bytes_max, now_ms })?))
+}
+
+/// Tells what happened to a store, but for what was told already; how much is told then.
+pub fn tell_store(context: &Context, store: &Store, told: usize) -> usize {
+    let notices = store.notices();
+    tell(context, &Sources::default(), &notices[told..]);
+    notices.len()
 }
 
 impl Opened {

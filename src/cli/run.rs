@@ -197,11 +197,14 @@ pub(super) fn once(
     services: &Registry,
 ) -> Result<Finished, CliError> {
     let opened = opening::open_with(context, shard::choices(args.shard))?;
-    let store = opening::open_store(context, opened.workspace.config.store_bytes_max)?;
+    let store = opening::open_store_lazily(context, opened.workspace.config.store_bytes_max)?;
     let session = opened.session(context, Arc::clone(&store), options(args), cancel.clone())?;
     let mut selected = selected(args, &opened)?;
     let share = args.share().keep(&mut selected, &opened, &session)?;
-    let plan = engine_plan::plan(&session, &selected).map_err(|error| opened.plan_error(error))?;
+    let plan = engine_plan::plan(&session, &selected);
+    // By now it was opened, most often, if it has to be at all.
+    let told = opening::tell_store(context, &store, 0);
+    let plan = plan.map_err(|error| opened.plan_error(error))?;
     opening::tell(context, &opened.workspace.sources, session.levels.lowered().as_slice());
     opening::tell(context, &opened.workspace.sources, &limits::unheld(&session, &plan.tasks));
     if args.fix
@@ -229,6 +232,7 @@ pub(super) fn once(
         }
     }
     store.flush()?;
+    opening::tell_store(context, &store, told);
     if let Err(error) = store.maybe_gc() {
         tracing::debug!(%error, "the store was not collected");
     }

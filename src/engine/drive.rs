@@ -142,7 +142,8 @@ struct Known<'a> {
 
 fn look(session: &Session<'_>, plan: &Plan, ix: Ix, known: &Known<'_>) -> Looked {
     let task = plan.tasks[ix];
-    job::look(session, task, &plan.sources[ix], dependencies(session, plan, ix, known), plan.reuse(session, ix))
+    let (dependencies, reuse) = (dependencies(session, plan, ix, known), plan.reuse(session, ix));
+    job::look(session, task, &plan.sources[ix], dependencies, reuse, plan.history[ix])
 }
 
 /// What a task needs; the parts of a split task are one of them.

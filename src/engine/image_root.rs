@@ -18,6 +18,7 @@ use crate::engine::execute::now_ms;
 use crate::engine::log;
 use crate::engine::materialize::MaterializeError;
 use crate::engine::prepare::{Dependency, fetch_action, image_placing};
+use crate::engine::recall;
 use crate::engine::session::Session;
 use crate::engine::toolchain::{OutputTree, named};
 use crate::engine::toolchain_dirs::Laying;
@@ -57,7 +58,11 @@ pub enum Unsettled {
 /// Cost where they are known: one lookup. Else every layer is unpacked and every file stored.
 pub fn settle(session: &Session<'_>, task: TaskId, dependencies: &[Dependency]) -> Result<Vec<Diagnostic>, Unsettled> {
     let mut notes = Vec::new();
-    for tree in images(session, dependencies) {
+    let images = images(session, dependencies);
+    if !images.is_empty() {
+        recall::secure(session, dependencies).map_err(Unsettled::Machine)?;
+    }
+    for tree in images {
         match settle_one(session, &tree) {
             Ok(left_out) => notes.extend(left_out),
             Err(RootError::Cancelled) => return Err(Unsettled::Cancelled),

@@ -11,17 +11,17 @@ use crate::engine::event::{Failure, Log, MissReason, ResultSource};
 use crate::engine::execute::{self, Executed, now_ms};
 use crate::engine::image_root::{self, Unsettled};
 use crate::engine::pod::Unready;
-use crate::engine::prepare::{Dependency, Prepared, Produced, prepare};
+use crate::engine::prepare::{Dependency, Prepared, Produced, draft, prepare};
 use crate::engine::restore::{self, Placed, RestoreError};
 use crate::engine::service::Held;
 use crate::engine::session::{Committed, Reuse, Session};
 use crate::engine::sources::Sources;
-use crate::engine::{explain, fetch, log, traced, waiting};
+use crate::engine::{explain, fetch, log, recall, traced, waiting};
 use crate::fingerprint::action::Action;
 use crate::manifest::model::TaskKind;
 use crate::manifest::split::Group;
 use crate::sandbox::spec::Level;
-use crate::store::{ActionLock, ActionResult, StoreError, TaskRun};
+use crate::store::{ActionLock, ActionResult, History, StoreError, TaskRun};
 use crate::workspace::split::split_of;
 
 /// A result that serves.
@@ -121,6 +121,7 @@ pub fn look(
     sources: &Sources,
     dependencies: Vec<Dependency>,
     reuse: Reuse,
+    history: History,
 ) -> Looked {
     let started = Instant::now();
     if let Some(problem) = nothing_to_run(session, task) {
@@ -134,10 +135,19 @@ pub fn look(
             return Looked::Failed(Box::new(Mishap { fault: Fault::Machine, ..mishap(problem, started, None) }));
         }
     };
-    let mut prepared = match prepare(session, task, sources, &dependencies) {
-        Ok(prepared) => prepared,
+    let mut draft = match draft(session, task, &dependencies) {
+        Ok(draft) => draft,
         Err(problem) => return Looked::Failed(Box::new(mishap(problem, started, None))),
     };
+    let memo = recall::memo(session, task, &mut draft, sources, &dependencies);
+    if reuse == Reuse::Results
+        && let Some(memo) = &memo
+        && let Some(mut hit) = recall::recall(session, task, memo, sources, started)
+    {
+        hit.notes.extend(left_out);
+        return Looked::Hit(Box::new(hit));
+    }
+    let mut prepared = draft.finish(session, sources, &dependencies);
     prepared.notes.extend(left_out);
     if session.workspace.tasks[task].kind.is_service() {
         return Looked::Service(Box::new((prepared, dependencies)));
@@ -146,7 +156,12 @@ pub fn look(
     let found = if reusable { find(session, task, &prepared) } else { Ok(None) };
     match found {
         Ok(Some(found)) => match take(session, task, &prepared, &found, started) {
-            Ok(Some(hit)) => return Looked::Hit(Box::new(hit)),
+            Ok(Some(hit)) => {
+                if let Some(memo) = memo.filter(|_| !hit.materialized) {
+                    recall::note(session, task, memo, &found, &hit, history);
+                }
+                return Looked::Hit(Box::new(hit));
+            }
             // The result lost a part since it was looked up: as if it had never been there.
             Ok(None) => {}
             Err(Untaken::Mishap(mishap)) => return Looked::Failed(mishap),
@@ -155,6 +170,7 @@ pub fn look(
         Ok(None) => {}
         Err(error) => return Looked::Failed(Box::new(store_mishap(session, task, &error, started))),
     }
+    session.standing.forget(&session.label(task));
     let why = explain::why(session, task, &prepared, reuse);
     let waits_light = session.workspace.split_of(task).is_some();
     Looked::Miss(Box::new(Missed { prepared: (!waits_light).then_some(prepared), dependencies, why, reuse }))
@@ -376,6 +392,10 @@ fn run_once(
         && let Ok(Some(hit)) = take(session, task, prepared, &found, started)
     {
         return Ok(Ended::Passed(Box::new(hit)));
+    }
+    if let Err(problem) = recall::secure(session, &missed.dependencies) {
+        let mishap = Mishap { fault: Fault::Machine, ..mishap(problem, started, Some(prepared.key)) };
+        return Ok(Ended::Failed(Box::new(mishap)));
     }
     let executed = match &session.workspace.tasks[task].kind {
         TaskKind::Run(run) => match join() {

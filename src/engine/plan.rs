@@ -16,7 +16,7 @@ use crate::engine::sources::{SharedSources, Sources};
 use crate::engine::traced;
 use crate::manifest::model::{Command, Inputs, RunTask, TaskKind};
 use crate::sandbox::spec::Level;
-use crate::store::StoreError;
+use crate::store::{History, StoreError};
 use crate::workspace::inputs::{self, InputError, InputFiles, Selects, input_files};
 use crate::workspace::split::{Listed, Lister};
 use crate::workspace::stat_index::{Leaf, LeafError};
@@ -31,6 +31,8 @@ pub struct Plan {
     pub sources: Vec<Sources>,
     /// Expected time by position, where known, in milliseconds.
     pub expected_ms: Vec<Option<u64>>,
+    /// What is known of earlier runs, by position.
+    pub history: Vec<History>,
     /// Scheduler nodes by position.
     pub nodes: Vec<Node>,
     /// The tasks that were asked for, without what they need.
@@ -76,15 +78,12 @@ pub fn plan(session: &Session<'_>, selected: &[TaskId]) -> Result<Plan, PlanErro
     if problems.iter().any(Diagnostic::is_error) {
         return Err(PlanError::Input(problems));
     }
-    let labels: Vec<String> = tasks.iter().map(|task| session.label(*task)).collect();
-    let texts: Vec<&str> = labels.iter().map(String::as_str).collect();
-    let history = session.store.history(&session.worktree(), &texts)?;
+    let history = histories(session, &tasks)?;
     let declared = |task: &TaskId| &session.workspace.tasks[*task].kind;
     let mut nodes = Vec::with_capacity(tasks.len());
     let mut expected_ms = Vec::with_capacity(tasks.len());
-    for (task, label) in tasks.iter().zip(&labels) {
-        let known = history.get(label);
-        let duration = known.and_then(|history| history.duration_ms);
+    for (task, known) in tasks.iter().zip(&history) {
+        let duration = known.duration_ms;
         expected_ms.push(duration);
         let mut dependencies: Vec<Ix> =
             session.graph.dependencies(*task).map(|(needed, _)| positions[&needed]).collect();
@@ -93,11 +92,28 @@ pub fn plan(session: &Session<'_>, selected: &[TaskId]) -> Result<Plan, PlanErro
         nodes.push(Node {
             dependencies,
             duration_ms: if declared(task).is_service() { 0 } else { duration.unwrap_or(UNKNOWN_MS) },
-            failed_last: known.is_some_and(|history| history.last_failed),
-            weight: weight(session, *task, known.map_or(0, |history| history.max_rss_kib)),
+            failed_last: known.last_failed,
+            weight: weight(session, *task, known.max_rss_kib),
         });
     }
-    Ok(Plan { tasks, positions, sources, expected_ms, nodes, selected: selected.iter().copied().collect() })
+    Ok(Plan { tasks, positions, sources, expected_ms, history, nodes, selected: selected.iter().copied().collect() })
+}
+
+/// What is known of earlier runs. The store is asked only if some task did not stand when the last run ended: those that did have not
+/// run since.
+fn histories(session: &Session<'_>, tasks: &[TaskId]) -> Result<Vec<History>, StoreError> {
+    let labels: Vec<String> = tasks.iter().map(|task| session.label(*task)).collect();
+    let remembered = tasks.iter().zip(&labels).map(|(task, label)| {
+        // Nothing is expected of services.
+        let is_service = session.workspace.tasks[*task].kind.is_service();
+        if is_service { Some(History::default()) } else { session.standing.history(label) }
+    });
+    if let Some(all) = remembered.collect::<Option<Vec<History>>>() {
+        return Ok(all);
+    }
+    let texts: Vec<&str> = labels.iter().map(String::as_str).collect();
+    let history = session.store.history(&session.worktree(), &texts)?;
+    Ok(labels.iter().map(|label| history.get(label).copied().unwrap_or_default()).collect())
 }
 
 fn weight(session: &Session<'_>, task: TaskId, learned_rss_kib: u64) -> Weight {

@@ -95,6 +95,28 @@ pub struct Prepared {
     pub notes: Vec<Diagnostic>,
 }
 
+/// A task of which everything is resolved but the tree of what it sees in the workspace.
+pub struct Draft {
+    /// The action; of its input tree there is nothing yet.
+    action: Action,
+    takes: Takes,
+    tools: Vec<Arc<Tool>>,
+    toolchain: Toolchain,
+    sees: Sees,
+    secrets: BTreeMap<String, String>,
+}
+
+/// What of its inputs is in the key of a task.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Takes {
+    /// Everything it sees.
+    Tree,
+    /// What it was seen to touch; the tree is empty.
+    Touched,
+    /// It has none.
+    Nothing,
+}
+
 /// Builds the action of a task.
 ///
 /// Errors are the person's to mend: a tool that is not there, a level that cannot be had.
@@ -104,11 +126,41 @@ pub fn prepare(
     sources: &Sources,
     dependencies: &[Dependency],
 ) -> Result<Prepared, Diagnostic> {
-    let declared = &session.workspace.tasks[task];
-    match &declared.kind {
-        TaskKind::Run(run) => prepare_run(session, task, run, sources, dependencies),
-        TaskKind::Service(service) => prepare_run(session, task, &service.run, sources, dependencies),
-        TaskKind::Fetch(fetch) => Ok(prepare_fetch(session, task, fetch)),
+    Ok(draft(session, task, dependencies)?.finish(session, sources, dependencies))
+}
+
+/// Resolves everything but the input tree. Errors as of [`prepare`].
+pub fn draft(session: &Session<'_>, task: TaskId, dependencies: &[Dependency]) -> Result<Draft, Diagnostic> {
+    match &session.workspace.tasks[task].kind {
+        TaskKind::Run(run) => draft_run(session, task, run, dependencies),
+        TaskKind::Service(service) => draft_run(session, task, &service.run, dependencies),
+        TaskKind::Fetch(fetch) => Ok(draft_fetch(session, task, fetch)),
+    }
+}
+
+impl Draft {
+    /// The action, with this digest where that of the input tree belongs.
+    pub fn action_with(&mut self, inputs: Digest) -> &Action {
+        self.action.inputs = inputs;
+        &self.action
+    }
+
+    /// Puts the inputs together and names the whole. Cost: that of folding them.
+    pub fn finish(self, session: &Session<'_>, sources: &Sources, dependencies: &[Dependency]) -> Prepared {
+        let Self { mut action, takes, tools, toolchain, sees, secrets } = self;
+        let inputs = match takes {
+            Takes::Tree | Takes::Touched => Inputs::of(session, sources, dependencies),
+            Takes::Nothing => Inputs::default(),
+        };
+        // What a traced task sees of its dependencies is in the key as far as it was touched.
+        let trees = if takes == Takes::Tree { inputs.fold() } else { fold(&Listing::new()) };
+        action.inputs = trees.root;
+        let (key, stream) = action.key();
+        let (notes, signatures) = match takes {
+            Takes::Tree | Takes::Touched => (sources.all_warnings(), sources.signatures()),
+            Takes::Nothing => (Vec::new(), Signatures::default()),
+        };
+        Prepared { action, key, stream, trees, inputs, signatures, tools, toolchain, sees, secrets, notes }
     }
 }
 
@@ -123,15 +175,13 @@ fn service_keys(session: &Session<'_>, dependencies: &[Dependency]) -> BTreeMap<
     services.map(|service| (session.label(service.task), service.produced.digest)).collect()
 }
 
-fn prepare_run(
+fn draft_run(
     session: &Session<'_>,
     task: TaskId,
     run: &RunTask,
-    sources: &Sources,
     dependencies: &[Dependency],
-) -> Result<Prepared, Diagnostic> {
+) -> Result<Draft, Diagnostic> {
     let declared = &session.workspace.tasks[task];
-    let inputs = Inputs::of(session, sources, dependencies);
     let toolchain = Toolchain::of(session, run, dependencies)?;
     let level = session.level(run).map_err(|error| error.at(&declared.place, "asked for here"))?;
     let sees = Sees::of(session, run, level);
@@ -139,14 +189,12 @@ fn prepare_run(
     let (env, secrets) = environment(session, run, &search_path(&tools, &toolchain, sees));
     let trees_as_tools = toolchain.trees.iter().map(|tree| (tree.label.clone(), tree.digest));
     let is_traced = matches!(run.inputs, model::Inputs::Traced);
-    // What a traced task sees of its dependencies is in the key as far as it was touched.
-    let trees = if is_traced { fold(&Listing::new()) } else { inputs.fold() };
     let action = Action {
         work: Work::Run { argv },
         env,
         secret_env: secrets.keys().cloned().collect(),
         directory: declared.label.package.clone(),
-        inputs: trees.root,
+        inputs: Digest::of(b""),
         tools: tools.iter().map(|tool| (tool.name.clone(), tool.identity)).chain(trees_as_tools).collect(),
         system: (sees == Sees::Machine).then(|| session.system().text.clone()),
         root: toolchain.root.as_ref().map(|root| root.digest),
@@ -162,10 +210,8 @@ fn prepare_run(
         processes: run.resources.processes,
         tracing: if is_traced { Tracing::Unknown } else { Tracing::No },
     };
-    let (key, stream) = action.key();
-    let notes = sources.all_warnings();
-    let signatures = sources.signatures();
-    Ok(Prepared { action, key, stream, trees, inputs, signatures, tools, toolchain, sees, secrets, notes })
+    let takes = if is_traced { Takes::Touched } else { Takes::Tree };
+    Ok(Draft { action, takes, tools, toolchain, sees, secrets })
 }
 
 /// The dependencies whose outputs appear in the workspace.
@@ -337,7 +383,7 @@ fn environment(
     (env, secrets)
 }
 
-fn prepare_fetch(session: &Session<'_>, task: TaskId, fetch: &FetchTask) -> Prepared {
+fn draft_fetch(session: &Session<'_>, task: TaskId, fetch: &FetchTask) -> Draft {
     let placing = match fetch.unpack {
         Unpack::ByName => format!("unpack {} {}", fetch.strip, archive_name(fetch)),
         Unpack::Image => image_placing(fetch.strip, &image_platform(fetch)),
@@ -345,20 +391,13 @@ fn prepare_fetch(session: &Session<'_>, task: TaskId, fetch: &FetchTask) -> Prep
         Unpack::No => "file".into(),
     };
     let work = Work::Fetch { urls: fetch.urls.clone(), expect: fetch.expect, placing };
-    let action = fetch_action(work, session.package(task).clone(), &fetch.output);
-    let (key, stream) = action.key();
-    Prepared {
-        action,
-        key,
-        stream,
-        trees: fold(&Listing::new()),
-        inputs: Inputs::default(),
-        signatures: Signatures::default(),
+    Draft {
+        action: fetch_action(work, session.package(task).clone(), &fetch.output),
+        takes: Takes::Nothing,
         tools: Vec::new(),
         toolchain: Toolchain::default(),
         sees: Sees::Machine,
         secrets: BTreeMap::new(),
-        notes: Vec::new(),
     }
 }
 

@@ -77,6 +77,30 @@ pub fn put_in_place(session: &Session<'_>, task: TaskId, listing: &Listing) -> R
     put(session, task, &owned, &wanted, Class::Outputs)
 }
 
+/// Whether the owned outputs of a task in the tree are those of `listing`, and recorded as its own: then there is nothing to put in
+/// place. Writes nothing.
+///
+/// Cost: as of [`put_in_place`] when nothing differs.
+pub fn is_in_place(session: &Session<'_>, task: TaskId, listing: &Listing) -> bool {
+    let owned = Owned::of(session, task);
+    if owned.is_empty() {
+        return true;
+    }
+    let (label, records) = (session.workspace.whole_label(task), Records::new(&session.state_dir));
+    let wanted = owned.part_of(listing);
+    let Ok(mut names) = Names::find(&session.root, &owned) else { return false };
+    let record = if has_stray(&owned, &names, &wanted) { records.load(&label) } else { Record::default() };
+    names.retain(&owned, &|path| wanted.contains_key(path) || record.paths.contains_key(&owned.package.join(path)));
+    let present = Present::look(&owned, names, &|paths| session.leaves(paths).into_iter().map(Result::ok).collect());
+    present.is(&wanted) && (records.has(&label) || exact_directories(&owned, &wanted).is_empty())
+}
+
+/// Whether something lies there that a wildcard matches and that is not wanted: whose it is, the record tells.
+fn has_stray(owned: &Owned<'_>, names: &Names, wanted: &Listing) -> bool {
+    let mut all = names.files.iter().chain(&names.dirs);
+    all.any(|path| owned.unit_of(path).is_none() && !wanted.contains_key(path))
+}
+
 /// Writes the committed outputs: all that a `--fix` writes.
 ///
 /// What the task no longer makes is removed if an earlier `--fix` wrote it or git has it just as it is.
@@ -110,9 +134,7 @@ fn put(
     let records = Records::new(&session.state_dir);
     for _ in 0..ATTEMPTS_MAX {
         let mut names = Names::find(root, owned)?;
-        let stray = names.files.iter().chain(&names.dirs);
-        let has_stray = stray.into_iter().any(|path| owned.unit_of(path).is_none() && !wanted.contains_key(path));
-        let record = if has_stray { records.load(&label) } else { Record::default() };
+        let record = if has_stray(owned, &names, wanted) { records.load(&label) } else { Record::default() };
         let recoverable = match class {
             Class::Committed => extra_in_git(session, owned, &names, wanted),
             Class::Outputs => BTreeSet::new(),

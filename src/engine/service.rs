@@ -15,6 +15,7 @@ use crate::engine::plan::Plan;
 use crate::engine::pod::{Ground, Labels, Listener, Pod, Registry, Unready};
 use crate::engine::prepare::{Dependency, Prepared};
 use crate::engine::ready::{self, NotReady};
+use crate::engine::recall;
 use crate::engine::scheduler::Ix;
 use crate::engine::secrets::Secrets;
 use crate::engine::session::{Session, held};
@@ -245,6 +246,7 @@ impl<'a, 'w> Services<'a, 'w> {
 
     fn launch(&self, ix: Ix, ground: &Ground) -> Result<Instance, Unready> {
         let (task, action) = (self.plan.tasks[ix], self.action(ix));
+        recall::secure(self.session, &action.1).map_err(Unready::Broken)?;
         if ground.network.is_none() {
             self.free_port(ix)?;
         }

@@ -15,6 +15,7 @@ use crate::engine::failures::Failures;
 use crate::engine::image_root::{FlatRoot, FlatRoots};
 use crate::engine::levels::Levels;
 use crate::engine::secrets::Secrets;
+use crate::engine::standing::{Standing, Stood};
 use crate::fingerprint::packages::Packages;
 use crate::fingerprint::roots::{self, Crowds, RootError};
 use crate::fingerprint::system::{self, SystemIdentity};
@@ -117,6 +118,10 @@ pub struct Session<'w> {
     pub outputs: OutputIndex<'w>,
     /// Where fetch tasks land, relative to their packages.
     pub(super) fetched: HashMap<TaskId, Pattern>,
+    /// Which tasks stood when the last run of this worktree ended.
+    pub(super) standing: Standing,
+    /// Those of them that were hits in this run, as long as nobody saw whether the store keeps what they made.
+    pub(super) recalled: Mutex<HashMap<TaskId, Arc<Stood>>>,
     index: Arc<StatIndex>,
     machine: Arc<StatIndex>,
     system: OnceLock<SystemIdentity>,
@@ -186,6 +191,8 @@ impl<'w> Session<'w> {
             files: SourceFiles::new(workspace),
             outputs: OutputIndex::new(workspace),
             fetched: fetch_patterns(workspace),
+            standing: Standing::load(&state_dir, store.mark()),
+            recalled: Mutex::default(),
             system: OnceLock::new(),
             tools: Mutex::default(),
             tool_roots: Mutex::default(),
@@ -253,10 +260,18 @@ impl<'w> Session<'w> {
         let saved = self
             .index
             .save(&self.state_dir.join("stat-index"))
-            .and_then(|()| self.machine.save(&self.store.dir().join("machine-index")));
+            .and_then(|()| self.machine.save(&self.store.dir().join("machine-index")))
+            .and_then(|()| self.save_standing());
         if let Err(error) = saved {
             tracing::debug!(%error, "the stat index was not saved");
         }
+    }
+
+    fn save_standing(&self) -> Result<(), FsError> {
+        if let Err(error) = self.store.touch_results(self.standing.take_used()) {
+            tracing::debug!(%error, "results count as used at an earlier time");
+        }
+        self.standing.save(|| self.workspace.tasks.iter().map(|(_, task)| task.label.to_string()).collect())
     }
 
     /// What lies at workspace paths now, digested only where the stat signature is new.

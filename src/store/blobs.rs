@@ -14,6 +14,7 @@ use crate::fs::ops::{self, AtPath, FsError};
 use crate::store::content::{self, Body, Key};
 use crate::store::error::StoreError;
 use crate::store::locks::Pass;
+use crate::store::losses;
 use crate::store::open::{Session, Store};
 use crate::store::pending::QueuedContent;
 use crate::store::writer::Job;
@@ -87,6 +88,7 @@ impl Store {
     pub fn discard(&self, digest: &Digest) -> Result<(), StoreError> {
         let session = self.session()?;
         let key = Key::blob(*digest);
+        losses::note(&self.layout)?;
         ops::remove_file(&self.layout.content(&key))?;
         session.queue.push(Job::Drop { key }, None)
     }
@@ -283,6 +285,7 @@ impl Store {
     pub(super) fn drop_damaged(&self, key: &Key) -> Result<(), StoreError> {
         let Some(session) = self.writable() else { return Ok(()) };
         tracing::warn!(digest = %key.digest, kind = ?key.kind, "damaged content was dropped");
+        losses::note(&self.layout)?;
         if let Err(error) = ops::remove_file(&self.layout.content(key)) {
             // Without its row it is absent all the same, and whoever puts it anew replaces it.
             tracing::warn!(%error, "a damaged file stays until the store is collected");

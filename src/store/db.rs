@@ -20,6 +20,7 @@ use crate::fs::ops;
 use crate::store::error::{BUSY_WAIT_S, StoreError, Trouble, trouble};
 use crate::store::layout::Layout;
 use crate::store::locks::{hold, wait_exclusive};
+use crate::store::losses;
 use crate::store::migrate::{self, Before, Refusal};
 use crate::store::recover;
 
@@ -88,6 +89,7 @@ pub(super) struct Database {
 
 #[derive(Debug, Default)]
 struct State {
+    is_open: bool,
     generation: u64,
     identity: Option<(u64, u64)>,
     idle: Vec<Connection>,
@@ -106,19 +108,30 @@ enum View {
 }
 
 impl Database {
-    /// Opens it, creating, migrating or rebuilding it as needed.
-    pub fn open(
-        layout: Layout,
-        access: Access,
-        now_ms: fn() -> i64,
-        notices: Arc<Notices>,
-    ) -> Result<Self, StoreError> {
+    /// Opens it when it is first needed, creating, migrating or rebuilding it then.
+    pub fn new(layout: Layout, access: Access, now_ms: fn() -> i64, notices: Arc<Notices>) -> Self {
         let network = ops::is_network_fs(layout.dir());
         let path = layout.database();
         let (state, view) = (Mutex::default(), Mutex::default());
-        let database = Self { layout, path, access, network, now_ms, notices, state, view };
-        database.establish(&mut hold(&database.state), None)?;
-        Ok(database)
+        Self { layout, path, access, network, now_ms, notices, state, view }
+    }
+
+    /// Opens it now, unless it is open.
+    pub fn open(&self) -> Result<(), StoreError> {
+        let mut state = hold(&self.state);
+        if state.is_open {
+            return Ok(());
+        }
+        match self.establish(&mut state, None) {
+            // Opening takes a few pages, and whoever opens may be about to make room.
+            Err(error) if error.is_full() && self.layout.give_reserve_up() => self.establish(&mut state, None),
+            opened => opened,
+        }
+    }
+
+    /// Whether anybody needed it so far.
+    pub fn is_open(&self) -> bool {
+        hold(&self.state).is_open
     }
 
     /// Runs a query on a pooled reader. `doing` completes "cannot … in store.db".
@@ -144,6 +157,7 @@ impl Database {
         doing: &'static str,
         run: impl Fn(Option<Connection>) -> rusqlite::Result<(T, Connection)>,
     ) -> Result<T, StoreError> {
+        self.open()?;
         let (mut busy, mut damaged, mut moved) = (0, 0, 0);
         loop {
             let (pooled, generation) = {
@@ -184,6 +198,7 @@ impl Database {
 
     /// A connection for writing, for the writer thread and for collection.
     pub fn writer(&self) -> Result<Connected, StoreError> {
+        self.open()?;
         let (mut damaged, mut moved) = (0, 0);
         loop {
             let generation = hold(&self.state).generation;
@@ -212,6 +227,7 @@ impl Database {
         connected: &mut Option<Connected>,
         run: impl Fn(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
+        self.open()?;
         let (mut busy, mut damaged, mut moved) = (0, 0, 0);
         loop {
             self.follow()?;
@@ -303,6 +319,7 @@ impl Database {
     fn establish(&self, state: &mut State, damage: Option<&str>) -> Result<(), StoreError> {
         if self.access == Access::ReadOnly {
             self.establish_read_only(damage);
+            state.is_open = true;
             return Ok(());
         }
         let _open = wait_exclusive(&self.layout.lock("open"))?;
@@ -311,11 +328,16 @@ impl Database {
         {
             self.set_aside(why)?;
         }
+        if ops::symlink_metadata(&self.path).map_or(true, |meta| meta.len() == 0) {
+            // What a database before this one had is gone; the new one may even get its inode.
+            losses::note(&self.layout)?;
+        }
         let mut damaged = 0;
         loop {
             match self.try_establish() {
                 Ok(()) => {
                     state.identity = self.identity();
+                    state.is_open = true;
                     return Ok(());
                 }
                 Err(Refusal::Newer(found)) => {
@@ -347,6 +369,7 @@ impl Database {
     }
 
     fn set_aside(&self, why: &str) -> Result<(), StoreError> {
+        losses::note(&self.layout)?;
         let kept = recover::set_aside(&self.layout, (self.now_ms)())?;
         tracing::warn!(why, "the database was set aside");
         self.notices.add(

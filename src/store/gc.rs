@@ -20,6 +20,7 @@ use crate::store::content::{self, Key, Kind, Row, int};
 use crate::store::error::StoreError;
 use crate::store::history;
 use crate::store::locks::{LiveLeases, live_leases, sweep_action_locks, wait_exclusive};
+use crate::store::losses;
 use crate::store::mark::{Marked, Marking};
 use crate::store::open::{Session, Store};
 use crate::store::path_sets;
@@ -96,6 +97,9 @@ impl Store {
         if options.mode == GcMode::DryRun {
             return Ok(plan.report);
         }
+        if !plan.doomed.is_empty() {
+            losses::note(&self.layout)?;
+        }
         if let Err(error) = self.remove_rows(&plan) {
             // Removing rows takes space before it gives any back.
             if !(error.is_full() && self.layout.give_reserve_up()) {
@@ -115,7 +119,8 @@ impl Store {
     /// end of a run: what the run used is no longer protected by its lease. Cost where there is room: one row, and one small
     /// read per cache.
     pub fn maybe_gc(&self) -> Result<Option<GcReport>, StoreError> {
-        if self.writable().is_none() {
+        // Who needed no database put nothing into it.
+        if self.writable().is_none() || !self.database.is_open() {
             return Ok(None);
         }
         self.settle()?;

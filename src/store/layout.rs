@@ -13,6 +13,7 @@
 //! kept/<32 hex>/            files and directories to be shown to commands
 //! workspaces/<32 hex>/      what is kept per workspace, by digest of its root path; `root` names the path
 //! trash/<lease>-<n>/        on its way out
+//! losses                    changes before anything is taken out
 //! reserve                   space given up when the disk is full, so that collection can still work
 //! ```
 
@@ -71,6 +72,11 @@ impl Layout {
     /// The database.
     pub fn database(&self) -> PathBuf {
         self.dir.join("store.db")
+    }
+
+    /// The file that tells whether anything was taken out since.
+    pub fn losses(&self) -> PathBuf {
+        self.dir.join("losses")
     }
 
     /// The directory of large content of one kind.

@@ -5,6 +5,7 @@
 //! | `layout` | where things lie on the disk |
 //! | `locks` | leases, the gate between uses and collection, action locks |
 //! | `db`, `migrate`, `recover` | connections, versions, damage |
+//! | `losses` | the mark that tells whether anything was taken out since |
 //! | `pending`, `writer` | the queue of rows and the one thread that commits them |
 //! | `content`, `blobs`, `trees` | bytes by digest |
 //! | `caches`, `kept`, `seen` | directories that tasks keep between their runs; what is shown to commands as it is |
@@ -29,6 +30,7 @@ mod history;
 mod kept;
 mod layout;
 mod locks;
+mod losses;
 mod mark;
 mod migrate;
 mod open;

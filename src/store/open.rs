@@ -63,13 +63,37 @@ impl Store {
     /// # Errors
     /// [`StoreError::Newer`] and [`StoreError::Foreign`] for directories that are better left alone.
     pub fn open(options: OpenOptions) -> Result<Store, StoreError> {
-        match Self::open_as(&options, Access::ReadWrite) {
+        Self::open_and(options, |store| store.database.open())
+    }
+
+    /// The same, but the database is opened when it is first needed; until then nobody knows whether it is sound.
+    ///
+    /// # Errors
+    /// As of [`Store::open`]; those of the database come with what needs it.
+    pub fn open_lazily(options: OpenOptions) -> Result<Store, StoreError> {
+        Self::open_and(options, |store| {
+            // Whether this process may write is not to be found out in the middle of a run.
+            let database = store.layout.database();
+            if rustix::fs::access(&database, rustix::fs::Access::WRITE_OK).is_ok() {
+                Ok(())
+            } else {
+                store.database.open()
+            }
+        })
+    }
+
+    fn open_and(options: OpenOptions, begin: impl Fn(&Store) -> Result<(), StoreError>) -> Result<Store, StoreError> {
+        let open_as = |access| {
+            let store = Self::open_as(&options, access)?;
+            begin(&store).map(|()| store)
+        };
+        match open_as(Access::ReadWrite) {
             // Opening takes a few pages, and whoever opens may be about to make room.
             Err(error) if error.is_full() && Layout::new(options.dir.clone()).give_reserve_up() => {
-                Self::open_as(&options, Access::ReadWrite)
+                open_as(Access::ReadWrite)
             }
             Err(error) if refuses_writing(&error) && ops::exists(&options.dir.join("FORMAT")) => {
-                let store = Self::open_as(&options, Access::ReadOnly)?;
+                let store = open_as(Access::ReadOnly)?;
                 store.notices.add(
                     Diagnostic::warning(format!("the store {} is read-only here", options.dir.display()))
                         .help("set `DRYSTONE_STORE` to a directory that may be written"),
@@ -80,6 +104,7 @@ impl Store {
         }
     }
 
+    /// A store whose database nobody needed yet.
     pub(super) fn open_as(options: &OpenOptions, access: Access) -> Result<Store, StoreError> {
         let layout = Layout::new(options.dir.clone());
         match access {
@@ -99,7 +124,7 @@ impl Store {
                 Some((gate, lease))
             }
         };
-        let database = Arc::new(Database::open(layout.clone(), access, options.now_ms, Arc::clone(&notices))?);
+        let database = Arc::new(Database::new(layout.clone(), access, options.now_ms, Arc::clone(&notices)));
         let session = match began {
             None => None,
             Some((gate, lease)) => {

@@ -180,10 +180,19 @@ impl Store {
             let at_ms = self.use_time(session);
             let is_protected = found.last_used_ms > session.lease.started_ms();
             if !is_protected || at_ms - found.last_used_ms >= TOUCH_INTERVAL_MS {
-                session.queue.push(Job::TouchResult { action: *action, at_ms }, pass)?;
+                let pass = pass.expect("a store that may be written has a gate, and it was passed");
+                session.queue.push_uses([*action], at_ms, pass)?;
             }
         }
         Ok(Some(found.result))
+    }
+
+    /// Marks results as used: one pass of the gate and one message for all of them. Those that are gone stay gone.
+    pub fn touch_results(&self, actions: Vec<Digest>) -> Result<(), StoreError> {
+        let Some(session) = self.writable().filter(|_| !actions.is_empty()) else { return Ok(()) };
+        let pass = session.gate.enter()?;
+        let at_ms = self.use_time(session);
+        session.queue.push_uses(actions, at_ms, pass)
     }
 
     /// Records a result with its fingerprint. The first result of an action stays; every recording enters the ledger.

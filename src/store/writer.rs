@@ -21,6 +21,7 @@ use crate::store::error::StoreError;
 use crate::store::history::{self, TaskRun};
 use crate::store::layout::Layout;
 use crate::store::locks::{ActionLock, Pass, hold};
+use crate::store::losses;
 use crate::store::path_sets;
 use crate::store::pending::{Pending, QueuedContent, QueuedResult};
 use crate::store::recover;
@@ -44,8 +45,8 @@ pub(super) enum Job {
     Drop { key: Key },
     /// Adds a result; the first one of an action stays.
     Record(Arc<Recording>),
-    /// Marks a result as used.
-    TouchResult { action: Digest, at_ms: i64 },
+    /// Marks results as used.
+    TouchResults { actions: Vec<Digest>, at_ms: i64 },
     /// Removes a result whose outputs are not all there.
     Forget { action: Digest, outputs: Digest },
     /// Notes how a task ended.
@@ -58,14 +59,24 @@ pub(super) enum Job {
 struct Queued {
     job: Job,
     number: u64,
-    _pass: Option<Pass>,
+    _passes: Vec<Pass>,
     _lock: Option<ActionLock>,
 }
 
 #[derive(Debug)]
 enum Message {
     Job(Queued),
+    /// There are uses to be taken over.
+    Uses,
     Flush(SyncSender<()>),
+}
+
+/// Results that were used and are not queued yet, with the passes of those who used them.
+#[derive(Debug, Default)]
+struct Uses {
+    actions: Vec<Digest>,
+    at_ms: i64,
+    passes: Vec<Pass>,
 }
 
 /// What could not be written so far.
@@ -83,6 +94,7 @@ pub(super) struct Queue {
     thread: Option<JoinHandle<()>>,
     failure: Arc<Mutex<Option<Failure>>>,
     order: Mutex<()>,
+    uses: Arc<Mutex<Uses>>,
     dir: PathBuf,
     /// What is queued.
     pub pending: Arc<Pending>,
@@ -94,12 +106,14 @@ impl Queue {
         let (sender, receiver) = sync_channel(QUEUE_JOBS_MAX);
         let pending = Arc::new(Pending::default());
         let failure = Arc::new(Mutex::new(None));
+        let uses = Arc::new(Mutex::new(Uses::default()));
         let writer = Writer {
             layout: layout.clone(),
             database: Arc::clone(database),
             notices: Arc::clone(notices),
             pending: Arc::clone(&pending),
             failure: Arc::clone(&failure),
+            uses: Arc::clone(&uses),
             connected: None,
             has_failed: false,
         };
@@ -108,7 +122,7 @@ impl Queue {
             .spawn(move || writer.run(&receiver))
             .map_err(|cause| FsError::new("start the writer of", layout.dir(), cause))?;
         let dir = layout.dir().to_owned();
-        Ok(Self { sender: Some(sender), thread: Some(thread), failure, order: Mutex::default(), dir, pending })
+        Ok(Self { sender: Some(sender), thread: Some(thread), failure, order: Mutex::default(), uses, dir, pending })
     }
 
     /// Queues a job; waits while the queue is full. `pass` is kept until the job is committed.
@@ -116,7 +130,25 @@ impl Queue {
         self.push_held(job, pass, None)
     }
 
-    /// The same with the lock of an action, which goes when the job is committed or given up: whoever waits for the action
+    /// Marks results as used: many that come while the writer is busy are one job, and wake it once.
+    pub fn push_uses(
+        &self,
+        actions: impl IntoIterator<Item = Digest>,
+        at_ms: i64,
+        pass: Pass,
+    ) -> Result<(), StoreError> {
+        let is_first = {
+            let mut uses = hold(&self.uses);
+            let is_first = uses.passes.is_empty();
+            uses.actions.extend(actions);
+            uses.at_ms = uses.at_ms.max(at_ms);
+            uses.passes.push(pass);
+            is_first
+        };
+        if is_first { self.send(Message::Uses) } else { Ok(()) }
+    }
+
+    /// As [`Queue::push`] with the lock of an action, which goes when the job is committed or given up: whoever waits for the action
     /// finds its result, or runs it.
     pub fn push_held(&self, job: Job, pass: Option<Pass>, lock: Option<ActionLock>) -> Result<(), StoreError> {
         // Noted before it is sent: from here on this process sees it. Both as one: what another thread found noted and names
@@ -131,9 +163,9 @@ impl Queue {
             Job::Record(recording) if recording.is_new => {
                 self.pending.note_result(recording.result.action, QueuedResult::Record(Arc::clone(recording)))
             }
-            Job::Record(_) | Job::Touch { .. } | Job::TouchResult { .. } | Job::Run(_) | Job::PathSet(_) => 0,
+            Job::Record(_) | Job::Touch { .. } | Job::TouchResults { .. } | Job::Run(_) | Job::PathSet(_) => 0,
         };
-        self.send(Message::Job(Queued { job, number, _pass: pass, _lock: lock }))
+        self.send(Message::Job(Queued { job, number, _passes: pass.into_iter().collect(), _lock: lock }))
     }
 
     /// Waits until everything queued so far is committed or has failed.
@@ -180,6 +212,7 @@ struct Writer {
     notices: Arc<Notices>,
     pending: Arc<Pending>,
     failure: Arc<Mutex<Option<Failure>>>,
+    uses: Arc<Mutex<Uses>>,
     connected: Option<Connected>,
     has_failed: bool,
 }
@@ -196,6 +229,11 @@ impl Writer {
             while let Some(message) = next {
                 match message {
                     Message::Job(job) => jobs.push(job),
+                    Message::Uses => {
+                        let Uses { actions, at_ms, passes } = std::mem::take(&mut *hold(&self.uses));
+                        let job = Job::TouchResults { actions, at_ms };
+                        jobs.push(Queued { job, number: 0, _passes: passes, _lock: None });
+                    }
                     Message::Flush(done) => waiting.push(done),
                 }
                 next = if jobs.len() < BATCH_JOBS_MAX { receiver.try_recv().ok() } else { None };
@@ -214,7 +252,10 @@ impl Writer {
         if jobs.is_empty() {
             return;
         }
-        let written = sync_files(&self.layout, &jobs).and_then(|()| {
+        let takes_out = |queued: &Queued| matches!(queued.job, Job::Drop { .. } | Job::Forget { .. });
+        let marked = if jobs.iter().any(takes_out) { losses::note(&self.layout) } else { Ok(()) };
+        let synced = marked.map_err(StoreError::from).and_then(|()| sync_files(&self.layout, &jobs));
+        let written = synced.and_then(|()| {
             self.database.write("write", &mut self.connected, |connection| {
                 let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
                 apply(&transaction, &jobs)?;
@@ -249,7 +290,7 @@ impl Writer {
             Job::Put { key, .. } | Job::Drop { key } => self.pending.settle_content(key, queued.number),
             Job::Forget { action, .. } => self.pending.settle_result(action, queued.number),
             Job::Record(recording) => self.pending.settle_result(&recording.result.action, queued.number),
-            Job::Touch { .. } | Job::TouchResult { .. } | Job::Run(_) | Job::PathSet(_) => {}
+            Job::Touch { .. } | Job::TouchResults { .. } | Job::Run(_) | Job::PathSet(_) => {}
         }
     }
 
@@ -317,7 +358,9 @@ fn apply(connection: &Connection, jobs: &[Queued]) -> rusqlite::Result<()> {
                 grown += results::insert(connection, recording)?;
                 labels.insert((recording.result.label.as_str(), recording.result.workspace.as_str()));
             }
-            Job::TouchResult { action, at_ms } => results::touch(connection, action, *at_ms)?,
+            Job::TouchResults { actions, at_ms } => {
+                actions.iter().try_for_each(|action| results::touch(connection, action, *at_ms))?;
+            }
             Job::Forget { action, outputs } => grown += results::forget(connection, action, outputs)?,
             Job::PathSet(noted) => grown += path_sets::insert(connection, noted)?,
             Job::Run(run) => {

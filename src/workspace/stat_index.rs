@@ -150,19 +150,20 @@ impl StatIndex {
                 chunk.iter().zip(known).map(|(path, known)| leaf(root, path, known)).collect()
             })
             .collect();
-        let mut leaves = Vec::with_capacity(paths.len());
-        let mut changes = self.changes.write().unwrap_or_else(PoisonError::into_inner);
-        for (path, (leaf, record)) in paths.iter().zip(chunks.into_iter().flatten()) {
-            if let Some(record) = record {
-                changes.insert(path.clone(), Some(record));
-            } else if matches!(&leaf, Err(LeafError::Fs(error)) if error.is_missing())
-                && self.record(&changes, path).is_some()
-            {
-                changes.insert(path.clone(), None);
+        let is_gone = |leaf: &Result<Leaf, LeafError>| matches!(leaf, Err(LeafError::Fs(error)) if error.is_missing());
+        let looked: Vec<Looked> = chunks.into_iter().flatten().collect();
+        // Most often there is no news, and many batches come at once.
+        if looked.iter().any(|(leaf, record)| record.is_some() || is_gone(leaf)) {
+            let mut changes = self.changes.write().unwrap_or_else(PoisonError::into_inner);
+            for (path, (leaf, record)) in paths.iter().zip(&looked) {
+                if let Some(record) = record {
+                    changes.insert(path.clone(), Some(*record));
+                } else if is_gone(leaf) && self.record(&changes, path).is_some() {
+                    changes.insert(path.clone(), None);
+                }
             }
-            leaves.push(leaf);
         }
-        leaves
+        looked.into_iter().map(|(leaf, _)| leaf).collect()
     }
 
     /// Records the digest of a file that was written just now and then `stat`ed.

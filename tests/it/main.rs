@@ -20,6 +20,7 @@ mod service_keys;
 mod services;
 mod services_end;
 mod split;
+mod standing;
 mod stores;
 mod support;
 mod toolchains;
