@@ -16,10 +16,10 @@ fn the_last_words_of_a_service_are_shown_even_without_a_line_end() {
     assert!(told.contains("//:brief | cannot open the door\n"), "{told}");
 }
 
-/// A service that prints the first line it is sent, and ends with the second.
+/// A service that prints the first line it is sent, and ends with the second. It listens all the time, so that no line is lost.
 const PARROT: &str = r#"
 [service.parrot]
-run = "mkfifo /services/in /services/life; exec 3<>/services/life; echo up; read word < /services/in; echo heard $word; read word < /services/in; exit 5"
+run = "mkfifo /services/in /services/life; exec 3<>/services/life 4<>/services/in; echo up; read word <&4; echo heard $word; read word <&4; exit 5"
 ready = { log = "up" }
 inputs = []
 "#;
