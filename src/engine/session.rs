@@ -35,7 +35,7 @@ use crate::workspace::files::SourceFiles;
 use crate::workspace::model::Workspace;
 use crate::workspace::outputs::{OutputIndex, claims_of};
 use crate::workspace::repository;
-use crate::workspace::stat_index::{Leaf, LeafError, StatIndex};
+use crate::workspace::stat_index::{Leaf, LeafError, Looks, StatIndex};
 
 /// The environment of the person or job that started the program; only `cli` reads it.
 #[derive(Clone, Debug, Default)]
@@ -186,8 +186,8 @@ impl<'w> Session<'w> {
             .build()
             .map_err(|error| SessionError::Threads(error.to_string()))?;
         Ok(Self {
-            index: Arc::new(StatIndex::load(&state_dir.join("stat-index"))),
-            machine: Arc::new(StatIndex::load(&store.dir().join("machine-index"))),
+            index: Arc::new(StatIndex::load(&state_dir.join("stat-index"), Looks::Unheard)),
+            machine: Arc::new(StatIndex::load(&store.dir().join("machine-index"), Looks::Heard)),
             files: SourceFiles::new(workspace),
             outputs: OutputIndex::new(workspace),
             fetched: fetch_patterns(workspace),

@@ -133,7 +133,7 @@ fn directories(root: &Path, home: &str, fits: impl Fn(&str) -> bool) -> Vec<Path
 }
 
 fn is_directory(path: &Path) -> bool {
-    ops::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
+    ops::kind(path).is_ok_and(|kind| kind == Kind::Dir)
 }
 
 /// Encodes the direct entries of a directory: names, kinds, targets of links. Nothing if it is not there.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-use crate::fs::ops;
+use crate::fs::{ops, witness};
 
 /// Names in a directory that bring rules with them.
 #[derive(Clone, Copy, Default)]
@@ -57,7 +57,13 @@ impl Rules {
         }
         let read = |file: Option<PathBuf>| {
             let mut builder = GitignoreBuilder::new(dir);
-            let _broken = file.filter(|file| ops::exists(file)).and_then(|file| builder.add(file));
+            if let Some(file) = file.filter(|file| ops::exists(file)) {
+                // The builder reads it by itself, so that whoever listens is told here.
+                if witness::is_listening() {
+                    drop(ops::read(&file));
+                }
+                let _broken = builder.add(file);
+            }
             builder.build().unwrap_or_else(|_| Gitignore::empty())
         };
         let ignore = read(marks.ignore_file.then(|| dir.join(".gitignore")));

@@ -3,13 +3,17 @@
 //! Whatever changes the disk goes through [`change`] or [`write_all`]: there a test makes it fail (`fs::fault`).
 
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags};
 
+use crate::base::digest::Digest;
+use crate::base::encode::Encoder;
 use crate::fs::dir::{self, Dir};
+use crate::fs::stat::StatKey;
+use crate::fs::witness::{self, Names, Told};
 
 /// What the kernel may fill with names in one call.
 const DIRECTORY_BUFFER_BYTES: usize = 32 * 1024;
@@ -160,12 +164,27 @@ pub fn if_there<T>(result: Result<T, FsError>) -> Result<Option<T>, FsError> {
 
 /// Reads a whole file.
 pub fn read(path: &Path) -> Result<Vec<u8>, FsError> {
-    fs::read(path).at("read", path)
+    if !witness::is_listening() {
+        return fs::read(path).at("read", path);
+    }
+    let seen_ns = witness::moment();
+    let read = || -> io::Result<(StatKey, Vec<u8>)> {
+        let mut file = File::open(path)?;
+        let stat = StatKey::of(&file.metadata()?);
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok((stat, bytes))
+    };
+    let found = read();
+    let told = found.as_ref().ok().map(|(stat, bytes)| (*stat, Digest::of(bytes)));
+    witness::note(path, seen_ns, || Told::Content(told));
+    found.map(|(_, bytes)| bytes).at("read", path)
 }
 
 /// Reads a whole UTF-8 file.
 pub fn read_text(path: &Path) -> Result<String, FsError> {
-    fs::read_to_string(path).at("read", path)
+    let not_text = |_| io::Error::new(io::ErrorKind::InvalidData, "stream did not contain valid UTF-8");
+    String::from_utf8(read(path)?).map_err(not_text).at("read", path)
 }
 
 /// Reads up to `length` bytes at an offset; fewer only at the end of the file.
@@ -187,7 +206,12 @@ pub fn read_at(file: &File, offset: u64, length: usize) -> io::Result<Vec<u8>> {
 
 /// Opens for reading.
 pub fn open(path: &Path) -> Result<File, FsError> {
-    File::open(path).at("open", path)
+    let seen_ns = witness::moment();
+    let opened = File::open(path);
+    witness::note(path, seen_ns, || {
+        Told::Target(opened.as_ref().ok().and_then(|file| file.metadata().ok()).map(|meta| StatKey::of(&meta)))
+    });
+    opened.at("open", path)
 }
 
 /// Opens a regular file for reading, refusing anything else: a link in the last component, and what would keep the caller waiting.
@@ -260,27 +284,50 @@ pub fn symlink(target: &str, at: &Path) -> Result<(), FsError> {
 
 /// Reads a symbolic link.
 pub fn read_link(path: &Path) -> Result<PathBuf, FsError> {
-    fs::read_link(path).at("read the link", path)
+    let seen_ns = witness::moment();
+    let target = fs::read_link(path);
+    witness::note(path, seen_ns, || Told::Link(target.as_ref().ok().cloned()));
+    target.at("read the link", path)
 }
 
 /// Metadata, following links.
 pub fn metadata(path: &Path) -> Result<Metadata, FsError> {
-    fs::metadata(path).at("look at", path)
+    let seen_ns = witness::moment();
+    let meta = fs::metadata(path);
+    witness::note(path, seen_ns, || Told::Target(meta.as_ref().ok().map(StatKey::of)));
+    meta.at("look at", path)
 }
 
 /// Metadata of the path itself.
 pub fn symlink_metadata(path: &Path) -> Result<Metadata, FsError> {
-    fs::symlink_metadata(path).at("look at", path)
+    let seen_ns = witness::moment();
+    let meta = fs::symlink_metadata(path);
+    witness::note(path, seen_ns, || Told::Itself(meta.as_ref().ok().map(StatKey::of)));
+    meta.at("look at", path)
+}
+
+/// What lies there, links not followed; for who needs nothing else of it.
+pub fn kind(path: &Path) -> Result<Kind, FsError> {
+    let seen_ns = witness::moment();
+    let kind = fs::symlink_metadata(path).map(|meta| Kind::of_mode(std::os::unix::fs::MetadataExt::mode(&meta)));
+    witness::note(path, seen_ns, || Told::Kind(kind.as_ref().ok().copied()));
+    kind.at("look at", path)
 }
 
 /// The path with every link resolved.
 pub fn canonical(path: &Path) -> Result<PathBuf, FsError> {
-    fs::canonicalize(path).at("resolve", path)
+    let seen_ns = witness::moment();
+    let real = fs::canonicalize(path);
+    witness::note(path, seen_ns, || Told::Real(real.as_ref().ok().cloned()));
+    real.at("resolve", path)
 }
 
 /// Whether something lies there, links not followed. Trouble counts as no.
 pub fn exists(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok()
+    let seen_ns = witness::moment();
+    let is_there = fs::symlink_metadata(path).is_ok();
+    witness::note(path, seen_ns, || Told::Presence(is_there));
+    is_there
 }
 
 /// Sets permission bits.
@@ -324,6 +371,18 @@ pub enum Kind {
     Special,
 }
 
+impl Kind {
+    /// That of type bits.
+    pub fn of_mode(mode: u32) -> Self {
+        match FileType::from_raw_mode(mode) {
+            FileType::Symlink => Kind::Link,
+            FileType::Directory => Kind::Dir,
+            FileType::RegularFile => Kind::File,
+            _ => Kind::Special,
+        }
+    }
+}
+
 /// One name in a directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DirEntry {
@@ -335,17 +394,37 @@ pub struct DirEntry {
 
 /// Lists a directory in byte order of the names.
 pub fn read_dir(path: &Path) -> Result<Vec<DirEntry>, FsError> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from).at("list", path)?;
-    dir::entries(fd, || path.to_owned())
+    let seen_ns = witness::moment();
+    let list = || -> Result<(Option<StatKey>, Vec<DirEntry>), FsError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from).at("list", path)?;
+        let stat = witness::is_listening().then(|| StatKey::of_opened(&fd)).flatten();
+        Ok((stat, dir::entries(fd, || path.to_owned())?))
+    };
+    let found = list();
+    witness::note(path, seen_ns, || {
+        let found = found.as_ref().ok();
+        Told::Names(Names::All, found.and_then(|(stat, entries)| Some(((*stat)?, digest_of_names(entries)))))
+    });
+    found.map(|(_, entries)| entries)
+}
+
+/// Tells two lists of names apart, which are in byte order.
+pub fn digest_of_names(entries: &[DirEntry]) -> Digest {
+    let mut encoder = Encoder::new();
+    for entry in entries {
+        encoder.bytes(entry.name.as_encoded_bytes()).u8(entry.kind as u8);
+    }
+    Digest::of(encoder.as_slice())
 }
 
 /// Tells every name in a directory, in no order, with what it is; links are not followed. For many directories: nothing is allocated
-/// for a name.
-pub fn each_name(path: &Path, mut each: impl FnMut(&[u8], Kind)) -> Result<(), FsError> {
+/// for a name. Gives the signature that the directory had before, where somebody listens ([`witness`]), who is told by the caller.
+pub fn each_name(path: &Path, mut each: impl FnMut(&[u8], Kind)) -> Result<Option<StatKey>, FsError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let system = |error: rustix::io::Errno| FsError::new("list", path, error.into());
     let dir = rustix::fs::open(path, flags, Mode::empty()).map_err(system)?;
+    let stat = witness::is_listening().then(|| StatKey::of_opened(&dir)).flatten();
     let mut buffer = Vec::with_capacity(DIRECTORY_BUFFER_BYTES);
     let mut entries = rustix::fs::RawDir::new(&dir, buffer.spare_capacity_mut());
     while let Some(entry) = entries.next() {
@@ -374,7 +453,7 @@ pub fn each_name(path: &Path, mut each: impl FnMut(&[u8], Kind)) -> Result<(), F
         };
         each(name.to_bytes(), kind);
     }
-    Ok(())
+    Ok(stat)
 }
 
 /// Waits until the bytes of a file are on the disk.

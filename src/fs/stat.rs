@@ -1,10 +1,11 @@
 //! Stat signatures: what must be equal for a file to be taken as unread-and-unchanged.
 
 use std::fs::Metadata;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::{Statx, StatxTimestamp};
+use rustix::fs::{AtFlags, Statx, StatxFlags, StatxTimestamp};
 
 use crate::fs::ops::{self, FsError};
 
@@ -51,6 +52,12 @@ impl StatKey {
             device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
             mode: stat.stx_mode.into(),
         }
+    }
+
+    /// That of an open file or directory; `None` if it cannot be had.
+    pub(super) fn of_opened(opened: impl AsFd) -> Option<Self> {
+        let stat = rustix::fs::statx(opened, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS);
+        stat.ok().map(|stat| Self::of_statx(&stat))
     }
 
     /// Takes it from the path itself; links are not followed.

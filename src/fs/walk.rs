@@ -8,11 +8,14 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use crate::base::digest::Digest;
+use crate::base::encode::Encoder;
 use crate::base::path::RelPath;
 use crate::fs::atomic;
 use crate::fs::dir::Dir;
 use crate::fs::ignored::{Marks, Rules};
 use crate::fs::ops::{self, FsError, Kind};
+use crate::fs::witness::{self, Names, Told};
 
 /// One listed file, link, directory or special file.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -203,13 +206,16 @@ impl<'r, S: Fn(usize, &RelPath) -> bool + Sync> Walk<'r, S> {
         let mut text: Vec<u8> = Vec::new();
         let mut names: Vec<(usize, Kind)> = Vec::new();
         let mut marks = Marks::default();
+        let seen_ns = witness::moment();
         let listed = ops::each_name(&dir.on_disk, |name, kind| {
             marks.see(name);
-            if name != b".git" && !std::str::from_utf8(name).is_ok_and(atomic::is_temporary) {
+            if is_listed(name) {
                 text.extend_from_slice(name);
                 names.push((text.len(), kind));
             }
         });
+        let stat = listed.as_ref().ok().copied().flatten();
+        let mut heard = HeardNames::new(&text, witness::is_listening());
         let mut all = Listed::default();
         match listed {
             // Something else took its place.
@@ -217,25 +223,30 @@ impl<'r, S: Fn(usize, &RelPath) -> bool + Sync> Walk<'r, S> {
             Err(error) => {
                 all.troubles.push(Trouble::Unreadable { cause: error.plain_cause(), path: self.shown(&dir.on_disk) });
             }
-            Ok(()) => {}
+            Ok(_) => {}
         }
         let rules = dir.rules.clone().within(&dir.on_disk, marks);
         let mut on_disk = dir.on_disk.clone();
         let mut begin = 0;
         for (end, kind) in names {
-            let name = std::ffi::OsStr::from_bytes(&text[begin..end]);
+            let range = begin..end;
+            let name = std::ffi::OsStr::from_bytes(&text[range.clone()]);
             begin = end;
             on_disk.push(name);
-            self.add(dir, name, kind, &on_disk, &rules, &mut all);
+            if !rules.ignore(&on_disk, kind == Kind::Dir) {
+                heard.add(range, kind);
+                self.add(dir, name, kind, &on_disk, &rules, &mut all);
+            }
             on_disk.pop();
         }
+        witness::note(&dir.on_disk, seen_ns, || {
+            Told::Names(Names::Unignored, stat.map(|stat| (stat, heard.digest(marks))))
+        });
         all
     }
 
+    /// Takes a name that is not ignored.
     fn add(&self, dir: &Unlisted, name: &std::ffi::OsStr, kind: Kind, on_disk: &Path, rules: &Rules, all: &mut Listed) {
-        if rules.ignore(on_disk, kind == Kind::Dir) {
-            return;
-        }
         let path = dir.path.as_ref().zip(name.to_str()).map(|(dir, name)| dir.child(name));
         if kind == Kind::Dir && path.as_ref().is_some_and(|path| (self.skip)(dir.start, path)) {
             return;
@@ -265,6 +276,67 @@ impl<'r, S: Fn(usize, &RelPath) -> bool + Sync> Walk<'r, S> {
         survey.troubles.sort_by(|one, other| one.path().cmp(other.path()));
         survey
     }
+}
+
+/// Whether walks list such a name at all.
+fn is_listed(name: &[u8]) -> bool {
+    name != b".git" && !std::str::from_utf8(name).is_ok_and(atomic::is_temporary)
+}
+
+/// The names of a directory that git does not ignore, for who listens.
+struct HeardNames<'t> {
+    text: &'t [u8],
+    names: Option<Vec<(std::ops::Range<usize>, Kind)>>,
+}
+
+impl<'t> HeardNames<'t> {
+    /// None yet; of names that lie in this text. Costs nothing where they are not wanted.
+    fn new(text: &'t [u8], is_wanted: bool) -> Self {
+        Self { text, names: is_wanted.then(Vec::new) }
+    }
+
+    fn add(&mut self, range: std::ops::Range<usize>, kind: Kind) {
+        if let Some(names) = &mut self.names {
+            names.push((range, kind));
+        }
+    }
+
+    /// Tells two directories apart by these names, in whatever order they came, and by the rules they bring.
+    fn digest(self, marks: Marks) -> Digest {
+        let mut names = self.names.unwrap_or_default();
+        names.sort_unstable_by_key(|(range, _)| &self.text[range.clone()]);
+        let mut encoder = Encoder::new();
+        encoder.u8(u8::from(marks.ignore_file)).u8(u8::from(marks.git));
+        for (range, kind) in names {
+            encoder.bytes(&self.text[range]).u8(kind as u8);
+        }
+        Digest::of(encoder.as_slice())
+    }
+}
+
+/// The digest of the names in a directory that git does not ignore, as a walk tells it to who listens. `dir` is absolute and without
+/// links. Cost: one listing, and the rules of all directories above.
+pub fn unignored_names(dir: &Path) -> Result<Digest, FsError> {
+    let mut text: Vec<u8> = Vec::new();
+    let mut names: Vec<(std::ops::Range<usize>, Kind)> = Vec::new();
+    let mut marks = Marks::default();
+    ops::each_name(dir, |name, kind| {
+        marks.see(name);
+        if is_listed(name) {
+            let begin = text.len();
+            text.extend_from_slice(name);
+            names.push((begin..text.len(), kind));
+        }
+    })?;
+    let rules = Rules::above(dir).within(dir, marks);
+    let mut heard = HeardNames::new(&text, true);
+    for (range, kind) in names {
+        let on_disk = dir.join(std::ffi::OsStr::from_bytes(&text[range.clone()]));
+        if !rules.ignore(&on_disk, kind == Kind::Dir) {
+            heard.add(range, kind);
+        }
+    }
+    Ok(heard.digest(marks))
 }
 
 fn is_temporary(name: &std::ffi::OsStr) -> bool {

@@ -269,7 +269,7 @@ fn is_real_dir(root: &Path, dir: &RelPath) -> bool {
     let mut here = root.to_owned();
     dir.components().all(|part| {
         here.push(part);
-        ops::symlink_metadata(&here).is_ok_and(|meta| meta.is_dir())
+        ops::kind(&here).is_ok_and(|kind| kind == Kind::Dir)
     })
 }
 

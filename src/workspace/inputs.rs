@@ -108,7 +108,7 @@ pub fn input_files(
 pub fn list_early(workspace: &Workspace, sources: &SourceFiles<'_>, tasks: &[TaskId]) {
     let (mut packages, mut dirs) = (BTreeSet::new(), BTreeSet::new());
     let is_dir =
-        |dir: &RelPath| ops::symlink_metadata(&workspace.root.join(dir.as_str())).is_ok_and(|meta| meta.is_dir());
+        |dir: &RelPath| ops::kind(&workspace.root.join(dir.as_str())).is_ok_and(|kind| kind == Kind::Dir);
     for task in tasks {
         match workspace.tasks[*task].kind.command().map(|run| &run.inputs) {
             Some(Inputs::Package) => drop(packages.insert(workspace.package_of(*task))),
@@ -295,11 +295,8 @@ impl Selection<'_> {
                 return Err(InputError::BehindLink { task: self.label(), path: path.clone(), link: here });
             }
             here = here.child(part);
-            kind = match ops::symlink_metadata(&self.on_disk(&here)) {
-                Ok(meta) if meta.is_symlink() => Kind::Link,
-                Ok(meta) if meta.is_dir() => Kind::Dir,
-                Ok(meta) if meta.is_file() => Kind::File,
-                Ok(_) => Kind::Special,
+            kind = match ops::kind(&self.on_disk(&here)) {
+                Ok(kind) => kind,
                 Err(error) if error.is_missing() || is_not_a_directory(&error) => return Ok(None),
                 Err(cause) => return Err(InputError::Fs { task: self.label(), cause }),
             };

@@ -2,6 +2,7 @@
 //! Knows nothing of the store, of actions or of running anything.
 
 pub mod affected;
+pub mod census;
 pub mod changes;
 pub mod claims;
 pub mod discover;
@@ -17,6 +18,7 @@ pub mod package_graph;
 pub mod repository;
 pub mod split;
 pub mod stat_index;
+pub mod sweep;
 mod upstream;
 
 pub use discover::find_root;

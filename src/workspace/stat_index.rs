@@ -13,7 +13,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{PoisonError, RwLock};
-use std::time::SystemTime;
 
 use rayon::prelude::*;
 
@@ -24,6 +23,7 @@ use crate::fs::atomic::{self, Durability};
 use crate::fs::digest::{Threads, digest_file_with};
 use crate::fs::ops::{self, FsError};
 use crate::fs::stat::StatKey;
+use crate::fs::witness::{self, now_ns};
 
 const MAGIC: [u8; 8] = *b"dryst\0i1";
 const HEADER_LEN: usize = 24;
@@ -92,15 +92,31 @@ struct Record {
 
 impl Record {
     fn holds_for(&self, stat: &StatKey) -> bool {
-        let whole_seconds = stat.mtime_ns % 1_000_000_000 == 0 && stat.ctime_ns % 1_000_000_000 == 0;
-        let margin = if whole_seconds { COARSE_NS } else { TICK_NS };
-        self.stat == *stat && stat.mtime_ns.max(stat.ctime_ns) < self.seen_ns.saturating_sub(margin)
+        self.stat == *stat && is_settled(stat, self.seen_ns)
     }
+}
+
+/// Whether a change after `seen_ns`, in nanoseconds since 1970, cannot leave the signature as it was seen then.
+pub fn is_settled(stat: &StatKey, seen_ns: i64) -> bool {
+    let whole_seconds = stat.mtime_ns % 1_000_000_000 == 0 && stat.ctime_ns % 1_000_000_000 == 0;
+    let margin = if whole_seconds { COARSE_NS } else { TICK_NS };
+    stat.mtime_ns.max(stat.ctime_ns) < seen_ns.saturating_sub(margin)
+}
+
+/// Whether those who listen ([`witness`]) hear what an index looks at.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Looks {
+    /// They do.
+    #[default]
+    Heard,
+    /// They do not: who uses the index keeps account of it.
+    Unheard,
 }
 
 /// The index. Shared between threads; one per workspace.
 #[derive(Debug, Default)]
 pub struct StatIndex {
+    looks: Looks,
     saved: Saved,
     /// What is known since; `None` for forgotten paths.
     changes: RwLock<HashMap<RelPath, Option<Record>>>,
@@ -108,9 +124,9 @@ pub struct StatIndex {
 
 impl StatIndex {
     /// Reads an index; whatever is wrong with the file makes an empty one.
-    pub fn load(file: &Path) -> Self {
-        let saved = ops::read(file).ok().and_then(Saved::check).unwrap_or_default();
-        Self { saved, changes: RwLock::default() }
+    pub fn load(file: &Path, looks: Looks) -> Self {
+        let saved = witness::unheard(|| ops::read(file)).ok().and_then(Saved::check).unwrap_or_default();
+        Self { looks, saved, changes: RwLock::default() }
     }
 
     /// Writes the index if it changed; readers see the old one or the new one.
@@ -147,7 +163,7 @@ impl StatIndex {
                     let mut from = 0;
                     chunk.iter().map(|path| self.record_after(&changes, path, &mut from)).collect()
                 };
-                chunk.iter().zip(known).map(|(path, known)| leaf(root, path, known)).collect()
+                chunk.iter().zip(known).map(|(path, known)| leaf(root, path, known, self.looks)).collect()
             })
             .collect();
         let is_gone = |leaf: &Result<Leaf, LeafError>| matches!(leaf, Err(LeafError::Fs(error)) if error.is_missing());
@@ -172,6 +188,12 @@ impl StatIndex {
     pub fn set(&self, path: RelPath, stat: StatKey, digest: Digest) {
         let record = Record { stat, digest, seen_ns: now_ns() };
         self.changes.write().unwrap_or_else(PoisonError::into_inner).insert(path, Some(record));
+    }
+
+    /// Whether the digest of a path is known and a change since cannot have left this signature.
+    pub fn is_settled(&self, path: &RelPath, stat: &StatKey) -> bool {
+        let changes = self.changes.read().unwrap_or_else(PoisonError::into_inner);
+        self.record(&changes, path).is_some_and(|record| record.holds_for(stat))
     }
 
     /// Drops what is known of a path.
@@ -200,17 +222,26 @@ impl StatIndex {
     }
 }
 
+impl Looks {
+    fn hear<T>(self, look: impl FnOnce() -> T) -> T {
+        match self {
+            Looks::Heard => look(),
+            Looks::Unheard => witness::unheard(look),
+        }
+    }
+}
+
 /// A leaf, or why there is none, and a record if the file had to be digested.
 type Looked = (Result<Leaf, LeafError>, Option<Record>);
 
 /// What lies at a path.
-fn leaf(root: &Path, path: &RelPath, known: Option<Record>) -> Looked {
+fn leaf(root: &Path, path: &RelPath, known: Option<Record>, looks: Looks) -> Looked {
     let on_disk = root.join(path.as_str());
     let looked = || -> Result<(Leaf, Option<Record>), LeafError> {
         let seen_ns = now_ns();
-        let stat = StatKey::at(&on_disk)?;
+        let stat = looks.hear(|| StatKey::at(&on_disk))?;
         if stat.is_link() {
-            let target = ops::read_link(&on_disk)?;
+            let target = looks.hear(|| ops::read_link(&on_disk))?;
             let target = target.to_str().ok_or_else(|| LeafError::LinkNotUtf8 { path: path.clone() })?.to_owned();
             return Ok((Leaf { entry: Entry::Link { target }, stat }, None));
         }
@@ -233,11 +264,6 @@ fn leaf(root: &Path, path: &RelPath, known: Option<Record>) -> Looked {
         Ok((leaf, record)) => (Ok(leaf), record),
         Err(error) => (Err(error), None),
     }
-}
-
-fn now_ns() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// A checked index file, read in place.
@@ -447,7 +473,7 @@ mod tests {
             index.changes.write().expect("unpoisoned").insert(path(name), Some(record(number as u64)));
         }
         index.save(&file).expect("saved");
-        let loaded = StatIndex::load(&file);
+        let loaded = StatIndex::load(&file, Looks::Heard);
         assert_eq!(loaded.saved.count, 4);
         assert_eq!(loaded.saved.get_after("a/c", &mut 0), Some(record(1)));
         assert_eq!(loaded.saved.get_after("a", &mut 0), None);
@@ -457,7 +483,7 @@ mod tests {
         }
         loaded.forget(&path("b"));
         loaded.save(&file).expect("saved");
-        assert_eq!(StatIndex::load(&file).saved.count, 3);
+        assert_eq!(StatIndex::load(&file, Looks::Heard).saved.count, 3);
 
         let good = ops::read(&file).expect("there");
         for (at, _) in good.iter().enumerate() {
@@ -467,15 +493,15 @@ mod tests {
             assert!(Saved::check(good[..at].to_vec()).is_none(), "cut at {at}");
         }
         ops::write(&file, b"something else").expect("a file");
-        assert_eq!(StatIndex::load(&file).saved.count, 0);
-        assert_eq!(StatIndex::load(&dir.path().join("none")).saved.count, 0);
+        assert_eq!(StatIndex::load(&file, Looks::Heard).saved.count, 0);
+        assert_eq!(StatIndex::load(&dir.path().join("none"), Looks::Heard).saved.count, 0);
     }
 
     #[test]
     fn an_unchanged_index_is_not_written() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("index");
-        StatIndex::load(&file).save(&file).expect("nothing to do");
+        StatIndex::load(&file, Looks::Heard).save(&file).expect("nothing to do");
         assert!(!ops::exists(&file));
     }
 
