@@ -1,6 +1,7 @@
 //! Layer 6: the command line. The only module that reads argv and the environment; one file per command.
 
 pub mod affected;
+pub mod again;
 pub mod args;
 pub mod completions;
 pub mod context;

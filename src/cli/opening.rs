@@ -39,6 +39,26 @@ pub struct Opened {
     pub sizes: Sizes,
 }
 
+/// Where a person stands.
+pub struct Located {
+    /// The root of the workspace, without links.
+    pub root: PathBuf,
+    /// Relative to the root.
+    pub here: RelPath,
+}
+
+/// Finds the workspace around the current directory.
+pub fn locate(context: &Context) -> Result<Located, CliError> {
+    let dir = ops::canonical(&context.dir)?;
+    let Some(root) = discover::find_root(&dir) else {
+        let message = format!("no `drystone.toml` with `[workspace]` in {} or above it", dir.display());
+        return Err(CliError::usage(message).help("`drystone init` writes one; `-C DIR` works in another directory"));
+    };
+    let below = dir.strip_prefix(&root).unwrap_or(std::path::Path::new(""));
+    let here = RelPath::parse_bytes(below.as_os_str().as_encoded_bytes()).unwrap_or_default();
+    Ok(Located { root, here })
+}
+
 /// Loads the workspace around the current directory; warnings are told at once.
 pub fn open(context: &Context) -> Result<Opened, CliError> {
     open_with(context, Choices::Kept)
@@ -46,11 +66,7 @@ pub fn open(context: &Context) -> Result<Opened, CliError> {
 
 /// The same with these choices for `per-action = "auto"`.
 pub fn open_with(context: &Context, choices: Choices) -> Result<Opened, CliError> {
-    let dir = ops::canonical(&context.dir)?;
-    let Some(root) = discover::find_root(&dir) else {
-        let message = format!("no `drystone.toml` with `[workspace]` in {} or above it", dir.display());
-        return Err(CliError::usage(message).help("`drystone init` writes one; `-C DIR` works in another directory"));
-    };
+    let Located { root, here } = locate(context)?;
     let store_dir = context.environment.store_dir();
     let sizes = store_dir.map(|dir| Sizes::read(&dir, &root, choices)).unwrap_or_default();
     let workspace = load_grouped(&root, &|label, items| sizes.size(label, items))
@@ -58,8 +74,6 @@ pub fn open_with(context: &Context, choices: Choices) -> Result<Opened, CliError
     let graph = build::build(&workspace)
         .map_err(|diagnostics| CliError::Manifest { sources: workspace.sources.clone(), diagnostics })?;
     tell(context, &workspace.sources, &workspace.diagnostics);
-    let below = dir.strip_prefix(&root).unwrap_or(std::path::Path::new(""));
-    let here = RelPath::parse_bytes(below.as_os_str().as_encoded_bytes()).unwrap_or_default();
     Ok(Opened { workspace, graph, here, sizes })
 }
 

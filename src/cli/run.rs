@@ -16,7 +16,7 @@ use crate::cli::opening::Opened;
 use crate::cli::reach::Share;
 use crate::cli::reports::{ReportRequest, Reports};
 use crate::cli::shard::{self, Shard};
-use crate::cli::{opening, plan, watch};
+use crate::cli::{again, opening, plan, watch};
 use crate::engine::event::{Event, EventSink};
 use crate::engine::limits;
 use crate::engine::plan::Plan;
@@ -24,7 +24,9 @@ use crate::engine::pod::Registry;
 use crate::engine::scheduler::OnFailure;
 use crate::engine::service::AfterUse;
 use crate::engine::session::{Committed, Observe, Options, Reuse, Session};
+use crate::engine::settling::{self, Heard};
 use crate::engine::{drive, fix, groups, plan as engine_plan};
+use crate::fs::witness::{self, now_ns};
 use crate::manifest::glob::Pattern;
 use crate::manifest::model::IsolationRequest;
 use crate::process::cancel::Cancel;
@@ -196,12 +198,23 @@ pub(super) fn once(
     cancel: &Cancel,
     services: &Registry,
 ) -> Result<Finished, CliError> {
+    let asked = again::request_of(args, context);
+    if let Some(asked) = &asked
+        && let Some(exit) = again::answer(asked, args, context)?
+    {
+        return Ok(Finished { exit, outputs: Vec::new() });
+    }
+    let since_ns = now_ns();
+    if asked.is_some() {
+        witness::listen();
+    }
     let opened = opening::open_with(context, shard::choices(args.shard))?;
     let store = opening::open_store_lazily(context, opened.workspace.config.store_bytes_max)?;
     let session = opened.session(context, Arc::clone(&store), options(args), cancel.clone())?;
     let mut selected = selected(args, &opened)?;
     let share = args.share().keep(&mut selected, &opened, &session)?;
     let plan = engine_plan::plan(&session, &selected);
+    let heard = Heard { sightings: witness::take(), since_ns };
     // By now it was opened, most often, if it has to be at all.
     let told = opening::tell_store(context, &store, 0);
     let plan = plan.map_err(|error| opened.plan_error(error))?;
@@ -232,6 +245,10 @@ pub(super) fn once(
         }
     }
     store.flush()?;
+    session.save_standing();
+    if let Some(asked) = asked.filter(|_| !summary.interrupted && !summary.infrastructure && !summary.refused) {
+        settling::keep(&session, &plan, &asked.request, heard);
+    }
     opening::tell_store(context, &store, told);
     if let Err(error) = store.maybe_gc() {
         tracing::debug!(%error, "the store was not collected");
@@ -281,12 +298,17 @@ fn apply_fixes(session: &Session<'_>, plan: &Plan, selected: &[TaskId], context:
     Ok(changed)
 }
 
-/// What the options mean to the engine.
-fn options(args: &RunArgs) -> Options {
+/// Job slots.
+pub(super) fn jobs(args: &RunArgs) -> u32 {
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let jobs = args.jobs.map_or(cores, NonZeroUsize::get);
+    u32::try_from(jobs).unwrap_or(u32::MAX).min(JOBS_MAX)
+}
+
+/// What the options mean to the engine.
+fn options(args: &RunArgs) -> Options {
     Options {
-        jobs: u32::try_from(jobs).unwrap_or(u32::MAX).min(JOBS_MAX),
+        jobs: jobs(args),
         on_failure: if args.keep_going { OnFailure::KeepGoing } else { OnFailure::Stop },
         reuse: if args.force { Reuse::Nothing } else { Reuse::Results },
         isolation: args.isolation.map(IsolationRequest::from),

@@ -569,6 +569,6 @@ fn memory_bytes() -> u64 {
 }
 
 /// Unique on this machine: time and process.
-fn run_id() -> String {
+pub fn run_id() -> String {
     format!("{:x}-{:x}", crate::engine::execute::now_ms(), std::process::id())
 }

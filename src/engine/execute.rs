@@ -28,7 +28,7 @@ use crate::fs::stat::StatKey;
 use crate::manifest::glob::{Pattern, PatternList};
 use crate::manifest::model::{Inputs, RunTask, Undeclared};
 use crate::sandbox::spec::{Exit, Finished, Observation, SandboxError, Usage, View};
-use crate::store::{ActionLock, ActionResult, StoreError};
+use crate::store::{ActionLock, ActionResult, Recorded, StoreError};
 
 /// What came of running a task.
 pub enum Executed {
@@ -465,7 +465,7 @@ pub fn record(
     prepared: &Prepared,
     passed: &Passed,
     lock: ActionLock,
-) -> Result<(), StoreError> {
+) -> Result<Recorded, StoreError> {
     let (key, stream) = match &passed.keyed {
         Some(keyed) => {
             // Queued before the result: it leads to it.
@@ -489,7 +489,7 @@ pub fn record(
         workspace: session.worktree(),
         created_ms: now_ms(),
     };
-    session.store.record_held(result, stream, Some(lock)).map(drop)
+    session.store.record_held(result, stream, Some(lock))
 }
 
 /// Milliseconds since 1970.

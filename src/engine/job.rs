@@ -21,7 +21,7 @@ use crate::fingerprint::action::Action;
 use crate::manifest::model::TaskKind;
 use crate::manifest::split::Group;
 use crate::sandbox::spec::Level;
-use crate::store::{ActionLock, ActionResult, History, StoreError, TaskRun};
+use crate::store::{ActionLock, ActionResult, History, Recorded, StoreError, TaskRun};
 use crate::workspace::split::split_of;
 
 /// A result that serves.
@@ -102,6 +102,10 @@ pub struct Missed {
     pub why: Vec<MissReason>,
     /// Whether a result that appears meanwhile may serve.
     pub reuse: Reuse,
+    /// What it stands by once it has a result; `None` if it can only be looked up.
+    pub memo: Option<Digest>,
+    /// What was known of its earlier runs.
+    pub history: History,
 }
 
 /// How a run of one task ended.
@@ -142,7 +146,7 @@ pub fn look(
     let memo = recall::memo(session, task, &mut draft, sources, &dependencies);
     if reuse == Reuse::Results
         && let Some(memo) = &memo
-        && let Some(mut hit) = recall::recall(session, task, memo, sources, started)
+        && let Some(mut hit) = recall::recall(session, task, memo, sources, history, started)
     {
         hit.notes.extend(left_out);
         return Looked::Hit(Box::new(hit));
@@ -157,7 +161,7 @@ pub fn look(
     match found {
         Ok(Some(found)) => match take(session, task, &prepared, &found, started) {
             Ok(Some(hit)) => {
-                if let Some(memo) = memo.filter(|_| !hit.materialized) {
+                if let Some(memo) = memo {
                     recall::note(session, task, memo, &found, &hit, history);
                 }
                 return Looked::Hit(Box::new(hit));
@@ -173,7 +177,14 @@ pub fn look(
     session.standing.forget(&session.label(task));
     let why = explain::why(session, task, &prepared, reuse);
     let waits_light = session.workspace.split_of(task).is_some();
-    Looked::Miss(Box::new(Missed { prepared: (!waits_light).then_some(prepared), dependencies, why, reuse }))
+    Looked::Miss(Box::new(Missed {
+        prepared: (!waits_light).then_some(prepared),
+        dependencies,
+        why,
+        reuse,
+        memo,
+        history,
+    }))
 }
 
 /// The error of a split task without items: that no test was found must not pass for tests that passed.
@@ -391,6 +402,9 @@ fn run_once(
         && let Ok(Some(found)) = find(session, task, prepared)
         && let Ok(Some(hit)) = take(session, task, prepared, &found, started)
     {
+        if let Some(memo) = missed.memo {
+            recall::note(session, task, memo, &found, &hit, missed.history);
+        }
         return Ok(Ended::Passed(Box::new(hit)));
     }
     if let Err(problem) = recall::secure(session, &missed.dependencies) {
@@ -405,13 +419,13 @@ fn run_once(
         TaskKind::Fetch(fetch) => fetch::execute(session, fetch),
         TaskKind::Service(_) => unreachable!("BUG: {} is a service, and no service misses", session.label(task)),
     };
-    conclude(session, task, prepared, executed, started, lock)
+    conclude(session, task, (prepared, missed.memo), executed, started, lock)
 }
 
 fn conclude(
     session: &Session<'_>,
     task: TaskId,
-    prepared: &Prepared,
+    (prepared, memo): (&Prepared, Option<Digest>),
     executed: Executed,
     started: Instant,
     lock: ActionLock,
@@ -434,15 +448,19 @@ fn conclude(
             Ended::Failed(Box::new(Mishap { failure, log, duration, attempts, action, fault: Fault::Command, left }))
         }
         Executed::Passed(mut passed) => {
-            if is_cached(session, task)
-                && passed.storable
-                && let Err(error) = execute::record(session, task, prepared, &passed, lock)
-            {
-                let label = session.label(task);
-                passed.notes.push(
-                    Diagnostic::warning(format!("the result of `{label}` was not stored: {error}"))
-                        .help("it runs again the next time"),
-                );
+            let mut is_kept = false;
+            if is_cached(session, task) && passed.storable {
+                match execute::record(session, task, prepared, &passed, lock) {
+                    // Where an earlier result has other outputs, that one stays.
+                    Ok(recorded) => is_kept = !matches!(recorded, Recorded::Differs { .. }),
+                    Err(error) => {
+                        let label = session.label(task);
+                        passed.notes.push(
+                            Diagnostic::warning(format!("the result of `{label}` was not stored: {error}"))
+                                .help("it runs again the next time"),
+                        );
+                    }
+                }
             }
             let key = passed.keyed.as_ref().map_or(prepared.key, |keyed| keyed.key);
             note(session, task, key, passed.duration, false, passed.usage.max_rss_kib);
@@ -458,7 +476,7 @@ fn conclude(
                 Err(Settled::Vanished) => return Err(Lost(listing)),
                 Err(Settled::Cancelled) => return Ok(Ended::Cancelled(passed.log)),
             };
-            Ended::Passed(Box::new(Success {
+            let made = Success {
                 produced: Arc::new(Produced { listing, digest: passed.outputs, unstable: false }),
                 source: None,
                 isolation: Some(prepared.action.isolation),
@@ -469,7 +487,11 @@ fn conclude(
                 notes: [prepared.notes.clone(), passed.notes, placed.notes].concat(),
                 materialized: placed.written,
                 action: key,
-            }))
+            };
+            if let Some(memo) = memo.filter(|_| is_kept) {
+                recall::note_run(session, task, memo, &made);
+            }
+            Ended::Passed(Box::new(made))
         }
     })
 }

@@ -1,5 +1,6 @@
 //! Layer 4: plans and runs. Knows nothing of argv and the terminal.
 
+pub mod again;
 pub mod ages;
 pub mod collect;
 pub mod contents;
@@ -34,6 +35,8 @@ pub mod scheduler;
 pub mod secrets;
 pub mod service;
 pub mod session;
+pub mod settled;
+pub mod settling;
 pub mod shape;
 pub mod showing;
 pub mod sight;

@@ -84,6 +84,7 @@ pub fn recall(
     task: TaskId,
     memo: &Digest,
     sources: &Sources,
+    history: History,
     started: Instant,
 ) -> Option<Success> {
     let label = session.label(task);
@@ -97,6 +98,10 @@ pub fn recall(
     };
     session.standing.note_use(&label, &stood, now_ms());
     held(&session.recalled).insert(task, Arc::clone(&stood));
+    if stood.history.is_none() {
+        // It has not run since what is known of it was asked for.
+        session.standing.note(label, Stood { history: Some(history), ..Stood::clone(&stood) });
+    }
     let notes = match &session.workspace.tasks[task].kind {
         TaskKind::Run(_) | TaskKind::Service(_) => sources.all_warnings(),
         TaskKind::Fetch(_) => Vec::new(),
@@ -115,7 +120,7 @@ pub fn recall(
     })
 }
 
-/// Keeps in mind that a task stands: its result was found in the store, and nothing had to be put in place.
+/// Keeps in mind that a task stands: its result was found in the store, and its outputs are in place.
 pub fn note(session: &Session<'_>, task: TaskId, memo: Digest, found: &Found, hit: &Success, history: History) {
     let stood = Stood {
         memo,
@@ -125,7 +130,26 @@ pub fn note(session: &Session<'_>, task: TaskId, memo: Digest, found: &Found, hi
         log: KeptLog::of(log::encode(&hit.log), found.result.stdout_stderr),
         isolation: found.result.isolation.clone(),
         duration_ms: found.result.duration_ms,
-        history,
+        history: Some(history),
+        used_ms: now_ms(),
+    };
+    session.standing.note(session.label(task), stood);
+}
+
+/// The same of a task that ran: its result was recorded, and its outputs were put in place. Saved only once the store has written what was
+/// recorded.
+pub fn note_run(session: &Session<'_>, task: TaskId, memo: Digest, made: &Success) {
+    let log = log::encode(&made.log);
+    let blob = Digest::of(&log);
+    let stood = Stood {
+        memo,
+        key: made.action,
+        outputs: made.produced.digest,
+        listing: Arc::clone(&made.produced.listing),
+        log: KeptLog::of(log, blob),
+        isolation: made.isolation.map_or_else(String::new, |level| level.word().to_owned()),
+        duration_ms: made.duration.as_millis() as u64,
+        history: None,
         used_ms: now_ms(),
     };
     session.standing.note(session.label(task), stood);

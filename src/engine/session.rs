@@ -260,23 +260,33 @@ impl<'w> Session<'w> {
         let saved = self
             .index
             .save(&self.state_dir.join("stat-index"))
-            .and_then(|()| self.machine.save(&self.store.dir().join("machine-index")))
-            .and_then(|()| self.save_standing());
+            .and_then(|()| self.machine.save(&self.store.dir().join("machine-index")));
         if let Err(error) = saved {
             tracing::debug!(%error, "the stat index was not saved");
         }
-    }
-
-    fn save_standing(&self) -> Result<(), FsError> {
         if let Err(error) = self.store.touch_results(self.standing.take_used()) {
             tracing::debug!(%error, "results count as used at an earlier time");
         }
-        self.standing.save(|| self.workspace.tasks.iter().map(|(_, task)| task.label.to_string()).collect())
+    }
+
+    /// Keeps which tasks stand for the next invocation. Only once the store has written all it was given: a task stands by its result.
+    /// Failing to is no reason to fail.
+    pub fn save_standing(&self) {
+        let saved =
+            self.standing.save(|| self.workspace.tasks.iter().map(|(_, task)| task.label.to_string()).collect());
+        if let Err(error) = saved {
+            tracing::debug!(%error, "what stands was not saved");
+        }
     }
 
     /// What lies at workspace paths now, digested only where the stat signature is new.
     pub fn leaves(&self, paths: &[RelPath]) -> Vec<Result<Leaf, LeafError>> {
         self.digest_on_cpu(&self.index, &self.workspace.root, paths)
+    }
+
+    /// Whether the digest of a workspace file with this signature is known, and stays what it is as long as the signature does.
+    pub fn is_settled(&self, path: &RelPath, stat: &StatKey) -> bool {
+        self.index.is_settled(path, stat)
     }
 
     /// Digests on the CPU pool and waits without taking up other work.

@@ -1,4 +1,5 @@
-//! Which tasks stood when a run of this worktree ended: their results were in the store and their outputs in place. What of it still
+//! Which tasks stood when a run of this worktree ended: their results were in the store and their outputs in place, found there or
+//! made by that run. What of it still
 //! holds is `recall`'s to find out; here is the file.
 //!
 //! One file in the state directory of the workspace: magic (8 bytes), version of the program, mark of the store, `u64` count, the tasks in
@@ -18,7 +19,7 @@ use crate::fs::atomic::{self, Durability};
 use crate::fs::ops::{self, FsError};
 use crate::store::History;
 
-const MAGIC: [u8; 8] = *b"dryst\0s1";
+const MAGIC: [u8; 8] = *b"dryst\0s2";
 
 /// The program that wrote a file: another one may resolve tasks otherwise.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -27,7 +28,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const LOG_BYTES_MAX: usize = 4096;
 
 /// How long a result counts as just used, in milliseconds: more often a task that stands is not marked as used in the store.
-const USE_INTERVAL_MS: i64 = 15 * 60 * 1000;
+pub const USE_INTERVAL_MS: i64 = 15 * 60 * 1000;
 
 /// A log, or where it is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -62,8 +63,8 @@ pub struct Stood {
     pub isolation: String,
     /// Time its result took, in milliseconds.
     pub duration_ms: u64,
-    /// What was known of its earlier runs; it ran at no time since.
-    pub history: History,
+    /// What was known of its earlier runs, if it ran at no time since.
+    pub history: Option<History>,
     /// When its result was last marked as used, in milliseconds since 1970.
     pub used_ms: i64,
 }
@@ -103,7 +104,7 @@ impl Standing {
 
     /// What was known of a task's earlier runs when the last run ended.
     pub fn history(&self, label: &str) -> Option<History> {
-        self.saved.get(label).map(|stood| stood.history)
+        self.saved.get(label).and_then(|stood| stood.history)
     }
 
     /// A task stands that was looked up.
@@ -161,9 +162,10 @@ fn encode(all: &BTreeMap<&String, &Arc<Stood>>, mark: &Digest) -> Vec<u8> {
             KeptLog::Stored(blob) => encoder.u8(1).digest(blob),
         };
         encoder.bytes(isolation.as_bytes()).u64(*duration_ms).u64(used_ms.cast_unsigned());
-        let History { duration_ms, last_failed, flaky, max_rss_kib } = history;
+        encoder.u8(u8::from(history.is_some()));
+        let History { duration_ms, last_failed, flaky, max_rss_kib } = history.unwrap_or_default();
         encoder.u8(u8::from(duration_ms.is_some())).u64(duration_ms.unwrap_or(0));
-        encoder.u8(u8::from(*last_failed)).u8(u8::from(*flaky)).u64(*max_rss_kib);
+        encoder.u8(u8::from(last_failed)).u8(u8::from(flaky)).u64(max_rss_kib);
     }
     encoder.into_sealed()
 }
@@ -205,6 +207,7 @@ fn decode_one(decoder: &mut Decoder<'_>) -> Result<Stood, DecodeError> {
     };
     let isolation = decoder.text("isolation level")?.to_owned();
     let (duration_ms, used_ms) = (decoder.u64()?, decoder.u64()?.cast_signed());
+    let is_remembered = decoder.u8()? == 1;
     let (is_known, mean_ms) = (decoder.u8()? == 1, decoder.u64()?);
     let history = History {
         duration_ms: is_known.then_some(mean_ms),
@@ -212,10 +215,12 @@ fn decode_one(decoder: &mut Decoder<'_>) -> Result<Stood, DecodeError> {
         flaky: decoder.u8()? == 1,
         max_rss_kib: decoder.u64()?,
     };
+    let history = is_remembered.then_some(history);
     Ok(Stood { memo, key, outputs, listing, log, isolation, duration_ms, history, used_ms })
 }
 
-fn decode_listing(decoder: &mut Decoder<'_>) -> Result<Listing, DecodeError> {
+/// Reads what [`encode_listing`] wrote.
+pub fn decode_listing(decoder: &mut Decoder<'_>) -> Result<Listing, DecodeError> {
     let mut listing = Listing::new();
     for _ in 0..decoder.u64()? {
         let path = RelPath::parse(decoder.text("path")?).map_err(|_| DecodeError::Invalid { what: "path" })?;
@@ -252,7 +257,7 @@ mod tests {
             log: KeptLog::of(vec![1; 3], digest),
             isolation: "namespaces".into(),
             duration_ms: 5,
-            history,
+            history: (text != "large").then_some(history),
             used_ms: 1_000,
         }
     }

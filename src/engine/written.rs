@@ -104,7 +104,8 @@ impl Records {
         Self { dir: state_dir.join("written") }
     }
 
-    fn file(&self, label: &str) -> PathBuf {
+    /// Where the record of a task lies.
+    pub fn file(&self, label: &str) -> PathBuf {
         self.dir.join(Digest::of(label.as_bytes()).short())
     }
 

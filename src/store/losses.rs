@@ -5,6 +5,7 @@
 //! replaced. Without the file nothing may be remembered.
 
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
@@ -34,10 +35,19 @@ impl Store {
     /// told. Opens no database.
     pub fn mark(&self) -> Option<Digest> {
         self.writable()?;
-        let text = ops::read(&self.layout.losses()).ok()?;
-        let database = ops::symlink_metadata(&self.layout.database()).ok()?;
-        let mut encoder = Encoder::new();
-        encoder.bytes(&text).u64(database.dev()).u64(database.ino());
-        Some(Digest::derived(MARK_CONTEXT, encoder.as_slice()))
+        mark_in(&self.layout)
     }
+}
+
+/// The mark of the store in a directory, open or not. Opens nothing.
+pub fn mark_of(dir: &Path) -> Option<Digest> {
+    mark_in(&Layout::new(dir.to_owned()))
+}
+
+fn mark_in(layout: &Layout) -> Option<Digest> {
+    let text = ops::read(&layout.losses()).ok()?;
+    let database = ops::symlink_metadata(&layout.database()).ok()?;
+    let mut encoder = Encoder::new();
+    encoder.bytes(&text).u64(database.dev()).u64(database.ino());
+    Some(Digest::derived(MARK_CONTEXT, encoder.as_slice()))
 }

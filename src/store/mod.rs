@@ -55,6 +55,7 @@ pub use error::StoreError;
 pub use gc::{GcMode, GcOptions, GcReport};
 pub use history::{History, TaskRun};
 pub use locks::ActionLock;
+pub use losses::mark_of;
 pub use open::{OpenOptions, Store, workspace_state};
 pub use path_sets::PathSet;
 pub use results::{ActionResult, LedgerEntry, Recorded};

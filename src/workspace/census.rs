@@ -283,7 +283,14 @@ impl Draft {
     }
 
     /// Claims a source file or an output. Gives the number of the claim, for [`Draft::finish`]. `None` for a directory.
-    pub fn add_entry(&mut self, path: &RelPath, entry: &Entry, stat: StatKey, role: Role, is_settled: bool) -> Option<usize> {
+    pub fn add_entry(
+        &mut self,
+        path: &RelPath,
+        entry: &Entry,
+        stat: StatKey,
+        role: Role,
+        is_settled: bool,
+    ) -> Option<usize> {
         let (aspect, digest) = match entry {
             Entry::File { digest, .. } => (Aspect::File, *digest),
             Entry::Link { target } => (Aspect::FileLink, Digest::of(target.as_bytes())),
@@ -297,6 +304,21 @@ impl Draft {
     pub fn add_names(&mut self, dir: &RelPath, stat: StatKey, digest: Digest, role: Role, is_settled: bool) {
         let claim = Claim { aspect: Aspect::AllNames, role, is_there: true, is_settled, stat, digest };
         self.add(Base::Workspace, dir.as_str().as_bytes(), true, claim);
+    }
+
+    /// Claims that nothing lies at a path of the workspace.
+    pub fn add_absence(&mut self, path: &RelPath, role: Role) {
+        let (stat, digest) = (StatKey::default(), Digest::from_bytes([0; DIGEST_LEN]));
+        let claim = Claim { aspect: Aspect::Presence, role, is_there: false, is_settled: true, stat, digest };
+        self.add(Base::Workspace, path.as_str().as_bytes(), false, claim);
+    }
+
+    /// Claims the bytes of a file by its absolute path, or that there is none.
+    pub fn add_content(&mut self, path: &Path, found: Option<(StatKey, Digest)>, role: Role, is_settled: bool) {
+        let (stat, digest) = found.unwrap_or((StatKey::default(), Digest::from_bytes([0; DIGEST_LEN])));
+        let claim = Claim { aspect: Aspect::Content, role, is_there: found.is_some(), is_settled, stat, digest };
+        let path = path.as_os_str().as_bytes();
+        self.add(Base::Machine, path.strip_prefix(b"/").unwrap_or(path), false, claim);
     }
 
     /// `path` has no slash in front. Gives the number of the claim.
@@ -422,7 +444,9 @@ fn claim_of(sighting: &Sighting) -> Option<Claim> {
             let (stat, digest) = found.unwrap_or((StatKey::default(), nothing));
             (Aspect::Content, found.is_some(), stat, digest, found.is_none() || settled(&stat))
         }
-        Told::Link(target) => (Aspect::Link, target.is_some(), StatKey::default(), text_digest(target.as_deref()), true),
+        Told::Link(target) => {
+            (Aspect::Link, target.is_some(), StatKey::default(), text_digest(target.as_deref()), true)
+        }
         Told::Real(path) => (Aspect::Real, path.is_some(), StatKey::default(), text_digest(path.as_deref()), true),
         Told::Names(which, found) => {
             let aspect = match which {

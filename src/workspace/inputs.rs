@@ -107,8 +107,7 @@ pub fn input_files(
 /// Lists in parallel, on the current rayon pool, what [`input_files`] will ask for of several tasks.
 pub fn list_early(workspace: &Workspace, sources: &SourceFiles<'_>, tasks: &[TaskId]) {
     let (mut packages, mut dirs) = (BTreeSet::new(), BTreeSet::new());
-    let is_dir =
-        |dir: &RelPath| ops::kind(&workspace.root.join(dir.as_str())).is_ok_and(|kind| kind == Kind::Dir);
+    let is_dir = |dir: &RelPath| ops::kind(&workspace.root.join(dir.as_str())).is_ok_and(|kind| kind == Kind::Dir);
     for task in tasks {
         match workspace.tasks[*task].kind.command().map(|run| &run.inputs) {
             Some(Inputs::Package) => drop(packages.insert(workspace.package_of(*task))),

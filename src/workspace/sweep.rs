@@ -286,15 +286,31 @@ mod tests {
             ops::write(&path, text.as_bytes()).expect("a temporary file");
         };
         let cases: [(&str, Change, &[(Aspect, bool)]); 6] = [
-            ("a source", |scene| ops::write(&scene.root.join("src/b"), b"ten").expect("written"), &[(Aspect::File, false)]),
-            ("what is ignored", |scene| ops::write(&scene.root.join("dist"), b"").expect("written"), &[(Aspect::UnignoredNames, true)]),
-            ("a new file", |scene| ops::write(&scene.root.join("src/c"), b"").expect("written"), &[(Aspect::AllNames, false)]),
+            (
+                "a source",
+                |scene| ops::write(&scene.root.join("src/b"), b"ten").expect("written"),
+                &[(Aspect::File, false)],
+            ),
+            (
+                "what is ignored",
+                |scene| ops::write(&scene.root.join("dist"), b"").expect("written"),
+                &[(Aspect::UnignoredNames, true)],
+            ),
+            (
+                "a new file",
+                |scene| ops::write(&scene.root.join("src/c"), b"").expect("written"),
+                &[(Aspect::AllNames, false)],
+            ),
             (
                 "a mode",
                 |scene| ops::set_mode(&scene.root.join("src/b"), 0o755).expect("changed"),
                 &[(Aspect::File, false)],
             ),
-            ("a manifest", |scene| ops::write(&scene.root.join("manifest"), b"other").expect("written"), &[(Aspect::Content, false)]),
+            (
+                "a manifest",
+                |scene| ops::write(&scene.root.join("manifest"), b"other").expect("written"),
+                &[(Aspect::Content, false)],
+            ),
             (
                 "what was not there",
                 |scene| ops::create_dir_all(&scene.root.join("none/deep")).expect("made"),
@@ -310,11 +326,18 @@ mod tests {
         let scene = Scene::new();
         let census = scene.census();
         put(&scene, "src/b", "two");
-        assert_eq!(scene.news(&census), [(Aspect::AllNames, true), (Aspect::File, true)], "made anew with the same bytes");
+        assert_eq!(
+            scene.news(&census),
+            [(Aspect::AllNames, true), (Aspect::File, true)],
+            "made anew with the same bytes"
+        );
         ops::rename(&scene.root.join("src"), &scene.root.join("dist")).expect("moved");
         ops::symlink("dist", &scene.root.join("src")).expect("a temporary link");
         let news = scene.news(&census);
-        assert!(news.contains(&(Aspect::File, false)) && news.contains(&(Aspect::Kind, false)), "behind a link: {news:?}");
+        assert!(
+            news.contains(&(Aspect::File, false)) && news.contains(&(Aspect::Kind, false)),
+            "behind a link: {news:?}"
+        );
     }
 
     #[test]
