@@ -4,6 +4,7 @@
 pub mod affected;
 pub mod changes;
 pub mod claims;
+pub mod compiled;
 pub mod discover;
 pub mod files;
 #[cfg(test)]
@@ -17,6 +18,7 @@ pub mod package_graph;
 pub mod repository;
 pub mod split;
 pub mod stat_index;
+pub mod tasks;
 mod upstream;
 
 pub use discover::find_root;
