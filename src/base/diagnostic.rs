@@ -40,6 +40,10 @@ pub struct Diagnostic {
     pub help: Vec<String>,
 }
 
+crate::base::compact::compact_words!(Severity { Note = 0, Warning = 1, Error = 2 });
+crate::base::compact::compact_struct!(Mark { place, text });
+crate::base::compact::compact_struct!(Diagnostic { severity, message, marks, help });
+
 impl Diagnostic {
     /// An error without a place yet.
     pub fn error(message: impl Into<String>) -> Self {

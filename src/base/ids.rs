@@ -16,6 +16,15 @@ macro_rules! id_type {
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         pub struct $name(pub u32);
 
+        impl crate::base::compact::Compact for $name {
+            fn put(&self, writer: &mut crate::base::compact::Writer) {
+                self.0.put(writer);
+            }
+            fn take(reader: &mut crate::base::compact::Reader<'_>) -> Option<Self> {
+                u32::take(reader).map(Self)
+            }
+        }
+
         impl Id for $name {
             fn from_index(index: usize) -> Self {
                 Self(u32::try_from(index).expect("limits keep every table below 2^32 rows"))

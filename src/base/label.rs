@@ -23,6 +23,8 @@ impl Label {
     }
 }
 
+crate::base::compact::compact_struct!(Label { package, name, matrix });
+
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "//{}:{}", self.package.as_str(), self.name)?;

@@ -1,5 +1,6 @@
 //! Layer 0: plain data and pure functions. Knows nothing of files, threads, clocks or terminals.
 
+pub mod compact;
 pub mod diagnostic;
 pub mod digest;
 pub mod encode;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::base::compact::{Compact, Reader, Writer};
+
 /// A normalized UTF-8 path relative to the workspace root (or, where said, to a package or an output tree).
 ///
 /// No leading or trailing slash, no empty, `.` or `..` component, no NUL, no backslash games: what parses can be joined to a
@@ -49,8 +51,11 @@ impl RelPath {
         if text.contains('\0') {
             return Err(PathError::Malformed);
         }
-        let mut parts: Vec<&str> = Vec::new();
         let trimmed = text.strip_suffix('/').unwrap_or(text);
+        if trimmed.split('/').all(|part| !matches!(part, "" | "." | "..")) {
+            return Ok(Self::of(trimmed));
+        }
+        let mut parts: Vec<&str> = Vec::new();
         if trimmed.is_empty() {
             return Ok(Self::root());
         }
@@ -134,6 +139,17 @@ impl RelPath {
         }
         let rest = &self.as_str()[dir.as_str().len()..];
         Some(Self::of(rest.strip_prefix('/').unwrap_or(rest)))
+    }
+}
+
+/// Copies share their text, those that are read again as well.
+impl Compact for RelPath {
+    fn put(&self, writer: &mut Writer) {
+        let text = self.as_str();
+        writer.shared::<Self>(text.as_ptr().addr(), |writer| writer.text(text));
+    }
+    fn take(reader: &mut Reader<'_>) -> Option<Self> {
+        reader.shared(|reader| Self::parse(reader.text()?).ok())
     }
 }
 

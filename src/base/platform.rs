@@ -13,6 +13,8 @@ pub struct Platform {
     pub variant: Option<String>,
 }
 
+crate::base::compact::compact_struct!(Platform { os, architecture, variant });
+
 impl Platform {
     /// Parses `os/architecture[/variant]`. Anything else is `None`.
     pub fn parse(text: &str) -> Option<Self> {

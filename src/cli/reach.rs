@@ -145,7 +145,7 @@ struct Reaching<'a, 'w> {
 impl Reaching<'_, '_> {
     /// Those of a task that were not reached before.
     fn dependants(&mut self, task: TaskId, proof: &Proof) {
-        for (dependant, _) in self.session.graph.dependants(task) {
+        for dependant in self.session.graph.dependants(task) {
             self.proofs.entry(dependant).or_insert_with(|| {
                 self.queue.push_back(dependant);
                 proof.clone()

@@ -7,7 +7,7 @@ use petgraph::graph::{DiGraph, EdgeIndex, NodeIndex};
 use petgraph::visit::EdgeRef;
 
 use crate::base::diagnostic::Diagnostic;
-use crate::base::ids::TaskId;
+use crate::base::ids::{Id, TaskId};
 use crate::graph::build::Edge;
 use crate::workspace::model::Workspace;
 
@@ -15,11 +15,28 @@ use crate::workspace::model::Workspace;
 const STARTS_MAX: usize = 1000;
 
 /// One error for each tangle of tasks that need each other, with the shortest circle in it.
-pub fn circles(workspace: &Workspace, graph: &DiGraph<TaskId, Edge>) -> Vec<Diagnostic> {
+///
+/// `edges` are those of every task, in the order of the ids.
+pub fn circles(workspace: &Workspace, edges: Vec<Vec<(TaskId, Edge)>>) -> Vec<Diagnostic> {
+    let graph = &graph_of(edges);
     let mut circles: Vec<Vec<EdgeIndex>> =
         kosaraju_scc(graph).iter().filter_map(|tangle| shortest(graph, tangle)).collect();
     circles.sort_by_key(|circle| circle.first().map(|edge| source(graph, *edge)));
     circles.iter().map(|circle| told(workspace, graph, circle)).collect()
+}
+
+fn graph_of(edges: Vec<Vec<(TaskId, Edge)>>) -> DiGraph<TaskId, Edge> {
+    let mut graph = DiGraph::with_capacity(edges.len(), edges.iter().map(Vec::len).sum());
+    for at in 0..edges.len() {
+        graph.add_node(TaskId::from_index(at));
+    }
+    for (at, edges) in edges.into_iter().enumerate() {
+        // petgraph lists the edge added last first.
+        for (to, edge) in edges.into_iter().rev() {
+            graph.add_edge(NodeIndex::new(at), NodeIndex::new(to.index()), edge);
+        }
+    }
+    graph
 }
 
 fn source(graph: &DiGraph<TaskId, Edge>, edge: EdgeIndex) -> TaskId {

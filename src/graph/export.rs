@@ -12,15 +12,15 @@ use crate::workspace::model::Workspace;
 use crate::workspace::split::SplitTask;
 
 /// Tasks in the order given, each once, and the edges among them.
-struct Part<'a> {
+struct Part {
     tasks: Vec<TaskId>,
-    edges: Vec<(TaskId, TaskId, &'a Edge)>,
+    edges: Vec<(TaskId, TaskId, Edge)>,
     /// Those of `tasks` that stand for all parts of a split task.
     wholes: BTreeSet<TaskId>,
 }
 
-impl<'a> Part<'a> {
-    fn of(workspace: &Workspace, graph: &'a TaskGraph, tasks: &[TaskId]) -> Self {
+impl Part {
+    fn of(workspace: &Workspace, graph: &TaskGraph, tasks: &[TaskId]) -> Self {
         let inside: BTreeSet<TaskId> = tasks.iter().copied().collect();
         let is_whole = |split: &&SplitTask| split.parts.iter().all(|part| inside.contains(part));
         let mut nodes: BTreeMap<TaskId, TaskId> = inside.iter().map(|id| (*id, *id)).collect();

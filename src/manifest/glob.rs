@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use globset::{Glob, GlobBuilder, GlobMatcher};
 
+use crate::base::compact::{Compact, Reader, Writer};
 use crate::base::limits::{PATTERN_BYTES_MAX, PATTERN_NESTING_MAX};
 use crate::base::path::RelPath;
 use crate::manifest::model::Reach;
@@ -20,9 +21,10 @@ pub struct Pattern {
     pub prefix: RelPath,
     /// Whether it has no wildcard.
     pub literal: bool,
-    glob: Glob,
+    /// The same for globset, which has parsed it once.
+    glob: String,
     /// Made from `glob` at the first match: most runs never match most patterns, and this is a hundred times the cost of parsing.
-    matcher: OnceLock<GlobMatcher>,
+    matcher: OnceLock<Box<GlobMatcher>>,
 }
 
 /// Why a pattern cannot be used.
@@ -68,8 +70,11 @@ impl Pattern {
             }
             full.push_str(rest.trim_end_matches('/'));
         }
-        let glob = parse_glob(&full).map_err(|error| PatternError::Syntax(error.kind().to_string()))?;
-        Ok(Self { text: text.to_owned(), prefix, literal: wild.is_none(), glob, matcher: OnceLock::new() })
+        // What is escaped needs no check.
+        if wild.is_some() {
+            parse_glob(&full).map_err(|error| PatternError::Syntax(error.kind().to_string()))?;
+        }
+        Ok(Self { text: text.to_owned(), prefix, literal: wild.is_none(), glob: full, matcher: OnceLock::new() })
     }
 
     /// The same pattern below a directory: `src/**` below `libs/ui` is `libs/ui/src/**`.
@@ -77,12 +82,12 @@ impl Pattern {
         if dir.is_root() {
             return self.clone();
         }
-        let full = format!("{}/{}", globset::escape(dir.as_str()), self.glob.glob());
+        let glob = format!("{}/{}", globset::escape(dir.as_str()), self.glob);
         Self {
             text: self.text.clone(),
             prefix: dir.join(&self.prefix),
             literal: self.literal,
-            glob: parse_glob(&full).expect("a good pattern below an escaped directory"),
+            glob,
             matcher: OnceLock::new(),
         }
     }
@@ -93,7 +98,10 @@ impl Pattern {
     }
 
     fn matcher(&self) -> &GlobMatcher {
-        self.matcher.get_or_init(|| self.glob.compile_matcher())
+        self.matcher.get_or_init(|| {
+            let glob = parse_glob(&self.glob).expect("a good pattern, perhaps below an escaped directory");
+            Box::new(glob.compile_matcher())
+        })
     }
 
     /// Whether it takes a whole directory: a literal, or `dir/**`. Gives that directory.
@@ -102,6 +110,24 @@ impl Pattern {
         covers.then_some(&self.prefix)
     }
 }
+
+impl Compact for Pattern {
+    fn put(&self, writer: &mut Writer) {
+        let Self { text, prefix, literal, glob, matcher: _ } = self;
+        text.put(writer);
+        prefix.put(writer);
+        literal.put(writer);
+        glob.put(writer);
+    }
+    fn take(reader: &mut Reader<'_>) -> Option<Self> {
+        let (text, prefix) = (String::take(reader)?, RelPath::take(reader)?);
+        let (literal, glob) = (bool::take(reader)?, String::take(reader)?);
+        Some(Self { text, prefix, literal, glob, matcher: OnceLock::new() })
+    }
+}
+
+crate::base::compact::compact_struct!(PatternItem { pattern, exclude, reach, place });
+crate::base::compact::compact_struct!(PatternList { items });
 
 fn parse_glob(full: &str) -> Result<Glob, globset::Error> {
     GlobBuilder::new(full).literal_separator(true).backslash_escape(true).build()

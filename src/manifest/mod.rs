@@ -3,6 +3,7 @@
 //! [`read`] turns the text into the tables of [`raw`], [`lower`] turns those into the [`model`], [`schema`] and [`reference`] tell
 //! people and editors what may be written.
 
+mod compact;
 mod fetch;
 pub mod glob;
 mod interpolate;

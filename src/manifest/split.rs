@@ -1,6 +1,7 @@
 //! `split`: one task for each group of its items. What is declared, and what the names of a part stand for. Lists no files: which
 //! items there are is the workspace's to find out.
 
+use crate::base::compact::{Compact, Reader, Writer};
 use crate::base::diagnostic::Diagnostic;
 use crate::base::digest::Digest;
 use crate::base::limits::{ARGUMENTS_BYTES_MAX, SHELL_COMMAND_BYTES_MAX};
@@ -78,6 +79,55 @@ pub enum Group {
         /// The items, in byte order.
         items: Vec<RelPath>,
     },
+}
+
+crate::base::compact::compact_struct!(Split { items, per_action, place, written, junit, apart, counts_parts, part });
+crate::base::compact::compact_struct!(Part { group, total });
+
+impl Compact for PerAction {
+    fn put(&self, writer: &mut Writer) {
+        match self {
+            PerAction::Auto => writer.byte(0),
+            PerAction::Items(items) => {
+                writer.byte(1);
+                items.put(writer);
+            }
+        }
+    }
+    fn take(reader: &mut Reader<'_>) -> Option<Self> {
+        match reader.byte()? {
+            0 => Some(PerAction::Auto),
+            1 => u32::take(reader).map(PerAction::Items),
+            _ => None,
+        }
+    }
+}
+
+impl Compact for Group {
+    fn put(&self, writer: &mut Writer) {
+        match self {
+            Group::Pending => writer.byte(0),
+            Group::Nothing => writer.byte(1),
+            Group::Item(item) => {
+                writer.byte(2);
+                item.put(writer);
+            }
+            Group::Bucket { number, items } => {
+                writer.byte(3);
+                number.put(writer);
+                items.put(writer);
+            }
+        }
+    }
+    fn take(reader: &mut Reader<'_>) -> Option<Self> {
+        Some(match reader.byte()? {
+            0 => Group::Pending,
+            1 => Group::Nothing,
+            2 => Group::Item(RelPath::take(reader)?),
+            3 => Group::Bucket { number: usize::take(reader)?, items: Vec::take(reader)? },
+            _ => return None,
+        })
+    }
 }
 
 impl Part {

@@ -102,7 +102,7 @@ fn snippets<'s>(diagnostic: &'s Diagnostic, sources: &'s Sources) -> Vec<Snippet
 
 fn snippet<'s>(diagnostic: &'s Diagnostic, sources: &'s Sources, id: SourceId) -> Option<Snippet<'s, Annotation<'s>>> {
     let source = sources.find(id)?;
-    let text: &str = &source.text;
+    let text = sources.text(id);
     let marks: Vec<(usize, Range<usize>)> = diagnostic
         .marks
         .iter()

@@ -381,7 +381,7 @@ impl DiagnosticValue {
     pub fn of(diagnostic: &Diagnostic, sources: &Sources) -> Self {
         let places = diagnostic.marks.iter().filter_map(|mark| {
             let source = sources.find(mark.place.source)?;
-            let (line, column) = line_and_column(&source.text, mark.place.range.start);
+            let (line, column) = line_and_column(sources.text(mark.place.source), mark.place.range.start);
             Some(PlaceValue { path: source.path.to_string_lossy().into_owned(), line, column, text: mark.text.clone() })
         });
         Self {

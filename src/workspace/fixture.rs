@@ -14,6 +14,7 @@ use crate::manifest::model::{
 };
 use crate::workspace::model::{Package, Workspace};
 use crate::workspace::split::Splits;
+use crate::workspace::tasks::Tasks;
 
 /// A path that is known to be good.
 pub(crate) fn path(text: &str) -> RelPath {
@@ -186,7 +187,7 @@ impl Fixture {
             .collect();
         let mut all = self.tasks;
         all.sort_by(|one, other| one.label.cmp(&other.label));
-        let mut tasks = IdMap::new();
+        let mut tasks = Tasks::new();
         for task in all {
             let package = ids[task.label.package.as_str()];
             let id = tasks.push(task);

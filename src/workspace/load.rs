@@ -24,6 +24,7 @@ use crate::workspace::discover::{self, Discovered, MANIFEST};
 use crate::workspace::model::{Package, Workspace};
 use crate::workspace::package_graph::edges;
 use crate::workspace::split::{self, GroupSizes, Splits};
+use crate::workspace::tasks::Tasks;
 use crate::workspace::upstream;
 
 /// Why a workspace could not be loaded.
@@ -169,7 +170,7 @@ impl Loader<'_> {
             root,
             config: config.clone(),
             packages,
-            tasks: IdMap::new(),
+            tasks: Tasks::new(),
             splits: Splits::default(),
             sources,
             diagnostics: Vec::new(),
@@ -202,7 +203,7 @@ impl Loader<'_> {
         }
         // What else is to be said was said when they were lowered first.
         self.diagnostics.extend(problems.into_iter().filter(Diagnostic::is_error));
-        workspace.tasks = IdMap::new();
+        workspace.tasks = Tasks::new();
         for id in workspace.packages.ids() {
             workspace.packages[id].tasks.clear();
         }

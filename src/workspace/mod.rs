@@ -5,6 +5,7 @@ pub mod affected;
 pub mod census;
 pub mod changes;
 pub mod claims;
+pub mod compiled;
 pub mod discover;
 pub mod files;
 #[cfg(test)]
@@ -19,6 +20,7 @@ pub mod repository;
 pub mod split;
 pub mod stat_index;
 pub mod sweep;
+pub mod tasks;
 mod upstream;
 
 pub use discover::find_root;

@@ -10,8 +10,9 @@ use crate::base::label::Label;
 use crate::base::path::RelPath;
 use crate::base::span::{Place, Sources};
 use crate::fs::walk::Survey;
-use crate::manifest::model::{Task, WorkspaceConfig};
+use crate::manifest::model::WorkspaceConfig;
 use crate::workspace::split::Splits;
+use crate::workspace::tasks::Tasks;
 
 /// Everything the manifests of one workspace say.
 ///
@@ -26,7 +27,7 @@ pub struct Workspace {
     /// The packages; the root directory is always the first.
     pub packages: IdMap<PackageId, Package>,
     /// The tasks.
-    pub tasks: IdMap<TaskId, Task>,
+    pub tasks: Tasks,
     /// Which of them are parts of one.
     pub splits: Splits,
     /// Texts that places point into.

@@ -9,9 +9,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::base::compact::{Compact, Reader, Writer};
 use crate::base::diagnostic::Diagnostic;
 use crate::base::digest::Digest;
-use crate::base::ids::{IdMap, TaskId};
+use crate::base::ids::TaskId;
 use crate::base::label::Label;
 use crate::base::limits::SPLIT_PARTS_MAX;
 use crate::base::path::RelPath;
@@ -26,6 +27,7 @@ use crate::workspace::files::SourceFiles;
 use crate::workspace::inputs::{InputError, InputFiles, input_files};
 use crate::workspace::model::Workspace;
 use crate::workspace::outputs::OutputIndex;
+use crate::workspace::tasks::Tasks;
 
 /// Items per action for `"auto"` where nothing is known.
 pub const AUTO_ITEMS_DEFAULT: u32 = 16;
@@ -127,9 +129,24 @@ pub struct Splits {
     by_part: HashMap<TaskId, usize>,
 }
 
+crate::base::compact::compact_struct!(SplitTask { label, parts, items });
+
+impl Compact for Splits {
+    fn put(&self, writer: &mut Writer) {
+        self.all.put(writer);
+    }
+    fn take(reader: &mut Reader<'_>) -> Option<Self> {
+        let all: Vec<SplitTask> = Vec::take(reader)?;
+        // Whoever has a split task has a part of it.
+        let parts = |(at, split): (usize, &SplitTask)| split.parts.iter().map(move |id| (*id, at)).collect::<Vec<_>>();
+        let by_part = all.iter().enumerate().flat_map(parts).collect();
+        all.iter().all(|split| !split.parts.is_empty()).then_some(Self { all, by_part })
+    }
+}
+
 impl Splits {
     /// Those among the tasks of a workspace.
-    pub fn of(tasks: &IdMap<TaskId, Task>) -> Self {
+    pub fn of(tasks: &Tasks) -> Self {
         let mut by_label: BTreeMap<Label, Vec<(usize, TaskId)>> = BTreeMap::new();
         for (id, task) in tasks.iter() {
             let Some(split) = split_of(task) else { continue };

@@ -1,6 +1,7 @@
 //! Manifest texts through the whole front end, from text to model.
 
 mod arbitrary;
+mod compact;
 mod errors;
 mod task_errors;
 mod tasks;
