@@ -1,4 +1,4 @@
-//! A run that asks what the last one did: answered from what is kept of that, where all of it still holds. Loads no workspace.
+//! A run that asks what the last one did: answered from what is kept of that, as far as it still holds, and only the rest is looked at.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,13 +7,21 @@ use crate::base::span::Sources;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
-use crate::cli::opening::{self, Located};
+use crate::cli::opening::{self, Located, Opened};
 use crate::cli::reports::Reports;
-use crate::cli::run::{RunArgs, jobs};
+use crate::cli::run::{OutputOf, RunArgs, exit_of, jobs, options};
 use crate::engine::again::{Compared, Question};
-use crate::engine::drive::run_id;
+use crate::engine::drive::{self, run_id};
+use crate::engine::groups::Sizes;
+use crate::engine::limits;
+use crate::engine::plan::Plan;
+use crate::engine::pod::Registry;
+use crate::engine::rest::Rest;
+use crate::engine::service::AfterUse;
 use crate::engine::settled::Request;
+use crate::engine::settling;
 use crate::manifest::model::IsolationRequest;
+use crate::process::cancel::Cancel;
 
 /// What was asked for, with the workspace it is asked of.
 pub struct Asked {
@@ -23,11 +31,12 @@ pub struct Asked {
     started: Instant,
 }
 
-/// What a run asks for, if it is of the kind that is kept: nothing but tasks, as the tree is.
+/// What a run asks for, if it is of the kind that is kept: nothing but tasks, as the tree is, without what they printed.
 pub fn request_of(args: &RunArgs, context: &Context) -> Option<Asked> {
     let started = Instant::now();
     let is_plain = args.affected.is_none()
         && args.shard.is_none()
+        && args.output != Some(OutputOf::All)
         && !(args.force || args.dry_run || args.fix || args.watch || args.observe);
     // What is wrong is told by who loads the workspace.
     let located = opening::locate(context).ok().filter(|_| is_plain)?;
@@ -40,7 +49,7 @@ pub fn request_of(args: &RunArgs, context: &Context) -> Option<Asked> {
 }
 
 /// The exit of a run that was answered; `None` if it is to be loaded and planned.
-pub fn answer(asked: &Asked, args: &RunArgs, context: &Context) -> Result<Option<ExitKind>, CliError> {
+pub fn answer(asked: &Asked, args: &RunArgs, context: &Context, cancel: &Cancel) -> Result<Option<ExitKind>, CliError> {
     let store_dir = context.environment.store_dir()?;
     let question = Question {
         store_dir: &store_dir,
@@ -48,13 +57,30 @@ pub fn answer(asked: &Asked, args: &RunArgs, context: &Context) -> Result<Option
         request: &asked.request,
         variables: context.environment.variables(),
     };
-    let Some(compared) = Compared::of(&question).filter(Compared::is_all_standing) else { return Ok(None) };
+    let Some(compared) = Compared::of(&question) else { return Ok(None) };
+    if compared.is_all_standing() {
+        return all_stands(asked, &compared, args, context);
+    }
+    let Some((workspace, graph)) = compared.model() else { return Ok(None) };
+    let Some(rest) = Rest::of(compared) else { return Ok(None) };
+    let opened = Opened { workspace, graph, here: asked.located.here.clone(), sizes: Sizes::default() };
+    do_rest(asked, opened, rest, args, context, cancel).map(Some)
+}
+
+/// Tells a run in which all is a hit, and marks the results as used where it is time to.
+fn all_stands(
+    asked: &Asked,
+    compared: &Compared,
+    args: &RunArgs,
+    context: &Context,
+) -> Result<Option<ExitKind>, CliError> {
     if let Some(keys) = compared.due() {
         let store = opening::open_store_lazily(context, None)?;
         store.touch_results(keys)?;
         store.flush()?;
         compared.note_use(&asked.request)?;
     }
+    settling::renew(compared, &asked.request);
     let mut reports = Reports::new(&args.reports(), context, Arc::new(Sources::default()));
     let told = compared.tell(asked.started, jobs(args) as usize, run_id(), &mut reports.fan());
     if told.is_none() {
@@ -62,4 +88,38 @@ pub fn answer(asked: &Asked, args: &RunArgs, context: &Context) -> Result<Option
     }
     reports.write_files()?;
     Ok(Some(ExitKind::of_run(true, false)))
+}
+
+/// Looks at what is left, runs what has to run, and keeps what came of it beside what was kept.
+fn do_rest(
+    asked: &Asked,
+    opened: Opened,
+    rest: Rest,
+    args: &RunArgs,
+    context: &Context,
+    cancel: &Cancel,
+) -> Result<ExitKind, CliError> {
+    let store = opening::open_store_lazily(context, opened.workspace.config.store_bytes_max)?;
+    let mut session = opened.session_for(context, Arc::clone(&store), options(args), cancel.clone(), Some(&rest))?;
+    session.opened = asked.started;
+    let limited = rest.limited();
+    let plan = Plan::of_rest(rest);
+    let told = opening::tell_store(context, &store, 0);
+    opening::tell(context, &opened.workspace.sources, &limits::unheld(&session, &limited));
+    let mut reports = Reports::new(&args.reports(), context, Arc::new(opened.workspace.sources.clone()));
+    let summary = drive::drive(&session, &plan, &Registry::default(), AfterUse::End, &mut reports.fan());
+    reports.write_files()?;
+    store.flush()?;
+    if summary.interrupted || summary.infrastructure || summary.refused {
+        settling::forget(&plan, &asked.request);
+    } else {
+        settling::keep_rest(&session, &plan, &summary.keys, &asked.request);
+    }
+    opening::tell_store(context, &store, told);
+    if let Err(error) = store.maybe_gc() {
+        tracing::debug!(%error, "the store was not collected");
+    }
+    session.leave();
+    std::mem::forget((plan, opened));
+    Ok(exit_of(&summary))
 }

@@ -14,6 +14,7 @@ use crate::engine::execute::now_ms;
 use crate::engine::groups::{Choices, Sizes};
 use crate::engine::plan::{self, PlanError};
 use crate::engine::preview::{self, Forecast, PreviewError};
+use crate::engine::rest::Rest;
 use crate::engine::scheduler::OnFailure;
 use crate::engine::session::{Ambient, Committed, Observe, Options, Reuse, Session};
 use crate::engine::union::UnionError;
@@ -181,12 +182,24 @@ impl Opened {
         options: Options,
         cancel: Cancel,
     ) -> Result<Session<'w>, CliError> {
+        self.session_for(context, store, options, cancel, None)
+    }
+
+    /// The same for what is left of an earlier run.
+    pub fn session_for<'w>(
+        &'w self,
+        context: &Context,
+        store: Arc<Store>,
+        options: Options,
+        cancel: Cancel,
+        rest: Option<&Rest>,
+    ) -> Result<Session<'w>, CliError> {
         let ambient = Ambient {
             variables: context.environment.variables().clone(),
             program: PathBuf::from("/proc/self/exe"),
             ci: context.environment.is_ci(),
         };
-        Session::open(&self.workspace, &self.graph, store, options, ambient, cancel)
+        Session::open((&self.workspace, &self.graph), store, options, ambient, cancel, rest)
             .map_err(|error| CliError::infrastructure(error.to_string()))
     }
 }

@@ -200,7 +200,7 @@ pub(super) fn once(
 ) -> Result<Finished, CliError> {
     let asked = again::request_of(args, context);
     if let Some(asked) = &asked
-        && let Some(exit) = again::answer(asked, args, context)?
+        && let Some(exit) = again::answer(asked, args, context, cancel)?
     {
         return Ok(Finished { exit, outputs: Vec::new() });
     }
@@ -209,12 +209,16 @@ pub(super) fn once(
         witness::listen();
     }
     let opened = opening::open_with(context, shard::choices(args.shard))?;
+    let loading = witness::take();
+    if asked.is_some() {
+        witness::listen();
+    }
     let store = opening::open_store_lazily(context, opened.workspace.config.store_bytes_max)?;
     let session = opened.session(context, Arc::clone(&store), options(args), cancel.clone())?;
     let mut selected = selected(args, &opened)?;
     let share = args.share().keep(&mut selected, &opened, &session)?;
     let plan = engine_plan::plan(&session, &selected);
-    let heard = Heard { sightings: witness::take(), since_ns };
+    let heard = Heard { loading, planning: witness::take(), since_ns };
     // By now it was opened, most often, if it has to be at all.
     let told = opening::tell_store(context, &store, 0);
     let plan = plan.map_err(|error| opened.plan_error(error))?;
@@ -247,21 +251,13 @@ pub(super) fn once(
     store.flush()?;
     session.save_standing();
     if let Some(asked) = asked.filter(|_| !summary.interrupted && !summary.infrastructure && !summary.refused) {
-        settling::keep(&session, &plan, &asked.request, heard);
+        settling::keep(&session, &plan, &summary.keys, &asked.request, heard);
     }
     opening::tell_store(context, &store, told);
     if let Err(error) = store.maybe_gc() {
         tracing::debug!(%error, "the store was not collected");
     }
-    let exit = if summary.interrupted {
-        ExitKind::Interrupted
-    } else if summary.infrastructure {
-        ExitKind::Infrastructure
-    } else if summary.refused {
-        ExitKind::Usage
-    } else {
-        ExitKind::of_run(summary.ok, summary.interrupted)
-    };
+    let exit = exit_of(&summary);
     let claims = all_claims(&opened.workspace).into_iter();
     let outputs = claims.filter(|claim| claim.committed == outputs::Committed::No).map(|claim| claim.pattern).collect();
     if !args.watch {
@@ -305,8 +301,21 @@ pub(super) fn jobs(args: &RunArgs) -> u32 {
     u32::try_from(jobs).unwrap_or(u32::MAX).min(JOBS_MAX)
 }
 
+/// The exit that a run comes to.
+pub(super) fn exit_of(summary: &drive::Summary) -> ExitKind {
+    if summary.interrupted {
+        ExitKind::Interrupted
+    } else if summary.infrastructure {
+        ExitKind::Infrastructure
+    } else if summary.refused {
+        ExitKind::Usage
+    } else {
+        ExitKind::of_run(summary.ok, summary.interrupted)
+    }
+}
+
 /// What the options mean to the engine.
-fn options(args: &RunArgs) -> Options {
+pub(super) fn options(args: &RunArgs) -> Options {
     Options {
         jobs: jobs(args),
         on_failure: if args.keep_going { OnFailure::KeepGoing } else { OnFailure::Stop },

@@ -7,18 +7,25 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::base::digest::Digest;
-use crate::engine::event::{Counts, Event, EventSink, Log, Outcome, ResultSource, TaskFinished};
-use crate::engine::log;
-use crate::engine::settled::{self, Ground, Line, Request, Settled, StoodLine};
-use crate::engine::standing::{KeptLog, USE_INTERVAL_MS};
+use crate::base::path::RelPath;
+use crate::base::tree::Listing;
+use crate::engine::event::{Counts, Event, EventSink, Outcome, ResultSource, TaskFinished};
+use crate::engine::journal::{JOURNAL_BYTES_MAX, Patch};
+use crate::engine::settled::{self, Found, Ground, Line, Request, Set, Settled, StoodLine};
+use crate::engine::settling::COMPILED;
+use crate::engine::standing::USE_INTERVAL_MS;
 use crate::fs::ops::{self, FsError};
 use crate::fs::witness::now_ns;
+use crate::graph;
+use crate::graph::build::TaskGraph;
 use crate::sandbox::spec::Level;
 use crate::store::{mark_of, workspace_state};
-use crate::workspace::census::Role;
+use crate::workspace::Workspace;
+use crate::workspace::census::{Census, Claim, Role};
 use crate::workspace::sweep::{News, sweep};
 
 /// What is asked, and with what.
@@ -37,8 +44,12 @@ pub struct Question<'a> {
 pub struct Compared {
     settled: Settled,
     state_dir: PathBuf,
+    /// The root of the workspace, without links.
+    root: PathBuf,
     /// What cannot be taken as true by its signature, in order.
     news: Vec<News>,
+    /// Claims on outputs by line.
+    outputs: OnceLock<Vec<Vec<usize>>>,
     /// Whether all that tasks are made of is as it was; their source files and outputs apart.
     pub is_same_structure: bool,
 }
@@ -57,12 +68,99 @@ impl Compared {
         let breaks =
             |news: &&News| !news.holds && census.claim(news.claim).is_none_or(|claim| claim.role == Role::Structure);
         let is_same_structure = !news.iter().any(|news| breaks(&news));
-        Some(Self { settled, state_dir, news, is_same_structure })
+        Some(Self { settled, state_dir, root, news, outputs: OnceLock::new(), is_same_structure })
     }
 
     /// The tasks, each after everything it needs.
     pub fn lines(&self) -> &[Line] {
         &self.settled.lines
+    }
+
+    /// Sets of source files.
+    pub fn sets(&self) -> &[Set] {
+        &self.settled.sets
+    }
+
+    /// The census.
+    pub fn census(&self) -> Census<'_> {
+        self.settled.census()
+    }
+
+    /// What cannot be taken as true by its signature, in the order of the claims.
+    pub fn news(&self) -> &[News] {
+        &self.news
+    }
+
+    /// What was found out about the machine and the workspace.
+    pub fn found(&self) -> &Found {
+        &self.settled.found
+    }
+
+    /// The outputs of a task that stood, relative to its package.
+    pub fn listing(&self, stood: &StoodLine) -> Option<Listing> {
+        self.settled.listing(stood)
+    }
+
+    /// Claims on the outputs of the task of a line. Cost: one pass over all claims, the first time.
+    pub fn outputs_of(&self, line: usize) -> &[usize] {
+        let by_line = self.outputs.get_or_init(|| {
+            let mut by_line = vec![Vec::new(); self.settled.lines.len()];
+            let census = self.settled.census();
+            for at in 0..census.len() {
+                if let Some(Claim { role: Role::Output(owner), .. }) = census.claim(at) {
+                    by_line.get_mut(owner as usize).into_iter().for_each(|all| all.push(at));
+                }
+            }
+            by_line
+        });
+        by_line.get(line).map_or(&[], Vec::as_slice)
+    }
+
+    /// Where a link of the workspace leads now.
+    pub fn target(&self, path: &RelPath) -> Option<String> {
+        let target = ops::read_link(&self.root.join(path.as_str())).ok()?;
+        target.to_str().map(str::to_owned)
+    }
+
+    /// The workspace as it was loaded, and its graph. `None` if it is not at hand.
+    pub fn model(&self) -> Option<(Workspace, TaskGraph)> {
+        if !self.is_same_structure {
+            return None;
+        }
+        graph::compiled::open(&self.state_dir.join(COMPILED), &self.root, self.settled.found.model.as_ref()?)
+    }
+
+    /// Claims that no longer say how things are, as they are now: source files that changed, and what was read again and is the same.
+    pub fn renewed(&self) -> Vec<(u32, Claim)> {
+        let census = self.settled.census();
+        let renew = |news: &News| {
+            let claim = census.claim(news.claim)?;
+            let (stat, digest) = news.now?;
+            let is_ours = news.holds || claim.role == Role::Source;
+            // What is as it was and still not settled would be read again anyway.
+            let is_new = news.is_settled || digest != claim.digest || stat != claim.stat;
+            let claim = Claim { stat, digest, is_settled: news.is_settled, ..claim };
+            (is_ours && is_new).then_some((u32::try_from(news.claim).ok()?, claim))
+        };
+        self.news.iter().filter_map(renew).collect()
+    }
+
+    /// The root of the workspace, without links.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Notes what became of tasks and files.
+    pub fn append(&self, request: &Request, patch: &Patch) -> Result<(), FsError> {
+        if self.settled.journal_len > JOURNAL_BYTES_MAX {
+            return settled::forget(&self.state_dir, request);
+        }
+        settled::append(&self.state_dir, request, &self.settled.id, patch)
+    }
+
+    /// Forgets the run: the next one is loaded and planned anew.
+    pub fn forget(&self, request: &Request) -> Result<(), FsError> {
+        settled::forget(&self.state_dir, request)
     }
 
     /// Whether every task stands: there is nothing to look at.
@@ -105,8 +203,8 @@ impl Compared {
     }
 }
 
-/// The hit of a task that stands; `None` for one that does not, or whose log lies elsewhere.
-fn hit(line: &Line) -> Option<TaskFinished> {
+/// The hit of a task that stands, without its log; `None` for one that does not.
+pub(super) fn hit(line: &Line) -> Option<TaskFinished> {
     let stood = line.stood.as_ref()?;
     Some(TaskFinished {
         task: line.task,
@@ -120,7 +218,7 @@ fn hit(line: &Line) -> Option<TaskFinished> {
         duration: Duration::ZERO,
         saved: Duration::from_millis(stood.duration_ms),
         why: Vec::new(),
-        log: log_of(stood)?,
+        log: Vec::new(),
         failure: None,
         because_of: None,
         attempts: 0,
@@ -128,11 +226,4 @@ fn hit(line: &Line) -> Option<TaskFinished> {
         notes: Vec::new(),
         materialized: false,
     })
-}
-
-fn log_of(stood: &StoodLine) -> Option<Log> {
-    match &stood.log {
-        KeptLog::Here(bytes) => log::decode(bytes).ok(),
-        KeptLog::Stored(_) => None,
-    }
 }

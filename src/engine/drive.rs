@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::base::diagnostic::Diagnostic;
+use crate::base::digest::Digest;
 use crate::base::ids::TaskId;
 use crate::base::tree::Listing;
 use crate::engine::event::{
@@ -20,7 +21,7 @@ use crate::engine::pod::{Registry, Unready};
 use crate::engine::prepare::{Dependency, Produced, as_produced};
 use crate::engine::scheduler::{Capacity, Effect, Input, Ix, Scheduler};
 use crate::engine::service::{AfterUse, Held, Services};
-use crate::engine::session::Session;
+use crate::engine::session::{Reuse, Session};
 use crate::engine::tracked;
 use crate::graph::build::Purpose;
 
@@ -37,6 +38,8 @@ pub struct Summary {
     pub infrastructure: bool,
     /// Whether the workspace itself was found wrong on the way: tracked files among the outputs.
     pub refused: bool,
+    /// Keys of the tasks that have a result now, by position in the plan.
+    pub keys: Vec<Option<Digest>>,
 }
 
 /// How often a display may move.
@@ -73,8 +76,17 @@ pub fn drive(
     let produced: Vec<OnceLock<Arc<Produced>>> = plan.tasks.iter().map(|_| OnceLock::new()).collect();
     let wholes: Wholes = plan.tasks.iter().map(|_| OnceLock::new()).collect();
     let (sender, receiver) = channel();
-    let tasks = (0..plan.tasks.len()).filter(|ix| !plan.is_service(session, *ix)).count();
+    let tasks = match &plan.rest {
+        Some(rest) => rest.compared().lines().len(),
+        None => (0..plan.tasks.len()).filter(|ix| !plan.is_service(session, *ix)).count(),
+    };
     sink.event(&Event::RunStarted { run: run_id(), tasks, jobs: jobs as usize });
+    let (mut counts, mut saved) = (Counts::default(), Duration::ZERO);
+    for hit in plan.rest.iter().flat_map(|rest| rest.standing()) {
+        counts.hit += 1;
+        saved += hit.saved;
+        sink.event(&Event::TaskFinished(Box::new(hit)));
+    }
     let tell = sender.clone();
     let listener = Box::new(move |event| drop(tell.send(Message::Service(event))));
     let services = &Services::new(session, plan, registry, after, listener);
@@ -90,7 +102,7 @@ pub fn drive(
                 job_scope.spawn(move |_| {
                     let join = || services.join(ix);
                     guarded(&sender, || {
-                        Message::Ended(ix, job::run(session, plan.tasks[ix], &plan.sources[ix], &missed, &join))
+                        Message::Ended(ix, job::run(session, plan.tasks[ix], plan.sources(ix), &missed, &join))
                     });
                 });
             };
@@ -109,13 +121,14 @@ pub fn drive(
                 parts: Parts::of(session, plan),
                 missed: vec![None; plan.tasks.len()],
                 durations: vec![None; plan.tasks.len()],
-                counts: Counts::default(),
+                keys: vec![None; plan.tasks.len()],
+                counts,
                 infrastructure: false,
                 refused: false,
                 checked: false,
                 interrupted: false,
                 started: session.opened,
-                saved: Duration::ZERO,
+                saved,
             }
             .run(&receiver, &spawn_look, &spawn_run, &spawn_serve)
         })
@@ -142,8 +155,9 @@ struct Known<'a> {
 
 fn look(session: &Session<'_>, plan: &Plan, ix: Ix, known: &Known<'_>) -> Looked {
     let task = plan.tasks[ix];
+    plan.rest.iter().for_each(|rest| rest.introduce(session, ix));
     let (dependencies, reuse) = (dependencies(session, plan, ix, known), plan.reuse(session, ix));
-    job::look(session, task, &plan.sources[ix], dependencies, reuse, plan.history[ix])
+    job::look(session, task, plan.sources(ix), dependencies, reuse, plan.history[ix])
 }
 
 /// What a task needs; the parts of a split task are one of them.
@@ -156,11 +170,12 @@ fn dependencies(session: &Session<'_>, plan: &Plan, ix: Ix, known: &Known<'_>) -
             continue;
         }
         let place = plan.positions[&task];
-        let produced = match session.workspace.split_of(task) {
-            Some(_) => known.wholes[place].get(),
-            None => known.produced[place].get(),
+        let produced = match (session.workspace.split_of(task), &plan.rest) {
+            (Some(_), _) => known.wholes[place].get().cloned(),
+            (None, Some(rest)) if place >= rest.count() => rest.produced(session, place),
+            (None, _) => known.produced[place].get().cloned(),
         };
-        let produced = Arc::clone(produced.expect("the scheduler looks only when all it needs is done"));
+        let produced = produced.expect("the scheduler looks only when all it needs is done");
         all.push(Dependency { task, purpose: edge.purpose, interface_only: edge.interface_only, produced });
     }
     all
@@ -177,6 +192,7 @@ struct Loop<'a, 'w> {
     parts: Parts,
     missed: Vec<Option<Arc<Missed>>>,
     durations: Vec<Option<Duration>>,
+    keys: Vec<Option<Digest>>,
     counts: Counts,
     infrastructure: bool,
     refused: bool,
@@ -219,7 +235,10 @@ impl Loop<'_, '_> {
             let mut over = false;
             for effect in effects.drain(..) {
                 match effect {
-                    Effect::Look(ix) => spawn_look(ix),
+                    Effect::Look(ix) => match self.stands(ix) {
+                        Some(hit) => inputs.push_back(self.success(ix, hit)),
+                        None => spawn_look(ix),
+                    },
                     Effect::Start { task, .. } if self.is_refused() => {
                         self.tell_drop(task, Outcome::Cancelled, None);
                         inputs.push_back(Input::Done(task, Outcome::Cancelled));
@@ -334,6 +353,12 @@ impl Loop<'_, '_> {
                 Err(RecvTimeoutError::Disconnected) => panic!("BUG: this thread holds a sender, yet there is none"),
             }
         }
+    }
+
+    /// The hit of a task that an earlier run left, if all it needs came out as it was.
+    fn stands(&self, ix: Ix) -> Option<Success> {
+        let rest = self.plan.rest.as_ref().filter(|_| self.plan.reuse(self.session, ix) == Reuse::Results)?;
+        rest.stands(self.session, ix, &|ix| Some(self.produced[ix].get()?.digest))
     }
 
     fn looked(&mut self, ix: Ix, looked: Looked) -> Input {
@@ -461,6 +486,7 @@ impl Loop<'_, '_> {
         let earlier = self.produced[ix].set(success.produced);
         assert!(earlier.is_ok(), "BUG: task {ix} produced twice");
         self.missed[ix] = None;
+        self.keys[ix] = Some(success.action);
         self.sink.event(&Event::TaskFinished(Box::new(finished)));
         Input::Done(ix, outcome)
     }
@@ -538,13 +564,14 @@ impl Loop<'_, '_> {
             interrupted: self.interrupted,
             infrastructure: self.infrastructure,
             refused: self.refused,
+            keys: self.keys,
         }
     }
 
     /// The longest chain of executed tasks by time, first to last.
     fn critical_path(&self) -> Vec<(String, Duration)> {
-        let mut longest: Vec<(Duration, Option<Ix>)> = vec![(Duration::ZERO, None); self.plan.tasks.len()];
-        for ix in 0..self.plan.tasks.len() {
+        let mut longest: Vec<(Duration, Option<Ix>)> = vec![(Duration::ZERO, None); self.plan.nodes.len()];
+        for ix in 0..self.plan.nodes.len() {
             let before = self.plan.nodes[ix].dependencies.iter().copied().max_by_key(|&needed| longest[needed].0);
             let reached = before.map_or(Duration::ZERO, |needed| longest[needed].0);
             longest[ix] = (reached + self.durations[ix].unwrap_or_default(), before);

@@ -52,7 +52,7 @@ pub fn fix(session: &Session<'_>, plan: &Plan, selected: &[TaskId]) -> Result<Ve
                 .at(&declared.place, "declared here")
                 .help("list the files that the fix may change"));
         }
-        let written = fix_one(session, *task, &fixer, &plan.sources[ix]).map_err(|cause| {
+        let written = fix_one(session, *task, &fixer, plan.sources(ix)).map_err(|cause| {
             Diagnostic::error(format!("the fix of `{}` failed: {cause}", declared.label))
                 .at(&declared.place, "declared here; nothing was changed")
                 .help("run its command by hand to see more")

@@ -10,6 +10,7 @@ use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::base::tree::Entry;
 use crate::engine::meeting;
+use crate::engine::rest::Rest;
 use crate::engine::scheduler::{Ix, Node, Weight};
 use crate::engine::session::{Reuse, Session};
 use crate::engine::sources::{SharedSources, Sources};
@@ -27,22 +28,50 @@ pub struct Plan {
     pub tasks: Vec<TaskId>,
     /// Positions by task.
     pub positions: HashMap<TaskId, Ix>,
-    /// Source files by position.
-    pub sources: Vec<Sources>,
+    /// Source files by position; of what is left of an earlier run, [`Rest`] has them.
+    all_sources: Vec<Sources>,
     /// Expected time by position, where known, in milliseconds.
     pub expected_ms: Vec<Option<u64>>,
     /// What is known of earlier runs, by position.
     pub history: Vec<History>,
-    /// Scheduler nodes by position.
+    /// Scheduler nodes by position; behind them come tasks that are done already.
     pub nodes: Vec<Node>,
     /// The tasks that were asked for, without what they need.
     pub selected: HashSet<TaskId>,
+    /// What an earlier run left to do, if this is no more than that.
+    pub rest: Option<Rest>,
 }
 
 impl Plan {
+    /// What is left of an earlier run: the tasks that are to be looked at and after them those that they need, in that order.
+    pub fn of_rest(rest: Rest) -> Self {
+        let (tasks, nodes) = (rest.tasks(), rest.nodes());
+        let positions = tasks.iter().enumerate().map(|(position, task)| (*task, position)).collect();
+        let expected_ms: Vec<Option<u64>> = nodes.iter().map(|node| Some(node.duration_ms)).collect();
+        let history = |duration_ms: &Option<u64>| History { duration_ms: *duration_ms, ..History::default() };
+        Self {
+            history: expected_ms.iter().map(history).collect(),
+            selected: rest.selected(),
+            all_sources: Vec::new(),
+            rest: Some(rest),
+            tasks,
+            positions,
+            expected_ms,
+            nodes,
+        }
+    }
+
+    /// Source files of the task at a position.
+    pub fn sources(&self, ix: Ix) -> &Sources {
+        match &self.rest {
+            Some(rest) => rest.sources(ix),
+            None => &self.all_sources[ix],
+        }
+    }
+
     /// Whether a service stands at a position.
     pub fn is_service(&self, session: &Session<'_>, ix: Ix) -> bool {
-        session.workspace.tasks[self.tasks[ix]].kind.is_service()
+        session.workspace.tasks.facts().services.binary_search(&self.tasks[ix]).is_ok()
     }
 
     /// Whether the task at a position may take an earlier result: `--force` is meant for the tasks that were asked for.
@@ -63,7 +92,7 @@ pub enum PlanError {
 }
 
 /// Expected time of a task that never ran, in milliseconds.
-const UNKNOWN_MS: u64 = 1000;
+pub(super) const UNKNOWN_MS: u64 = 1000;
 
 /// Plans the selected tasks with everything they need.
 ///
@@ -96,7 +125,8 @@ pub fn plan(session: &Session<'_>, selected: &[TaskId]) -> Result<Plan, PlanErro
             weight: weight(session, *task, known.max_rss_kib),
         });
     }
-    Ok(Plan { tasks, positions, sources, expected_ms, history, nodes, selected: selected.iter().copied().collect() })
+    let selected = selected.iter().copied().collect();
+    Ok(Plan { tasks, positions, all_sources: sources, expected_ms, history, nodes, selected, rest: None })
 }
 
 /// What is known of earlier runs. The store is asked only if some task did not stand when the last run ended: those that did have not

@@ -112,7 +112,7 @@ pub fn visit(session: &Session<'_>, plan: &Plan, visitor: &mut Visitor<'_>) -> R
             forecasts.push(Forecast::Depends { on: vec![root] });
             continue;
         }
-        let prepared = prepare(session, *task, &plan.sources[ix], &dependencies)
+        let prepared = prepare(session, *task, plan.sources(ix), &dependencies)
             .map_err(|problem| PreviewError::Input(Box::new(problem)))?;
         if plan.is_service(session, ix) {
             visitor(*task, &prepared, None);

@@ -65,7 +65,9 @@ impl<'a, 'w> Services<'a, 'w> {
         listener: Listener,
     ) -> Self {
         registry.news.listen(Some(listener));
-        let sets: Vec<Option<Set>> = (0..plan.tasks.len()).map(|ix| set_of(session, plan, ix)).collect();
+        // Behind the tasks that are to be looked at come others of an earlier run, none of which uses services.
+        let set = |ix: Ix| if ix < plan.nodes.len() { set_of(session, plan, ix) } else { None };
+        let sets: Vec<Option<Set>> = (0..plan.tasks.len()).map(set).collect();
         let mut needed: BTreeMap<Set, usize> = BTreeMap::new();
         for (ix, set) in sets.iter().enumerate() {
             if let Some(set) = set.as_ref().filter(|_| !plan.is_service(session, ix)) {

@@ -14,6 +14,7 @@ use crate::engine::collect::Collected;
 use crate::engine::failures::Failures;
 use crate::engine::image_root::{FlatRoot, FlatRoots};
 use crate::engine::levels::Levels;
+use crate::engine::rest::Rest;
 use crate::engine::secrets::Secrets;
 use crate::engine::standing::{Standing, Stood};
 use crate::fingerprint::packages::Packages;
@@ -26,7 +27,7 @@ use crate::fs::ops::{self, FsError};
 use crate::fs::stat::StatKey;
 use crate::graph::build::TaskGraph;
 use crate::manifest::glob::Pattern;
-use crate::manifest::model::{Command, IsolationRequest, RunTask, SystemPolicy, TaskKind};
+use crate::manifest::model::{Command, IsolationRequest, RunTask, SystemPolicy};
 use crate::process::cancel::Cancel;
 use crate::sandbox::open::{Sandbox, open_with};
 use crate::sandbox::spec::{Level, SandboxError};
@@ -122,6 +123,10 @@ pub struct Session<'w> {
     pub(super) standing: Standing,
     /// Those of them that were hits in this run, as long as nobody saw whether the store keeps what they made.
     pub(super) recalled: Mutex<HashMap<TaskId, Arc<Stood>>>,
+    /// Whether git is known to track no output of any task.
+    pub(super) has_no_tracked_outputs: bool,
+    /// Whether the index has more than this run needed, and is to be saved.
+    keeps_index: bool,
     index: Arc<StatIndex>,
     machine: Arc<StatIndex>,
     system: OnceLock<SystemIdentity>,
@@ -168,14 +173,14 @@ pub enum SessionError {
 }
 
 impl<'w> Session<'w> {
-    /// Opens what a run needs. Cost: reads the two stat indexes.
+    /// Opens what a run needs. Cost: reads the two stat indexes; for what is left of a run, only that of the machine.
     pub fn open(
-        workspace: &'w Workspace,
-        graph: &'w TaskGraph,
+        (workspace, graph): (&'w Workspace, &'w TaskGraph),
         store: Arc<Store>,
         options: Options,
         ambient: Ambient,
         cancel: Cancel,
+        rest: Option<&Rest>,
     ) -> Result<Self, SessionError> {
         let state_dir = store.workspace_dir(&workspace.root)?;
         let levels = Levels::new(store.dir(), &ambient.program);
@@ -186,14 +191,22 @@ impl<'w> Session<'w> {
             .build()
             .map_err(|error| SessionError::Threads(error.to_string()))?;
         Ok(Self {
-            index: Arc::new(StatIndex::load(&state_dir.join("stat-index"), Looks::Unheard)),
+            index: Arc::new(match rest {
+                Some(_) => StatIndex::of_known([]),
+                None => StatIndex::load(&state_dir.join("stat-index"), Looks::Unheard),
+            }),
             machine: Arc::new(StatIndex::load(&store.dir().join("machine-index"), Looks::Heard)),
             files: SourceFiles::new(workspace),
             outputs: OutputIndex::new(workspace),
             fetched: fetch_patterns(workspace),
-            standing: Standing::load(&state_dir, store.mark()),
+            standing: match rest {
+                Some(_) => Standing::unsaved(store.mark()),
+                None => Standing::load(&state_dir, store.mark()),
+            },
             recalled: Mutex::default(),
-            system: OnceLock::new(),
+            system: rest.map_or_else(OnceLock::new, |rest| OnceLock::from(rest.system())),
+            has_no_tracked_outputs: rest.is_some_and(Rest::has_no_tracked_outputs),
+            keeps_index: rest.is_none(),
             tools: Mutex::default(),
             tool_roots: Mutex::default(),
             crowds: OnceLock::new(),
@@ -257,10 +270,8 @@ impl<'w> Session<'w> {
                 tracing::warn!(%error, "content that holds a secret stays until the store is collected");
             }
         }
-        let saved = self
-            .index
-            .save(&self.state_dir.join("stat-index"))
-            .and_then(|()| self.machine.save(&self.store.dir().join("machine-index")));
+        let index = if self.keeps_index { self.index.save(&self.state_dir.join("stat-index")) } else { Ok(()) };
+        let saved = index.and_then(|()| self.machine.save(&self.store.dir().join("machine-index")));
         if let Err(error) = saved {
             tracing::debug!(%error, "the stat index was not saved");
         }
@@ -282,6 +293,11 @@ impl<'w> Session<'w> {
     /// What lies at workspace paths now, digested only where the stat signature is new.
     pub fn leaves(&self, paths: &[RelPath]) -> Vec<Result<Leaf, LeafError>> {
         self.digest_on_cpu(&self.index, &self.workspace.root, paths)
+    }
+
+    /// Adds workspace files as they are known to be, and to stay as long as they have their signatures.
+    pub fn add_known(&self, known: impl IntoIterator<Item = (RelPath, StatKey, Digest)>) {
+        self.index.add_known(known);
     }
 
     /// Whether the digest of a workspace file with this signature is known, and stays what it is as long as the signature does.
@@ -470,7 +486,7 @@ impl<'w> Session<'w> {
             let run = self.workspace.tasks[task].kind.command();
             run.map_or(&[][..], |run| run.secret_env.as_slice())
         };
-        if self.workspace.tasks.ids().all(|task| of(task).is_empty()) {
+        if self.workspace.tasks.facts().secret.is_empty() {
             return Secrets::default();
         }
         let names: BTreeSet<&String> = self.graph.closure(tasks).into_iter().flat_map(of).collect();
@@ -543,9 +559,9 @@ fn not_regular(path: &Path) -> FsError {
 }
 
 fn fetch_patterns(workspace: &Workspace) -> HashMap<TaskId, Pattern> {
-    let fetches = workspace.tasks.iter().filter(|(_, task)| matches!(task.kind, TaskKind::Fetch(_)));
+    let fetches = workspace.tasks.facts().fetches.iter();
     fetches
-        .flat_map(|(id, task)| claims_of(id, task))
+        .flat_map(|id| claims_of(*id, &workspace.tasks[*id]))
         .filter_map(|claim| {
             let mut pattern = claim.pattern;
             pattern.prefix = pattern.prefix.strip_prefix(&workspace.tasks[claim.task].label.package)?;

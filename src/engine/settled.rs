@@ -2,13 +2,17 @@
 //! What of it still holds is `again`'s to find out; here is the file.
 //!
 //! One file per request in the state directory of the workspace: magic, version and signature of the program, mark of the store, digests of
-//! the request and of the environment, the names of the variables in it, the census, then the tasks in the order of the plan and the
-//! sets of source files they have; last, BLAKE3 over everything before. Texts are length-prefixed, integers little-endian. A damaged
-//! file, that of another program and one from before something was taken out of the store is none. Its modification time is when the
-//! results it names were last marked as used.
+//! the request and of the environment, the names of the variables in it, what else was found out (`Found`), the census, then the tasks
+//! in the order of the plan and the sets of source files they have; last, BLAKE3 over everything before. Texts are length-prefixed,
+//! integers little-endian. A damaged file, that of another program and one from before something was taken out of the store is none.
+//! Its modification time is when the results it names were last marked as used.
+//!
+//! Beside it a journal (`journal`) has what became of single tasks and files since.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::base::digest::{DIGEST_LEN, Digest};
@@ -16,14 +20,16 @@ use crate::base::encode::{DecodeError, Decoder, Encoder};
 use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::base::tree::Listing;
-use crate::engine::standing::{KeptLog, decode_listing};
+use crate::engine::journal::{self, Patch};
+use crate::engine::scheduler::Weight;
+use crate::engine::standing::{Stood, decode_listing};
 use crate::fs::atomic::{self, Durability};
 use crate::fs::look::{self, Links};
 use crate::fs::ops::{self, FsError};
 use crate::fs::stat::StatKey;
 use crate::fs::witness::unheard;
 use crate::manifest::model::IsolationRequest;
-use crate::workspace::census::Census;
+use crate::workspace::census::{self, Census};
 
 const MAGIC: [u8; 8] = *b"dryst\0e1";
 
@@ -119,6 +125,10 @@ pub struct Line {
     pub set: usize,
     /// What it needs, by position.
     pub needs: Vec<usize>,
+    /// What it holds while it runs.
+    pub weight: Weight,
+    /// Whether it asks for limits that not every machine can hold.
+    pub limited: bool,
     /// Its result; `None` for one that has to be looked at again whatever else is as it was.
     pub stood: Option<StoodLine>,
 }
@@ -132,14 +142,12 @@ pub struct StoodLine {
     pub key: Digest,
     /// Tree of its outputs.
     pub outputs: Digest,
-    /// What it printed.
-    pub log: KeptLog,
     /// Level its result was made at, as a word.
     pub isolation: String,
     /// Time its result took, in milliseconds.
     pub duration_ms: u64,
     /// Where its listing is encoded.
-    listing: Range<usize>,
+    pub(super) listing: Range<usize>,
 }
 
 /// The source files of one or several tasks.
@@ -157,6 +165,44 @@ pub struct Saved<'a> {
     pub line: Line,
     /// The listing as it is encoded; empty for one that does not stand.
     pub listing: &'a [u8],
+}
+
+/// What was found out about the machine and the workspace, and is so as long as the census holds.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Found {
+    /// Text of the system's identity.
+    pub system: String,
+    /// What the compiled workspace was made of.
+    pub model: Option<Digest>,
+    /// Git's index with the signature it had when no output was found in it.
+    pub index: Option<(PathBuf, StatKey)>,
+}
+
+impl Found {
+    fn encode(&self, encoder: &mut Encoder) {
+        let Self { system, model, index } = self;
+        encoder.bytes(system.as_bytes()).u8(u8::from(model.is_some()));
+        model.iter().for_each(|model| {
+            encoder.digest(model);
+        });
+        encoder.u8(u8::from(index.is_some()));
+        if let Some((path, stat)) = index {
+            encoder.bytes(path.as_os_str().as_encoded_bytes());
+            encode_stat(encoder, stat);
+        }
+    }
+
+    fn decode(decoder: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let system = decoder.text("system")?.to_owned();
+        let model = if decoder.u8()? == 1 { Some(decoder.digest()?) } else { None };
+        let index = if decoder.u8()? == 1 {
+            let path = PathBuf::from(OsStr::from_bytes(decoder.bytes()?));
+            Some((path, decode_stat(decoder)?))
+        } else {
+            None
+        };
+        Ok(Self { system, model, index })
+    }
 }
 
 /// What must be the same for a file to be of use.
@@ -181,6 +227,12 @@ impl Ground {
 pub struct Settled {
     bytes: Vec<u8>,
     census: Range<usize>,
+    /// What was found out.
+    pub found: Found,
+    /// Tells this file from all earlier and later ones.
+    pub id: Digest,
+    /// Bytes of the journal that were read.
+    pub journal_len: usize,
     /// The tasks, each after everything it needs.
     pub lines: Vec<Line>,
     /// Sets of source files.
@@ -200,7 +252,32 @@ impl Settled {
         let file = request.file(state_dir);
         let used_ns = look::stat(&file, Links::Refused)?.mtime_ns;
         let bytes = unheard(|| ops::read(&file)).ok()?;
-        Self::decode(bytes, request, ground, environment, used_ns).ok()
+        let mut settled = Self::decode(bytes, request, ground, environment, used_ns).ok()?;
+        let journal = unheard(|| ops::read(&journal::file(&file))).unwrap_or_default();
+        settled.journal_len = journal.len();
+        for patch in journal::read(&journal, &settled.id) {
+            settled.apply(&patch);
+        }
+        Some(settled)
+    }
+
+    /// Takes over what became of tasks and files since.
+    fn apply(&mut self, patch: &Patch) {
+        for (position, claim) in &patch.claims {
+            census::replace(&mut self.bytes[self.census.clone()], *position, claim);
+        }
+        for (position, line) in &patch.lines {
+            let Some(known) = self.lines.get_mut(*position) else { continue };
+            known.stood = line.as_ref().map(|(stood, listing)| {
+                // Behind what was read, where nothing else is looked for.
+                let start = self.bytes.len();
+                self.bytes.extend_from_slice(listing);
+                StoodLine { listing: start..self.bytes.len(), ..stood.clone() }
+            });
+        }
+        if let Some(index) = &patch.index {
+            self.found.index = Some(index.clone());
+        }
     }
 
     fn decode(
@@ -215,8 +292,8 @@ impl Settled {
         if decoder.bytes()? != MAGIC || decoder.text("version")? != VERSION {
             return Err(wrong("header"));
         }
-        let found = Ground { program: decode_stat(&mut decoder)?, mark: decoder.digest()? };
-        if found != *ground || decoder.digest()? != request.digest() {
+        let known = Ground { program: decode_stat(&mut decoder)?, mark: decoder.digest()? };
+        if known != *ground || decoder.digest()? != request.digest() {
             return Err(wrong("ground"));
         }
         let expected = decoder.digest()?;
@@ -227,7 +304,9 @@ impl Settled {
         if variables.digest(environment) != expected {
             return Err(wrong("environment"));
         }
+        let found = Found::decode(&mut decoder)?;
         let body_len = bytes.len() - DIGEST_LEN;
+        let id = Digest::from_slice(&bytes[body_len..]).ok_or(wrong("checksum"))?;
         let census_len = decoder.bytes()?.len();
         let census_end = body_len - decoder.remaining();
         let census = census_end - census_len..census_end;
@@ -239,7 +318,7 @@ impl Settled {
         if lines.iter().any(|line| line.set >= sets.len()) {
             return Err(wrong("set of sources"));
         }
-        Ok(Self { bytes, census, lines, sets, used_ns })
+        Ok(Self { bytes, census, found, id, journal_len: 0, lines, sets, used_ns })
     }
 
     /// The census.
@@ -259,6 +338,7 @@ pub fn save(
     request: &Request,
     ground: &Ground,
     (variables, environment): (&Variables, &BTreeMap<String, String>),
+    found: &Found,
     census: &[u8],
     (tasks, sets): (&[Saved<'_>], &[Set]),
 ) -> Result<(), FsError> {
@@ -272,6 +352,7 @@ pub fn save(
             encoder.bytes(name.as_bytes());
         });
     }
+    found.encode(&mut encoder);
     encoder.bytes(census).u64(tasks.len() as u64);
     tasks.iter().for_each(|task| encode_line(&mut encoder, task));
     encoder.u64(sets.len() as u64);
@@ -290,12 +371,20 @@ pub fn save(
         make_room(state_dir)?;
     }
     // Not synced: after a power cut the checksum tells.
-    atomic::write(&file, &encoder.into_sealed(), Durability::Relaxed)
+    atomic::write(&file, &encoder.into_sealed(), Durability::Relaxed)?;
+    // What is left of it is of an earlier file, which it says.
+    ops::remove_file(&journal::file(&file))
+}
+
+/// Notes what became of tasks and files since the file was written. Cost: one write.
+pub fn append(state_dir: &Path, request: &Request, id: &Digest, patch: &Patch) -> Result<(), FsError> {
+    journal::append(&journal::file(&request.file(state_dir)), id, patch)
 }
 
 /// Forgets a request.
 pub fn forget(state_dir: &Path, request: &Request) -> Result<(), FsError> {
-    ops::remove_file(&request.file(state_dir))
+    let file = request.file(state_dir);
+    ops::remove_file(&file).and_then(|()| ops::remove_file(&journal::file(&file)))
 }
 
 /// Notes that all results of a request were marked as used.
@@ -305,23 +394,25 @@ pub fn note_use(state_dir: &Path, request: &Request, now_ns: i64) -> Result<(), 
 
 fn make_room(state_dir: &Path) -> Result<(), FsError> {
     let entries = ops::read_dir(state_dir)?;
-    let kept = entries.iter().filter_map(|entry| entry.name.to_str()).filter(|name| name.starts_with(PREFIX));
+    let kept = entries.iter().filter_map(|entry| entry.name.to_str()).filter(|name| journal::is_base(name, PREFIX));
     let mut kept: Vec<(i64, PathBuf)> = kept
         .map(|name| state_dir.join(name))
         .map(|path| (look::stat(&path, Links::Refused).map_or(0, |stat| stat.mtime_ns), path))
         .collect();
     kept.sort();
     let surplus = (kept.len() + 1).saturating_sub(REQUESTS_MAX);
-    kept.iter().take(surplus).try_for_each(|(_, path)| ops::remove_file(path))
+    kept.iter()
+        .take(surplus)
+        .try_for_each(|(_, path)| ops::remove_file(path).and_then(|()| ops::remove_file(&journal::file(path))))
 }
 
-fn encode_stat(encoder: &mut Encoder, stat: &StatKey) {
+pub(super) fn encode_stat(encoder: &mut Encoder, stat: &StatKey) {
     let StatKey { size, mtime_ns, ctime_ns, inode, device, mode } = stat;
     encoder.u64(*size).u64(mtime_ns.cast_unsigned()).u64(ctime_ns.cast_unsigned());
     encoder.u64(*inode).u64(*device).u64(u64::from(*mode));
 }
 
-fn decode_stat(decoder: &mut Decoder<'_>) -> Result<StatKey, DecodeError> {
+pub(super) fn decode_stat(decoder: &mut Decoder<'_>) -> Result<StatKey, DecodeError> {
     Ok(StatKey {
         size: decoder.u64()?,
         mtime_ns: decoder.u64()?.cast_signed(),
@@ -333,21 +424,34 @@ fn decode_stat(decoder: &mut Decoder<'_>) -> Result<StatKey, DecodeError> {
 }
 
 fn encode_line(encoder: &mut Encoder, Saved { line, listing }: &Saved<'_>) {
-    let Line { task, label, is_selected, set, needs, stood } = line;
+    let Line { task, label, is_selected, set, needs, weight, limited, stood } = line;
     encoder.u64(u64::from(task.0)).bytes(label.as_bytes()).u8(u8::from(*is_selected)).u64(*set as u64);
     encoder.u64(needs.len() as u64);
     needs.iter().for_each(|at| {
         encoder.u64(*at as u64);
     });
-    encoder.u8(u8::from(stood.is_some()));
-    if let Some(StoodLine { memo, key, outputs, log, isolation, duration_ms, listing: _ }) = stood {
-        encoder.digest(memo).digest(key).digest(outputs);
-        match log {
-            KeptLog::Here(bytes) => encoder.u8(0).bytes(bytes),
-            KeptLog::Stored(blob) => encoder.u8(1).digest(blob),
-        };
-        encoder.bytes(isolation.as_bytes()).u64(*duration_ms).bytes(listing);
+    let Weight { cpu, memory, pool, exclusive } = weight;
+    encoder.u64(u64::from(*cpu)).u64(*memory).u8(u8::from(*exclusive)).u8(u8::from(pool.is_some()));
+    encoder.bytes(pool.as_ref().map_or(&[][..], |pool| pool.as_bytes()));
+    encoder.u8(u8::from(*limited)).u8(u8::from(stood.is_some()));
+    if let Some(stood) = stood {
+        encode_stood(encoder, stood, listing);
     }
+}
+
+pub(super) fn encode_stood(encoder: &mut Encoder, stood: &StoodLine, encoded: &[u8]) {
+    let StoodLine { memo, key, outputs, isolation, duration_ms, listing: _ } = stood;
+    encoder.digest(memo).digest(key).digest(outputs);
+    encoder.bytes(isolation.as_bytes()).u64(*duration_ms).bytes(encoded);
+}
+
+/// Reads one; `body_len` is where what is decoded ends.
+pub(super) fn decode_stood(decoder: &mut Decoder<'_>, body_len: usize) -> Result<StoodLine, DecodeError> {
+    let (memo, key, outputs) = (decoder.digest()?, decoder.digest()?, decoder.digest()?);
+    let (isolation, duration_ms) = (decoder.text("isolation level")?.to_owned(), decoder.u64()?);
+    let length = decoder.bytes()?.len();
+    let end = body_len - decoder.remaining();
+    Ok(StoodLine { memo, key, outputs, isolation, duration_ms, listing: end - length..end })
 }
 
 fn decode_line(decoder: &mut Decoder<'_>, body_len: usize, position: u64) -> Result<Line, DecodeError> {
@@ -364,21 +468,13 @@ fn decode_line(decoder: &mut Decoder<'_>, body_len: usize, position: u64) -> Res
         }
         needs.push(index(at)?);
     }
-    let stood = match decoder.u8()? {
-        0 => None,
-        _ => {
-            let (memo, key, outputs) = (decoder.digest()?, decoder.digest()?, decoder.digest()?);
-            let log = match decoder.u8()? {
-                0 => KeptLog::Here(decoder.bytes()?.to_vec()),
-                _ => KeptLog::Stored(decoder.digest()?),
-            };
-            let (isolation, duration_ms) = (decoder.text("isolation level")?.to_owned(), decoder.u64()?);
-            let length = decoder.bytes()?.len();
-            let end = body_len - decoder.remaining();
-            Some(StoodLine { memo, key, outputs, log, isolation, duration_ms, listing: end - length..end })
-        }
-    };
-    Ok(Line { task, label, is_selected, set, needs, stood })
+    let cpu = u32::try_from(decoder.u64()?).map_err(|_| wrong("weight"))?;
+    let (memory, exclusive, has_pool) = (decoder.u64()?, decoder.u8()? == 1, decoder.u8()? == 1);
+    let pool = Some(decoder.text("pool")?.to_owned()).filter(|_| has_pool);
+    let weight = Weight { cpu, memory, pool, exclusive };
+    let limited = decoder.u8()? == 1;
+    let stood = if decoder.u8()? == 0 { None } else { Some(decode_stood(decoder, body_len)?) };
+    Ok(Line { task, label, is_selected, set, needs, weight, limited, stood })
 }
 
 fn decode_set(decoder: &mut Decoder<'_>) -> Result<Set, DecodeError> {
@@ -391,12 +487,9 @@ fn decode_set(decoder: &mut Decoder<'_>) -> Result<Set, DecodeError> {
 
 impl StoodLine {
     /// One whose listing is not placed yet.
-    pub fn new(
-        (memo, key, outputs): (Digest, Digest, Digest),
-        log: KeptLog,
-        isolation: String,
-        duration_ms: u64,
-    ) -> Self {
-        Self { memo, key, outputs, log, isolation, duration_ms, listing: 0..0 }
+    pub fn of(stood: &Stood) -> Self {
+        let Stood { memo, key, outputs, isolation, duration_ms, .. } = stood;
+        let (memo, key, outputs) = (*memo, *key, *outputs);
+        Self { memo, key, outputs, isolation: isolation.clone(), duration_ms: *duration_ms, listing: 0..0 }
     }
 }

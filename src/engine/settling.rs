@@ -14,27 +14,38 @@ use crate::base::encode::Encoder;
 use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::base::tree::{Entry, Listing};
+use crate::engine::again::Compared;
+use crate::engine::journal::Patch;
 use crate::engine::owned::Owned;
 use crate::engine::plan::Plan;
+use crate::engine::rest::Rest;
+use crate::engine::scheduler::Node;
 use crate::engine::session::Session;
-use crate::engine::settled::{self, Ground, Line, Request, Saved, Set, StoodLine, Variables};
+use crate::engine::settled::{self, Found, Ground, Line, Request, Saved, Set, StoodLine, Variables};
 use crate::engine::sources::Sources;
 use crate::engine::standing::{Stood, encode_listing};
+use crate::engine::tracked;
 use crate::engine::written::Records;
 use crate::fs::look::{self, Links};
 use crate::fs::ops::{self, DirEntry, FsError, Kind};
 use crate::fs::stat::StatKey;
 use crate::fs::walk;
 use crate::fs::witness::{Names, Sighting, Told, now_ns, unheard};
+use crate::graph;
 use crate::manifest::model::{Inputs, RunTask, SystemPolicy, TaskKind};
-use crate::workspace::census::{Draft, Role};
+use crate::workspace::census::{Base, Census, Claim, Draft, Role};
 use crate::workspace::stat_index::is_settled;
 use crate::workspace::sweep;
 
+/// Name of the compiled workspace in the state directory.
+pub const COMPILED: &str = "compiled";
+
 /// What was heard while a run was loaded and planned.
 pub struct Heard {
-    /// Every look.
-    pub sightings: Vec<Sighting>,
+    /// Every look while it was loaded.
+    pub loading: Vec<Sighting>,
+    /// Every look while it was planned.
+    pub planning: Vec<Sighting>,
     /// Before the first of them, in nanoseconds since 1970.
     pub since_ns: i64,
 }
@@ -42,9 +53,11 @@ pub struct Heard {
 /// Keeps how a run ended, or forgets how an earlier one did. Failing to is no reason to fail: the next run loads and plans anew.
 ///
 /// Call it when the store has written all it was given. Cost: one `stat` per output, and one read of each that is new.
-pub fn keep(session: &Session<'_>, plan: &Plan, request: &Request, heard: Heard) {
-    let kept = match draft(session, plan, heard) {
-        Some((census, lines)) => save(session, request, &census, &lines),
+///
+/// `keys` are those of the tasks that have a result now: what is remembered of others is of an earlier state of the tree.
+pub fn keep(session: &Session<'_>, plan: &Plan, keys: &[Option<Digest>], request: &Request, heard: Heard) {
+    let kept = match draft(session, plan, keys, heard) {
+        Some(kept) => save(session, request, &kept),
         None => settled::forget(&session.state_dir, request),
     };
     if let Err(error) = kept {
@@ -52,14 +65,144 @@ pub fn keep(session: &Session<'_>, plan: &Plan, request: &Request, heard: Heard)
     }
 }
 
-fn save(session: &Session<'_>, request: &Request, census: &[u8], lines: &Lines) -> Result<(), FsError> {
+/// Keeps what became of the tasks that were left, beside what is kept of all. Failing to is no reason to fail.
+///
+/// Call it when the store has written all it was given. Cost: what was looked at, and one pass over the claims.
+pub fn keep_rest(session: &Session<'_>, plan: &Plan, keys: &[Option<Digest>], request: &Request) {
+    let Some(rest) = &plan.rest else { return };
+    let kept = match patch(session, plan, keys, rest) {
+        Some(patch) if patch.is_empty() => Ok(()),
+        Some(patch) => rest.compared().append(request, &patch),
+        // Other files than before: all is put together anew the next time.
+        None => rest.compared().forget(request),
+    };
+    if let Err(error) = kept {
+        tracing::debug!(%error, "how the run ended was not kept");
+    }
+}
+
+/// Forgets what is kept of a run of which a rest was not done in order.
+pub fn forget(plan: &Plan, request: &Request) {
+    if let Some(Err(error)) = plan.rest.as_ref().map(|rest| rest.compared().forget(request)) {
+        tracing::debug!(%error, "what was kept stays");
+    }
+}
+
+/// Files that are read again although they did not change, before that is noted.
+const RENEWED_MIN: usize = 16;
+
+/// Notes signatures that are settled by now, once there are some, so that what they stand for is not read again and again.
+pub fn renew(compared: &Compared, request: &Request) {
+    let renewed = compared.renewed();
+    if renewed.len() >= RENEWED_MIN
+        && let Err(error) = compared.append(request, &Patch { claims: renewed, ..Patch::default() })
+    {
+        tracing::debug!(%error, "signatures were not renewed");
+    }
+}
+
+/// What is new; `None` if a task has other files than before, which has no place in what is kept.
+///
+/// Whatever was to be looked at and has no result now does not stand: its files, or those of what it needs, are kept as they are now.
+fn patch(session: &Session<'_>, plan: &Plan, keys: &[Option<Digest>], rest: &Rest) -> Option<Patch> {
+    let compared = rest.compared();
+    let mut patch = Patch { claims: compared.renewed(), ..Patch::default() };
+    let mut dirs: BTreeSet<RelPath> = BTreeSet::new();
+    for ix in 0..rest.count() {
+        let (task, at) = (plan.tasks[ix], rest.line_at(ix));
+        if keys[ix].is_none() {
+            patch.lines.push((at, None));
+            continue;
+        }
+        if !rest.was_looked_at(ix) {
+            continue;
+        }
+        let place = Place { session, task, root: compared.root(), role: Role::Output(u32::try_from(at).ok()?) };
+        let stood = session.standing.get(&session.label(task)).filter(|stood| keys[ix] == Some(stood.key));
+        let mut draft = Draft::new(compared.root());
+        let stood = stood.filter(|stood| place.add_outputs(&mut draft, stood).is_some());
+        let line = stood.as_ref().map(|stood| {
+            let mut encoder = Encoder::new();
+            encode_listing(&mut encoder, &stood.listing);
+            (StoodLine::of(stood), encoder.into_vec())
+        });
+        if line.is_some() {
+            patch.claims.extend(in_place_of(compared, at, draft)?);
+        }
+        patch.lines.push((at, line));
+        dirs.extend(above_outputs(session, task));
+    }
+    patch.claims.extend(renewed_dirs(compared, &dirs)?);
+    patch.index = tracked::clean_index(session);
+    Some(patch)
+}
+
+/// Claims on outputs as they are now, at the positions of those before; `None` if they are not on the same paths.
+fn in_place_of(compared: &Compared, line: usize, draft: Draft) -> Option<Vec<(u32, Claim)>> {
+    let bytes = draft.finish()?.0;
+    let (new, old) = (Census::of(&bytes)?, compared.census());
+    let name = |census: Census<'_>, at: usize| {
+        let place = census.dir_of(at);
+        let claim = census.claim(at)?;
+        Some(((place.base == Base::Machine, place.path.to_vec(), census.name(at).to_vec(), claim.aspect), claim))
+    };
+    let before: BTreeMap<_, usize> =
+        compared.outputs_of(line).iter().filter_map(|at| Some((name(old, *at)?.0, *at))).collect();
+    if before.len() != new.len() {
+        return None;
+    }
+    let positioned = (0..new.len()).map(|at| {
+        let (name, claim) = name(new, at)?;
+        Some((u32::try_from(*before.get(&name)?).ok()?, claim))
+    });
+    positioned.collect()
+}
+
+/// Directories that change when outputs of a task are put in place.
+fn above_outputs(session: &Session<'_>, task: TaskId) -> Vec<RelPath> {
+    let owned = Owned::of(session, task);
+    let loose = owned.loose().map(|pattern| pattern.prefix.clone());
+    let outputs = owned.units.iter().cloned().chain(loose);
+    let above = outputs.filter_map(|path| owned.package.join(&path).parent());
+    above.flat_map(|dir| std::iter::successors(Some(dir), RelPath::parent)).collect()
+}
+
+/// Claims on the names in directories that were changed by putting outputs in place, as they are now; `None` if git sees other names.
+fn renewed_dirs(compared: &Compared, dirs: &BTreeSet<RelPath>) -> Option<Vec<(u32, Claim)>> {
+    let census = compared.census();
+    let mut renewed = Vec::new();
+    for at in dirs.iter().filter_map(|dir| census.names_in(dir)) {
+        let claim = census.claim(at)?;
+        let path = compared.root().join(census.path(at)?.as_str());
+        let seen_ns = now_ns();
+        let now = look::stat(&path, Links::Refused)?;
+        if now == claim.stat {
+            continue;
+        }
+        if unheard(|| walk::unignored_names(&path)).ok()? != claim.digest {
+            return None;
+        }
+        let is_settled = is_settled(&now, seen_ns);
+        renewed.push((u32::try_from(at).ok()?, Claim { stat: now, is_settled, ..claim }));
+    }
+    Some(renewed)
+}
+
+fn save(session: &Session<'_>, request: &Request, kept: &Kept) -> Result<(), FsError> {
+    let Kept { census, lines, made_of } = kept;
     let Some(ground) = session.store.mark().and_then(Ground::of) else {
         return settled::forget(&session.state_dir, request);
     };
     let saved: Vec<Saved<'_>> =
         lines.lines.iter().zip(&lines.listings).map(|(line, listing)| Saved { line: line.clone(), listing }).collect();
     let environment = (&lines.variables, &session.ambient.variables);
-    settled::save(&session.state_dir, request, &ground, environment, census, (&saved, &lines.sets))
+    let compiled = session.state_dir.join(COMPILED);
+    if !graph::compiled::is_of(&compiled, made_of) {
+        graph::compiled::write(&compiled, made_of, session.workspace, session.graph)?;
+    }
+    let found =
+        Found { system: session.system().text.clone(), model: Some(*made_of), index: tracked::clean_index(session) };
+    settled::save(&session.state_dir, request, &ground, environment, &found, census, (&saved, &lines.sets))
 }
 
 /// The tasks as they are kept.
@@ -70,31 +213,39 @@ struct Lines {
     variables: Variables,
 }
 
-fn draft(session: &Session<'_>, plan: &Plan, heard: Heard) -> Option<(Vec<u8>, Lines)> {
+/// All that is kept.
+struct Kept {
+    census: Vec<u8>,
+    lines: Lines,
+    /// What the loaded workspace follows from.
+    made_of: Digest,
+}
+
+fn draft(session: &Session<'_>, plan: &Plan, keys: &[Option<Digest>], heard: Heard) -> Option<Kept> {
     if !is_simple(session, plan) {
         return None;
     }
     let root = ops::canonical(&session.workspace.root).ok()?;
     let mut draft = Draft::new(&root);
-    add_structure(session, &mut draft, heard.sightings)?;
+    add_structure(session, &mut draft, &heard.loading)?;
+    let made_of = draft.meaning();
+    add_structure(session, &mut draft, &heard.planning)?;
     let (sets, set_of) = add_sources(session, plan, &mut draft, heard.since_ns)?;
     let mut lines = Vec::with_capacity(plan.tasks.len());
     let mut listings = Vec::with_capacity(plan.tasks.len());
     for (ix, task) in plan.tasks.iter().enumerate() {
         let label = session.label(*task);
-        let stood = session.standing.get(&label);
+        let stood = session.standing.get(&label).filter(|stood| keys[ix] == Some(stood.key));
         let place = Place { session, task: *task, root: &root, role: Role::Output(u32::try_from(ix).ok()?) };
         let stood = stood.filter(|stood| place.add_outputs(&mut draft, stood).is_some());
         let mut encoder = Encoder::new();
         stood.iter().for_each(|stood| encode_listing(&mut encoder, &stood.listing));
         listings.push(encoder.into_vec());
-        let stood = stood.map(|stood| {
-            let Stood { memo, key, outputs, log, isolation, duration_ms, .. } = &*stood;
-            StoodLine::new((*memo, *key, *outputs), log.clone(), isolation.clone(), *duration_ms)
-        });
-        let needs = plan.nodes[ix].dependencies.clone();
+        let stood = stood.map(|stood| StoodLine::of(&stood));
+        let Node { dependencies: needs, weight, .. } = plan.nodes[ix].clone();
+        let limited = session.workspace.tasks[*task].kind.command().is_some_and(|run| run.resources.is_limited());
         let is_selected = plan.selected.contains(task);
-        lines.push(Line { task: *task, label, is_selected, set: set_of[ix], needs, stood });
+        lines.push(Line { task: *task, label, is_selected, set: set_of[ix], needs, weight, limited, stood });
     }
     let (census, positions) = draft.finish()?;
     let numbered = sets.into_iter().map(|(numbers, empty_dirs)| Set {
@@ -102,7 +253,7 @@ fn draft(session: &Session<'_>, plan: &Plan, heard: Heard) -> Option<(Vec<u8>, L
         empty_dirs,
     });
     let lines = Lines { lines, listings, sets: numbered.collect(), variables: variables(session, plan) };
-    Some((census, lines))
+    Some(Kept { census, lines, made_of })
 }
 
 /// Whether all that decides what the run says is kept.
@@ -123,14 +274,17 @@ fn is_simple(session: &Session<'_>, plan: &Plan) -> bool {
                 TaskKind::Service(_) => false,
             }
     };
+    let is_plain = |sources: &Sources| sources.warnings.is_empty() && sources.shared.is_none();
     let (root, store) = (&session.workspace.root, session.store.dir());
     // Of what lies in the store no account is kept.
     !root.starts_with(store)
         && !store.starts_with(root)
         && session.workspace.config.system == SystemPolicy::Packages
+        // Their parts follow from what is learned of their durations, too.
+        && session.workspace.splits.all().is_empty()
         && session.workspace.diagnostics.is_empty()
         && session.levels.lowered().is_none()
-        && plan.sources.iter().all(|sources| sources.warnings.is_empty() && sources.shared.is_none())
+        && (0..plan.tasks.len()).map(|ix| plan.sources(ix)).all(is_plain)
         && plan.tasks.iter().all(is_simple)
 }
 
@@ -145,7 +299,7 @@ fn variables(session: &Session<'_>, plan: &Plan) -> Variables {
 /// Claims what was looked at while loading and planning. `None` if a directory was changed by the run in a way that loading would see.
 ///
 /// What lies in the store is left out, but for what is remembered of levels: it is there to save work, and decides nothing.
-fn add_structure(session: &Session<'_>, draft: &mut Draft, sightings: Vec<Sighting>) -> Option<()> {
+fn add_structure(session: &Session<'_>, draft: &mut Draft, sightings: &[Sighting]) -> Option<()> {
     let level = session.store.dir().join("level");
     let decides = |path: &Path| !path.starts_with(session.store.dir()) || path == level;
     let read: BTreeSet<&Path> = sightings
@@ -185,8 +339,8 @@ type Numbered = Vec<(Vec<usize>, Vec<RelPath>)>;
 fn add_sources(session: &Session<'_>, plan: &Plan, draft: &mut Draft, since_ns: i64) -> Option<(Numbered, Vec<usize>)> {
     let mut sets: Numbered = Vec::new();
     let mut known: HashMap<*const Listing, usize> = HashMap::new();
-    let mut of_task = Vec::with_capacity(plan.sources.len());
-    for sources in &plan.sources {
+    let mut of_task = Vec::with_capacity(plan.tasks.len());
+    for sources in (0..plan.tasks.len()).map(|ix| plan.sources(ix)) {
         let at = match known.get(&Arc::as_ptr(&sources.listing)) {
             Some(at) => *at,
             None => {
@@ -227,16 +381,17 @@ fn add_set(
 }
 
 /// Where the outputs of a task lie.
-struct Place<'a, 'w> {
-    session: &'a Session<'w>,
-    task: TaskId,
-    root: &'a Path,
-    role: Role,
+pub(super) struct Place<'a, 'w> {
+    pub session: &'a Session<'w>,
+    pub task: TaskId,
+    /// Root of the workspace, without links.
+    pub root: &'a Path,
+    pub role: Role,
 }
 
 impl Place<'_, '_> {
     /// Claims the outputs of a task that stands. `None` if they do not lie there just as they should: then it is to be looked at.
-    fn add_outputs(&self, draft: &mut Draft, stood: &Stood) -> Option<()> {
+    pub fn add_outputs(&self, draft: &mut Draft, stood: &Stood) -> Option<()> {
         let owned = Owned::of(self.session, self.task);
         let wanted = owned.part_of(&stood.listing);
         let full = |path: &RelPath| owned.package.join(path);

@@ -75,6 +75,7 @@ pub struct Standing {
     file: PathBuf,
     /// Mark of the store when this run began; without it nothing is known and nothing kept.
     mark: Option<Digest>,
+    is_unsaved: bool,
     saved: BTreeMap<String, Arc<Stood>>,
     changes: Mutex<BTreeMap<String, Option<Arc<Stood>>>>,
     used: Mutex<BTreeSet<Digest>>,
@@ -87,6 +88,11 @@ impl Standing {
         let bytes = mark.and_then(|_| ops::read(&file).ok());
         let saved = mark.zip(bytes).and_then(|(mark, bytes)| decode(&bytes, &mark).ok()).unwrap_or_default();
         Self { file, mark, saved, ..Self::default() }
+    }
+
+    /// Nothing yet, for what this run learns; not to be saved. `mark` is that of the store.
+    pub fn unsaved(mark: Option<Digest>) -> Self {
+        Self { mark, is_unsaved: true, ..Self::default() }
     }
 
     /// Whether anything can be kept.
@@ -139,7 +145,7 @@ impl Standing {
     /// Writes what changed, and keeps only these tasks, which are all there are. Cost: nothing if nothing changed.
     pub fn save(&self, tasks: impl FnOnce() -> HashSet<String>) -> Result<(), FsError> {
         let changes = std::mem::take(&mut *held(&self.changes));
-        let (Some(mark), false) = (&self.mark, changes.is_empty()) else { return Ok(()) };
+        let (Some(mark), false) = (&self.mark, changes.is_empty() || self.is_unsaved) else { return Ok(()) };
         let tasks = tasks();
         let saved = self.saved.iter().filter(|(label, _)| !changes.contains_key(*label));
         let changed = changes.iter().filter_map(|(label, stood)| Some((label, stood.as_ref()?)));

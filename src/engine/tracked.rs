@@ -1,6 +1,7 @@
 //! Refuses declared outputs that hold files tracked by git, before anything is written or run.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::base::diagnostic::Diagnostic;
@@ -8,10 +9,14 @@ use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::engine::owned::Owned;
 use crate::engine::session::Session;
+use crate::fs::look::{self, Links};
 use crate::fs::ops;
+use crate::fs::stat::StatKey;
+use crate::fs::witness::now_ns;
 use crate::process::spawn;
 use crate::workspace::git;
 use crate::workspace::outputs::Committed;
+use crate::workspace::stat_index::is_settled;
 
 /// Git answers in milliseconds; a file system that hangs must not hang the run for ever.
 const GIT_LIMIT: Duration = Duration::from_secs(60);
@@ -26,10 +31,15 @@ pub struct Tracked {
     paths: Vec<RelPath>,
     /// What is wrong with the outputs of a task.
     problems: BTreeMap<TaskId, Diagnostic>,
+    /// Git's index, if nothing in it is an output and it can be told from any later one.
+    clean: Option<(PathBuf, StatKey)>,
 }
 
 /// Checks the owned outputs of these tasks; git is asked once per invocation. A workspace without git passes.
 pub fn check(session: &Session<'_>, tasks: &[TaskId]) -> Result<(), Vec<Diagnostic>> {
+    if session.has_no_tracked_outputs {
+        return Ok(());
+    }
     let all = session.tracked.get_or_init(|| examine(session));
     let whole: BTreeSet<TaskId> = tasks.iter().map(|task| session.workspace.whole(*task)).collect();
     let found: Vec<Diagnostic> = whole.iter().filter_map(|task| all.problems.get(task).cloned()).collect();
@@ -47,6 +57,8 @@ fn examine(session: &Session<'_>) -> Tracked {
     if !in_git {
         return Tracked::default();
     }
+    let seen_ns = now_ns();
+    let index = git_index(root).and_then(|file| Some((look::stat(&file, Links::Followed)?, file)));
     let Some(answer) = run_git(session, &git::tracked(&[])) else { return Tracked::default() };
     let paths = git::parse_changed(&answer);
     let mut by_task: BTreeMap<TaskId, Vec<RelPath>> = BTreeMap::new();
@@ -58,8 +70,25 @@ fn examine(session: &Session<'_>) -> Tracked {
             }
         }
     }
-    let problems = by_task.into_iter().map(|(task, paths)| (task, problem(session, task, &paths))).collect();
-    Tracked { paths, problems }
+    let problems: BTreeMap<TaskId, Diagnostic> =
+        by_task.into_iter().map(|(task, paths)| (task, problem(session, task, &paths))).collect();
+    let clean = index.filter(|(stat, _)| problems.is_empty() && is_settled(stat, seen_ns));
+    Tracked { paths, problems, clean: clean.map(|(stat, file)| (file, stat)) }
+}
+
+/// The index of the repository that a directory is in: what git tracks is what this says.
+fn git_index(root: &Path) -> Option<PathBuf> {
+    let git = root.ancestors().map(|dir| dir.join(".git")).find(|git| ops::exists(git))?;
+    if look::stat(&git, Links::Followed)?.is_dir() {
+        return Some(git.join("index"));
+    }
+    let text = ops::read_text(&git).ok()?;
+    Some(git.parent()?.join(text.strip_prefix("gitdir:")?.trim()).join("index"))
+}
+
+/// Git's index with the signature it had when no output of any task was found in it, if that was asked in this invocation.
+pub fn clean_index(session: &Session<'_>) -> Option<(PathBuf, StatKey)> {
+    session.tracked.get()?.clean.clone()
 }
 
 fn problem(session: &Session<'_>, task: TaskId, paths: &[RelPath]) -> Diagnostic {

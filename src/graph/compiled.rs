@@ -15,6 +15,11 @@ pub fn write(file: &Path, made_of: &Digest, workspace: &Workspace, graph: &TaskG
     compiled::write(file, made_of, workspace, &graph.to_bytes())
 }
 
+/// Whether a file is one that [`open`] would take, as far as its beginning tells. Cost: one small read.
+pub fn is_of(file: &Path, made_of: &Digest) -> bool {
+    compiled::is_of(file, made_of)
+}
+
 /// Opens both for the workspace in `root`; `None` if they are not there, damaged, of another program or made of something else.
 ///
 /// Cost: one read of the file and its checksum, and a little for each package; tasks and edges are read when they are asked for.

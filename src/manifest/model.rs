@@ -330,6 +330,13 @@ pub struct Resources {
     pub exclusive: bool,
 }
 
+impl Resources {
+    /// Whether it asks for limits that not every machine can hold.
+    pub fn is_limited(&self) -> bool {
+        self.memory_bytes.is_some() || self.processes.is_some()
+    }
+}
+
 /// A task that fetches one file by digest.
 #[derive(Clone, Debug)]
 pub struct FetchTask {

@@ -13,6 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::base::digest::{DIGEST_LEN, Digest};
+use crate::base::encode::Encoder;
 use crate::base::path::RelPath;
 use crate::base::tree::Entry;
 use crate::fs::ops::Kind;
@@ -125,6 +126,18 @@ pub struct Census<'a> {
 }
 
 impl<'a> Census<'a> {
+    /// Appends a claim to an encoding, apart from its place.
+    pub fn encode(claim: &Claim) -> Vec<u8> {
+        let mut raw = Vec::with_capacity(CLAIM_LEN);
+        encode_claim(&mut raw, (0, 0), claim);
+        raw
+    }
+
+    /// Reads what [`Census::encode`] wrote.
+    pub fn decode(raw: &[u8]) -> Option<Claim> {
+        decode_claim(<&[u8; CLAIM_LEN]>::try_from(raw).ok()?)
+    }
+
     /// The bytes as a census, if their lengths are right.
     pub fn of(bytes: &'a [u8]) -> Option<Self> {
         let (dirs, claims, names_len) = (half(bytes, 0)?, half(bytes, 4)?, half(bytes, 8)?);
@@ -184,25 +197,25 @@ impl<'a> Census<'a> {
 
     /// The claim at a position; `None` if it was written wrong.
     pub fn claim(&self, index: usize) -> Option<Claim> {
-        let raw = self.raw(index);
-        let aspect = *ASPECTS.get(usize::from(raw[6]))?;
-        let role = match (raw[7] >> 2, u32::from_le_bytes(raw[8..12].try_into().ok()?)) {
-            (0, NOBODY) => Role::Structure,
-            (1, NOBODY) => Role::Source,
-            (2, owner) => Role::Output(owner),
-            _ => return None,
+        decode_claim(self.raw(index).first_chunk()?)
+    }
+
+    /// The claim on the names in a directory of the workspace that git does not ignore. Cost: a binary search.
+    pub fn names_in(&self, dir: &RelPath) -> Option<usize> {
+        let wanted = (false, dir.as_str().as_bytes());
+        let key = |index: usize| {
+            let place = self.dir(index);
+            (place.base == Base::Machine, without_nul(place.path))
         };
-        let number = |at: usize| u64::from_le_bytes(raw[at..at + 8].try_into().expect("eight bytes"));
-        let stat = StatKey {
-            size: number(24),
-            mtime_ns: number(32).cast_signed(),
-            ctime_ns: number(40).cast_signed(),
-            inode: number(48),
-            device: number(56),
-            mode: u32::from_le_bytes(raw[12..16].try_into().ok()?),
-        };
-        let digest = Digest::from_slice(&raw[64..])?;
-        Some(Claim { aspect, role, is_there: raw[7] & 1 != 0, is_settled: raw[7] & 2 != 0, stat, digest })
+        let (mut low, mut high) = (0, self.dirs);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if key(middle) < wanted { low = middle + 1 } else { high = middle }
+        }
+        let place = (low < self.dirs && key(low) == wanted).then(|| self.dir(low))?;
+        // Those on the directory itself come first.
+        let itself = (place.claims.0..place.claims.1).take_while(|at| without_nul(self.name(*at)).is_empty());
+        itself.into_iter().find(|at| self.claim(*at).is_some_and(|claim| claim.aspect == Aspect::UnignoredNames))
     }
 
     /// The directory that a claim belongs to. Cost: a binary search.
@@ -227,6 +240,20 @@ impl<'a> Census<'a> {
         };
         RelPath::parse_bytes(&text).ok()
     }
+}
+
+/// Puts a claim in the place of another one on the same path. Nothing happens to bytes that are no census, or beyond its claims.
+pub fn replace(bytes: &mut [u8], position: u32, claim: &Claim) {
+    let Some(Census { dirs, claims, .. }) = Census::of(bytes) else { return };
+    let index = position as usize;
+    if index >= claims {
+        return;
+    }
+    let start = HEADER_LEN + dirs * DIR_LEN + index * CLAIM_LEN;
+    let mut raw = Vec::with_capacity(CLAIM_LEN);
+    encode_claim(&mut raw, (0, 0), claim);
+    // Of the record before, the name stays.
+    bytes[start + 6..start + CLAIM_LEN].copy_from_slice(&raw[6..]);
 }
 
 /// The bytes before the NUL.
@@ -280,6 +307,27 @@ impl Draft {
         } else if let Some(below) = path.strip_prefix(b"/") {
             self.add(Base::Machine, below, names_itself, claim);
         }
+    }
+
+    /// Tells what the claims so far come to, whatever the signatures: two drafts of which all looks told the same agree.
+    pub fn meaning(&self) -> Digest {
+        let mut all: Vec<Vec<u8>> = Vec::with_capacity(self.count);
+        for group in &self.groups {
+            for (name, claim, _) in &group.claims {
+                let mut encoder = Encoder::new();
+                encoder.u8(u8::from(group.base == Base::Machine)).bytes(&group.path).bytes(name);
+                encoder.u8(claim.aspect as u8).u8(u8::from(claim.is_there)).digest(&claim.digest);
+                encoder.u64(u64::from(claim.stat.mode & libc::S_IFMT));
+                all.push(encoder.into_vec());
+            }
+        }
+        all.sort_unstable();
+        all.dedup();
+        let mut encoder = Encoder::new();
+        all.iter().for_each(|claim| {
+            encoder.bytes(claim);
+        });
+        Digest::of(encoder.as_slice())
     }
 
     /// Claims a source file or an output. Gives the number of the claim, for [`Draft::finish`]. `None` for a directory.
@@ -420,6 +468,27 @@ fn encode_claim(bytes: &mut Vec<u8>, (name_at, name_len): (u32, u16), claim: &Cl
         bytes.extend_from_slice(&number.to_le_bytes());
     }
     bytes.extend_from_slice(digest.as_bytes());
+}
+
+fn decode_claim(raw: &[u8; CLAIM_LEN]) -> Option<Claim> {
+    let aspect = *ASPECTS.get(usize::from(raw[6]))?;
+    let role = match (raw[7] >> 2, u32::from_le_bytes(raw[8..12].try_into().ok()?)) {
+        (0, NOBODY) => Role::Structure,
+        (1, NOBODY) => Role::Source,
+        (2, owner) => Role::Output(owner),
+        _ => return None,
+    };
+    let number = |at: usize| u64::from_le_bytes(raw[at..at + 8].try_into().expect("eight bytes"));
+    let stat = StatKey {
+        size: number(24),
+        mtime_ns: number(32).cast_signed(),
+        ctime_ns: number(40).cast_signed(),
+        inode: number(48),
+        device: number(56),
+        mode: u32::from_le_bytes(raw[12..16].try_into().ok()?),
+    };
+    let digest = Digest::from_slice(&raw[64..])?;
+    Some(Claim { aspect, role, is_there: raw[7] & 1 != 0, is_settled: raw[7] & 2 != 0, stat, digest })
 }
 
 /// The claim that what was told still holds.

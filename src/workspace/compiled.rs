@@ -52,6 +52,13 @@ pub fn write(file: &Path, made_of: &Digest, workspace: &Workspace, graph: &[u8])
     atomic::write(file, &encode(made_of, workspace, graph), Durability::Relaxed)
 }
 
+/// Whether a file begins as one of this program that was made of this.
+pub fn is_of(file: &Path, made_of: &Digest) -> bool {
+    let head = head(made_of);
+    let found = ops::open(file).ok().and_then(|file| ops::read_at(&file, 0, head.len()).ok());
+    found.is_some_and(|found| found == head)
+}
+
 fn encode(made_of: &Digest, workspace: &Workspace, graph: &[u8]) -> Vec<u8> {
     let Workspace { root: _, config, packages, tasks, splits, sources, diagnostics, walked: _ } = workspace;
     let mut writer = Writer::new();

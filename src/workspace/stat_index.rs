@@ -129,6 +129,21 @@ impl StatIndex {
         Self { looks, saved, changes: RwLock::default() }
     }
 
+    /// An index that knows these files as they are, whose signatures no change since can have left so. Unheard, and not to be saved.
+    pub fn of_known(known: impl IntoIterator<Item = (RelPath, StatKey, Digest)>) -> Self {
+        let record = |stat, digest| Some(Record { stat, digest, seen_ns: i64::MAX });
+        let changes = known.into_iter().map(|(path, stat, digest)| (path, record(stat, digest))).collect();
+        Self { looks: Looks::Unheard, saved: Saved::default(), changes: RwLock::new(changes) }
+    }
+
+    /// Adds files of which the same is known.
+    pub fn add_known(&self, known: impl IntoIterator<Item = (RelPath, StatKey, Digest)>) {
+        let mut changes = self.changes.write().unwrap_or_else(PoisonError::into_inner);
+        for (path, stat, digest) in known {
+            changes.entry(path).or_insert(Some(Record { stat, digest, seen_ns: i64::MAX }));
+        }
+    }
+
     /// Writes the index if it changed; readers see the old one or the new one.
     ///
     /// Cost: one pass over all entries.

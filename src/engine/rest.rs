@@ -1,0 +1,293 @@
+//! What is left of a run after the last one: the tasks whose source files or outputs changed, and those that need them. All others stand.
+//! Looks at no disk but for what is asked of single tasks.
+//!
+//! A task stands as long as its source files, its outputs and the outputs of all it needs are those of the last run: its key is made
+//! of these, and of what the census says did not change. So of the tasks that need a changed one, those whose dependencies come
+//! out as they were stand, too, without a look at them.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crate::base::digest::Digest;
+use crate::base::ids::TaskId;
+use crate::base::path::RelPath;
+use crate::base::tree::{Entry, Listing};
+use crate::engine::again::{Compared, hit};
+use crate::engine::event::{ResultSource, TaskFinished};
+use crate::engine::execute::now_ms;
+use crate::engine::job::Success;
+use crate::engine::plan::UNKNOWN_MS;
+use crate::engine::prepare::Produced;
+use crate::engine::scheduler::{Ix, Node};
+use crate::engine::session::{Session, held};
+use crate::engine::settled::{Line, StoodLine};
+use crate::engine::sources::Sources;
+use crate::engine::standing::{KeptLog, Stood};
+use crate::fingerprint::system::SystemIdentity;
+use crate::fs::look::{self, Links};
+use crate::fs::stat::StatKey;
+use crate::sandbox::spec::Level;
+use crate::workspace::census::{Aspect, Role};
+use crate::workspace::sweep::News;
+
+/// What is left to do.
+pub struct Rest {
+    compared: Compared,
+    /// Lines by position in the plan: those to be looked at, then those that they need.
+    lines: Vec<usize>,
+    /// How many are to be looked at.
+    count: usize,
+    /// Positions in the plan by line.
+    positions: HashMap<usize, Ix>,
+    /// By line: whether something of it changed.
+    changed: Vec<bool>,
+    /// News by claim.
+    news: HashMap<usize, News>,
+    /// By position, whether the task was looked at.
+    looked_at: Vec<AtomicBool>,
+    /// Source files by set.
+    sets: Vec<OnceLock<Sources>>,
+    /// What tasks that stand produced, by line.
+    produced: Vec<OnceLock<Arc<Produced>>>,
+}
+
+impl Rest {
+    /// What is left; `None` if more than source files and outputs changed. Cost: one pass over the claims, one over the tasks.
+    pub fn of(compared: Compared) -> Option<Self> {
+        if !compared.is_same_structure {
+            return None;
+        }
+        let lines = compared.lines();
+        let mut changed: Vec<bool> = lines.iter().map(|line| line.stood.is_none()).collect();
+        let sources = mark_outputs(&compared, &mut changed)?;
+        if !sources.is_empty() {
+            let sets = compared.sets().iter();
+            let is_changed: Vec<bool> =
+                sets.map(|set| set.files.iter().any(|file| sources.contains(&(*file as usize)))).collect();
+            for (line, changed) in lines.iter().zip(&mut changed) {
+                *changed |= is_changed[line.set];
+            }
+        }
+        let mut reached = changed.clone();
+        for at in 0..lines.len() {
+            reached[at] |= lines[at].needs.iter().any(|needed| reached[*needed]);
+        }
+        let mut order: Vec<usize> = (0..lines.len()).filter(|at| reached[*at]).collect();
+        let count = order.len();
+        let mut known = reached;
+        for at in 0..count {
+            for needed in &lines[order[at]].needs {
+                if !std::mem::replace(&mut known[*needed], true) {
+                    order.push(*needed);
+                }
+            }
+        }
+        let positions = order.iter().enumerate().map(|(ix, line)| (*line, ix)).collect();
+        let news = compared.news().iter().map(|news| (news.claim, *news)).collect();
+        let sets = compared.sets().iter().map(|_| OnceLock::new()).collect();
+        let produced = lines.iter().map(|_| OnceLock::new()).collect();
+        let looked_at = (0..count).map(|_| AtomicBool::new(false)).collect();
+        Some(Self { lines: order, count, positions, changed, news, looked_at, sets, produced, compared })
+    }
+
+    /// What it was compared with.
+    pub fn compared(&self) -> &Compared {
+        &self.compared
+    }
+
+    fn line(&self, ix: Ix) -> &Line {
+        &self.compared.lines()[self.lines[ix]]
+    }
+
+    /// The line of the task at a position.
+    pub fn line_at(&self, ix: Ix) -> usize {
+        self.lines[ix]
+    }
+
+    /// The tasks in the order of the plan.
+    pub fn tasks(&self) -> Vec<TaskId> {
+        (0..self.lines.len()).map(|ix| self.line(ix).task).collect()
+    }
+
+    /// How many are to be looked at; they come first.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Of those to be looked at, the ones that ask for limits.
+    pub fn limited(&self) -> Vec<TaskId> {
+        (0..self.count).map(|ix| self.line(ix)).filter(|line| line.limited).map(|line| line.task).collect()
+    }
+
+    /// What was asked for, of those to be looked at.
+    pub fn selected(&self) -> HashSet<TaskId> {
+        (0..self.count).map(|ix| self.line(ix)).filter(|line| line.is_selected).map(|line| line.task).collect()
+    }
+
+    /// Those to be looked at, as the scheduler sees them.
+    pub fn nodes(&self) -> Vec<Node> {
+        let node = |ix: Ix| {
+            let line = self.line(ix);
+            let needed = line.needs.iter().filter_map(|needed| self.positions.get(needed).copied());
+            Node {
+                dependencies: needed.filter(|needed| *needed < self.count).collect(),
+                duration_ms: line.stood.as_ref().map_or(UNKNOWN_MS, |stood| stood.duration_ms),
+                // One that does not stand failed, most often.
+                failed_last: line.stood.is_none(),
+                weight: line.weight.clone(),
+            }
+        };
+        (0..self.count).map(node).collect()
+    }
+
+    /// Identity of the system, which did not change.
+    pub fn system(&self) -> SystemIdentity {
+        SystemIdentity { text: self.compared.found().system.clone(), exact: true }
+    }
+
+    /// Whether git's index is the one in which no output was found.
+    pub fn has_no_tracked_outputs(&self) -> bool {
+        let is_same = |(path, stat): &(PathBuf, StatKey)| look::stat(path, Links::Followed) == Some(*stat);
+        self.compared.found().index.as_ref().is_some_and(is_same)
+    }
+
+    /// The hits of the tasks that nothing reaches; each to be told.
+    pub fn standing(&self) -> impl Iterator<Item = TaskFinished> + '_ {
+        let is_reached = |at: &usize| self.positions.get(at).is_some_and(|ix| *ix < self.count);
+        let lines = self.compared.lines().iter().enumerate().filter(move |(at, _)| !is_reached(at));
+        lines.filter_map(|(_, line)| hit(line))
+    }
+
+    /// The source files of a task: those of the last run, with what changed since. Cost: once for all tasks that select alike.
+    pub fn sources(&self, ix: Ix) -> &Sources {
+        let set = self.line(ix).set;
+        self.sets[set].get_or_init(|| self.read_sources(set))
+    }
+
+    fn read_sources(&self, set: usize) -> Sources {
+        let set = &self.compared.sets()[set];
+        let census = self.compared.census();
+        let mut listing: Vec<(RelPath, Entry)> = set.empty_dirs.iter().map(|dir| (dir.clone(), Entry::Dir)).collect();
+        let mut stats = Vec::with_capacity(set.files.len());
+        for file in &set.files {
+            let at = *file as usize;
+            let (Some(path), Some(claim)) = (census.path(at), census.claim(at)) else { continue };
+            let (stat, digest) = self.news.get(&at).and_then(|news| news.now).unwrap_or((claim.stat, claim.digest));
+            let entry = match claim.aspect {
+                Aspect::FileLink => match self.compared.target(&path) {
+                    Some(target) => Entry::Link { target },
+                    None => continue,
+                },
+                _ => Entry::File { digest, size: stat.size, executable: stat.is_executable() },
+            };
+            stats.push((path.clone(), stat));
+            listing.push((path, entry));
+        }
+        stats.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        let listing = Arc::new(listing.into_iter().collect());
+        Sources { listing, stats: Arc::new(stats), warnings: Vec::new(), shared: None }
+    }
+
+    /// The hit of a task to be looked at of which nothing changed, if all it needs came out as it was. `made` tells the digest of the
+    /// outputs of the task at a position.
+    pub fn stands(&self, session: &Session<'_>, ix: Ix, made: &dyn Fn(Ix) -> Option<Digest>) -> Option<Success> {
+        let at = self.lines[ix];
+        let stood = self.line(ix).stood.as_ref().filter(|_| !self.changed[at])?;
+        let is_same = |needed: &usize| {
+            let known = self.compared.lines()[*needed].stood.as_ref().map(|stood| stood.outputs);
+            match self.positions.get(needed).filter(|ix| **ix < self.count) {
+                Some(ix) => made(*ix).is_some() && made(*ix) == known,
+                None => known.is_some(),
+            }
+        };
+        if !self.line(ix).needs.iter().all(is_same) {
+            return None;
+        }
+        Some(Success {
+            produced: self.produced(session, ix)?,
+            source: Some(ResultSource::Local),
+            isolation: Level::parse(&stood.isolation),
+            log: Vec::new(),
+            duration: Duration::ZERO,
+            saved: Duration::from_millis(stood.duration_ms),
+            attempts: 0,
+            notes: Vec::new(),
+            materialized: false,
+            action: stood.key,
+        })
+    }
+
+    /// What a task that stands produced; the store is to be asked whether it has that before it is used.
+    pub fn produced(&self, session: &Session<'_>, ix: Ix) -> Option<Arc<Produced>> {
+        let at = self.lines[ix];
+        let stood = self.line(ix).stood.as_ref()?;
+        if self.produced[at].get().is_none() {
+            let listing = Arc::new(self.compared.listing(stood)?);
+            let stood = as_stood(stood, &listing);
+            held(&session.recalled).insert(self.line(ix).task, Arc::new(stood));
+            let digest = self.line(ix).stood.as_ref()?.outputs;
+            // Another thread may have been quicker, with the same.
+            drop(self.produced[at].set(Arc::new(Produced { listing, digest, unstable: false })));
+        }
+        self.produced[at].get().cloned()
+    }
+
+    /// Hands over what is known of the files of a task that is to be looked at, so that they are not read again.
+    pub fn introduce(&self, session: &Session<'_>, ix: Ix) {
+        self.looked_at[ix].store(true, Ordering::Relaxed);
+        let census = self.compared.census();
+        let of_set = self.compared.sets()[self.line(ix).set].files.iter().map(|file| *file as usize);
+        let of_outputs = self.compared.outputs_of(self.lines[ix]).iter().copied();
+        let known = |at: usize| {
+            let claim = census.claim(at).filter(|claim| claim.aspect == Aspect::File)?;
+            let (stat, digest) = match self.news.get(&at) {
+                Some(News { now: Some(now), is_settled: true, .. }) => *now,
+                Some(_) => return None,
+                None if claim.is_settled => (claim.stat, claim.digest),
+                None => return None,
+            };
+            Some((census.path(at)?, stat, digest))
+        };
+        session.add_known(of_set.chain(of_outputs).filter_map(known));
+    }
+
+    /// Whether more of a task was looked at than that it stands.
+    pub fn was_looked_at(&self, ix: Ix) -> bool {
+        self.looked_at[ix].load(Ordering::Relaxed)
+    }
+}
+
+/// Marks tasks whose outputs changed; gives the source files that did, by claim. `None` if one of them cannot be read.
+fn mark_outputs(compared: &Compared, changed: &mut [bool]) -> Option<HashSet<usize>> {
+    let census = compared.census();
+    let mut sources = HashSet::new();
+    for news in compared.news().iter().filter(|news| !news.holds) {
+        match census.claim(news.claim).map(|claim| claim.role) {
+            Some(Role::Output(owner)) => changed.get_mut(owner as usize).into_iter().for_each(|one| *one = true),
+            Some(Role::Source) => {
+                news.now?;
+                sources.insert(news.claim);
+            }
+            Some(Role::Structure) | None => {}
+        }
+    }
+    Some(sources)
+}
+
+fn as_stood(line: &StoodLine, listing: &Arc<Listing>) -> Stood {
+    let StoodLine { memo, key, outputs, isolation, duration_ms, .. } = line;
+    Stood {
+        memo: *memo,
+        key: *key,
+        outputs: *outputs,
+        listing: Arc::clone(listing),
+        log: KeptLog::Here(Vec::new()),
+        isolation: isolation.clone(),
+        duration_ms: *duration_ms,
+        history: None,
+        used_ms: now_ms(),
+    }
+}
