@@ -8,6 +8,7 @@ use crate::base::encode::Encoder;
 use crate::base::limits::TOOL_ROOT_ENTRIES_MAX;
 use crate::fingerprint::tools::DigestFiles;
 use crate::fs::ops::{self, Kind};
+use crate::fs::witness::{self, unheard};
 
 /// Directories whose files the system identity covers.
 const SYSTEM_DIRS: [&str; 6] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64"];
@@ -48,7 +49,8 @@ impl Crowds {
         let passwd = ops::read_text(&root.join("etc/passwd")).unwrap_or_default();
         let homes = passwd.lines().filter_map(|line| line.split(':').nth(5)).map(PathBuf::from);
         let homes = homes.chain(home.map(Path::to_owned)).chain([PathBuf::from("/root")]);
-        let mounts = ops::read_text(&root.join("proc/self/mountinfo")).unwrap_or_default();
+        // Of all that is mounted only what is asked for matters: see `is_mounted`.
+        let mounts = unheard(|| ops::read_text(&root.join("proc/self/mountinfo"))).unwrap_or_default();
         let mounts = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(|place| unescaped(place).into());
         let real = |path: &PathBuf| path.is_absolute() && path != Path::new("/");
         Self { homes: homes.filter(real).collect(), mounts: mounts.filter(real).collect() }
@@ -66,7 +68,13 @@ impl Crowds {
                 || Path::new(shared).starts_with(dir)
         });
         let holds_home = self.homes.range(dir.to_owned()..).next().is_some_and(|home| home.starts_with(dir));
-        top || shared || holds_home || self.mounts.contains(dir) || self.in_home(dir)
+        top || shared || holds_home || self.is_mounted(dir) || self.in_home(dir)
+    }
+
+    fn is_mounted(&self, dir: &Path) -> bool {
+        let is_mounted = self.mounts.contains(dir);
+        witness::note_mount(dir, is_mounted);
+        is_mounted
     }
 
     /// Whether the directory is where a home keeps programs of many origins.

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags};
 
 use crate::fs::ops::{AtPath, FsError};
 use crate::fs::stat::StatKey;
@@ -61,6 +61,13 @@ impl Lookout {
         };
         let stat = rustix::fs::statx(&self.0, name, flags, StatxFlags::BASIC_STATS).ok()?;
         Some(StatKey::of_statx(&stat))
+    }
+
+    /// Whether something is mounted right at the name; a link is not followed.
+    pub fn is_mount(&self, name: &CStr) -> bool {
+        let flags = if name.is_empty() { AtFlags::EMPTY_PATH } else { AtFlags::SYMLINK_NOFOLLOW };
+        let stat = rustix::fs::statx(&self.0, name, flags, StatxFlags::empty());
+        stat.is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
     }
 }
 

@@ -42,6 +42,8 @@ pub enum Told {
     Link(Option<PathBuf>),
     /// The path without links.
     Real(Option<PathBuf>),
+    /// Whether something is mounted right there.
+    Mount(bool),
     /// The names in a directory, with the signature it had before they were listed.
     Names(Names, Option<(StatKey, Digest)>),
 }
@@ -95,6 +97,11 @@ pub fn unheard<T>(act: impl FnOnce() -> T) -> T {
     }
     let _back = Back(DEAF.replace(true));
     act()
+}
+
+/// Keeps whether something is mounted right at a path, for who found that out from the table of mounts: all of that changes with any mount.
+pub fn note_mount(path: &Path, is_mounted: bool) {
+    note(path, moment(), || Told::Mount(is_mounted));
 }
 
 /// Keeps one look; `told` is asked for only where somebody listens.

@@ -53,9 +53,11 @@ pub enum Aspect {
     File,
     /// The target of a link that is one.
     FileLink,
+    /// Whether something is mounted right there.
+    Mount,
 }
 
-const ASPECTS: [Aspect; 11] = [
+const ASPECTS: [Aspect; 12] = [
     Aspect::Presence,
     Aspect::Kind,
     Aspect::Itself,
@@ -67,6 +69,7 @@ const ASPECTS: [Aspect; 11] = [
     Aspect::UnignoredNames,
     Aspect::File,
     Aspect::FileLink,
+    Aspect::Mount,
 ];
 
 /// What a claim is part of.
@@ -497,6 +500,7 @@ fn claim_of(sighting: &Sighting) -> Option<Claim> {
     let settled = |stat: &StatKey| stat_index::is_settled(stat, sighting.seen_ns);
     let (aspect, is_there, stat, digest, is_settled) = match &sighting.told {
         Told::Presence(is_there) => (Aspect::Presence, *is_there, StatKey::default(), nothing, true),
+        Told::Mount(is_mounted) => (Aspect::Mount, *is_mounted, StatKey::default(), nothing, true),
         Told::Kind(kind) => {
             let stat = StatKey { mode: kind.map_or(0, mode_of), ..StatKey::default() };
             (Aspect::Kind, kind.is_some(), stat, nothing, true)

@@ -125,6 +125,7 @@ fn judge(at: usize, claim: &Claim, dir: Option<&Lookout>, name: &CStr, path: &dy
     let stat = || dir.and_then(|dir| dir.stat(name, links));
     match claim.aspect {
         Aspect::Presence => plain(stat().is_some() == claim.is_there),
+        Aspect::Mount => plain(dir.is_some_and(|dir| dir.is_mount(name)) == claim.is_there),
         Aspect::Kind => {
             let kind = stat().map_or(0, |stat| mode_of(ops::Kind::of_mode(stat.mode)));
             plain(kind == claim.stat.mode)
