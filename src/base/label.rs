@@ -2,24 +2,34 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::{Arc, LazyLock};
 
 use crate::base::path::RelPath;
 
-/// The name of a task in the workspace: its package, its name and its matrix values.
+/// Matrix values by axis.
+pub type Matrix = BTreeMap<String, String>;
+
+/// The name of a task in the workspace: its package, its name and its matrix values. Labels of one package, name or matrix share it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Label {
     /// Directory of the package; the root package is the root path.
     pub package: RelPath,
     /// Name in the manifest.
-    pub name: String,
+    pub name: Arc<str>,
     /// Matrix values by axis; empty for most tasks.
-    pub matrix: BTreeMap<String, String>,
+    pub matrix: Arc<Matrix>,
 }
 
 impl Label {
     /// A label without matrix values.
-    pub fn new(package: RelPath, name: impl Into<String>) -> Self {
-        Self { package, name: name.into(), matrix: BTreeMap::new() }
+    pub fn new(package: RelPath, name: impl Into<Arc<str>>) -> Self {
+        Self { package, name: name.into(), matrix: Self::no_matrix() }
+    }
+
+    /// What a label without matrix values has, always the same.
+    pub fn no_matrix() -> Arc<Matrix> {
+        static NONE: LazyLock<Arc<Matrix>> = LazyLock::new(Arc::default);
+        Arc::clone(&NONE)
     }
 }
 

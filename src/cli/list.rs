@@ -92,7 +92,7 @@ pub fn run(args: ListArgs, context: &Context) -> Result<ExitKind, CliError> {
 fn row(opened: &Opened, shown: Shown) -> ListRow {
     let task = &opened.workspace.tasks[shown.task];
     let command = |command: &Command| match command {
-        Command::Shell(script) => script.clone(),
+        Command::Shell(script) => script.to_string(),
         Command::Exec(words) => words.join(" "),
     };
     let about = match &task.kind {
@@ -103,7 +103,7 @@ fn row(opened: &Opened, shown: Shown) -> ListRow {
         TaskKind::Service(service) => command(&service.run.command),
         TaskKind::Fetch(fetch) => fetch.urls.first().cloned().unwrap_or_default(),
     };
-    ListRow { task: shown.label, kind: task.kind.word(), about, tags: task.tags.clone(), parts: shown.parts }
+    ListRow { task: shown.label, kind: task.kind.word(), about, tags: task.tags.to_vec(), parts: shown.parts }
 }
 
 #[cfg(test)]

@@ -112,8 +112,8 @@ impl Opened {
     pub fn select(&self, words: &[String]) -> Result<Vec<TaskId>, CliError> {
         if words.is_empty() {
             // A directory without tasks is no mistake of the person who stands in it.
-            let here = |task: &TaskId| self.workspace.tasks[*task].label.package.starts_with(&self.here);
-            return Ok(self.workspace.tasks.ids().filter(here).collect());
+            let beneath = self.workspace.packages.values().filter(|package| package.dir.starts_with(&self.here));
+            return Ok(beneath.flat_map(|package| package.tasks.iter().copied()).collect());
         }
         select::select(&self.workspace, words, &self.here).map_err(|problems| self.wrong(problems))
     }

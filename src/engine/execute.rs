@@ -310,11 +310,10 @@ fn leak_note(session: &Session<'_>, task: TaskId, secrets: &Secrets, collected: 
 }
 
 fn with_always_scratch(session: &Session<'_>, task: TaskId, scratch: &PatternList) -> PatternList {
-    let mut all = scratch.clone();
     let place = session.workspace.tasks[task].place.clone();
     let pattern = Pattern::parse(ALWAYS_SCRATCH).expect("a constant pattern");
-    all.items.insert(0, crate::manifest::glob::PatternItem { pattern, exclude: false, reach: None, place });
-    all
+    let always = crate::manifest::glob::PatternItem { pattern, exclude: false, reach: None, place };
+    std::iter::once(always).chain(scratch.items.iter().cloned()).collect()
 }
 
 fn exit_sentence(exit: Exit, run: &RunTask) -> String {

@@ -40,7 +40,8 @@ pub fn fix(session: &Session<'_>, plan: &Plan, selected: &[TaskId]) -> Result<Ve
         if run.split.as_ref().is_some_and(|split| split.part.items().is_empty()) {
             continue; // Without items a fixer would take everything.
         }
-        let fixer = RunTask { command: command.clone(), outputs: Vec::new(), ..run.clone() };
+        let mut fixer = RunTask { command: command.clone(), ..run.clone() };
+        fixer.outputs.clear();
         let declared = &session.workspace.tasks[*task];
         if session.graph.dependencies(*task).next().is_some() {
             return Err(Diagnostic::error(format!("`{}` has `fix` and needs other tasks", declared.label))

@@ -90,7 +90,7 @@ fn imported_size(durations: &BTreeMap<String, u64>, label: &Label, items: usize)
 /// How many buckets the part with this label is one of, 0 for one item by itself; `None` for other tasks.
 fn buckets_of_part(text: &str, whole: &Label) -> Option<usize> {
     let (name, axes) = text.strip_suffix(']')?.split_once('[')?;
-    if name != Label::new(whole.package.clone(), whole.name.as_str()).to_string() {
+    if name != Label::new(whole.package.clone(), &*whole.name).to_string() {
         return None;
     }
     let mut buckets = None;
@@ -102,7 +102,7 @@ fn buckets_of_part(text: &str, whole: &Label) -> Option<usize> {
             _ => drop(matrix.insert(axis.to_owned(), value.to_owned())),
         }
     }
-    buckets.filter(|_| matrix == whole.matrix)
+    buckets.filter(|_| matrix == *whole.matrix)
 }
 
 /// Chooses sizes anew from what the parts of the plan took, and keeps them for the next run; says what changed.
@@ -173,12 +173,14 @@ fn read_kept(file: &Path) -> BTreeMap<String, u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::base::path::RelPath;
 
     fn label(matrix: &[(&str, &str)]) -> Label {
-        let matrix = matrix.iter().map(|(axis, value)| ((*axis).to_owned(), (*value).to_owned())).collect();
-        Label { matrix, ..Label::new(RelPath::parse("api").expect("a path"), "test") }
+        let matrix = matrix.iter().map(|(axis, value)| ((*axis).to_owned(), (*value).to_owned()));
+        Label { matrix: Arc::new(matrix.collect()), ..Label::new(RelPath::parse("api").expect("a path"), "test") }
     }
 
     #[test]

@@ -282,9 +282,9 @@ pub fn command_line(
         tools.push(tool);
     }
     let argv = match &run.command {
-        Command::Shell(script) => vec!["/bin/sh".into(), "-euc".into(), script.clone()],
+        Command::Shell(script) => vec!["/bin/sh".into(), "-euc".into(), script.to_string()],
         Command::Exec(words) => {
-            let mut argv = words.clone();
+            let mut argv = words.to_vec();
             let visible = words[0].contains('/') && !words[0].starts_with('/');
             if let Some(tool) = tools.iter().find(|tool| tool.name == words[0]) {
                 argv[0] = tool.program.display().to_string();
@@ -330,9 +330,9 @@ fn command_line_in_root(
     match &run.command {
         Command::Shell(_) if root.program_in_root("/bin/sh").is_none() => Err(missing("/bin/sh", &declared.place)
             .help("or write the command as an array, which needs no shell: `run = [\"PROGRAM\", …]`")),
-        Command::Shell(script) => Ok(vec!["/bin/sh".into(), "-euc".into(), script.clone()]),
+        Command::Shell(script) => Ok(vec!["/bin/sh".into(), "-euc".into(), script.to_string()]),
         Command::Exec(words) => {
-            let mut argv = words.clone();
+            let mut argv = words.to_vec();
             if !words[0].contains('/') || words[0].starts_with('/') {
                 let program = toolchain.program(&words[0]).or_else(|| root.program_in_root(&words[0]));
                 argv[0] = program.ok_or_else(|| missing(&words[0], &declared.place))?;

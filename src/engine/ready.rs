@@ -175,7 +175,7 @@ impl Waiting<'_> {
                 Ok(socket) => self.request(&socket, host, path, moment),
                 Err(met) => Ok(Err(met)),
             },
-            Ready::Run(Command::Shell(script)) => self.command(&["/bin/sh".into(), "-euc".into(), script.clone()]),
+            Ready::Run(Command::Shell(script)) => self.command(&["/bin/sh".into(), "-euc".into(), script.to_string()]),
             Ready::Run(Command::Exec(words)) => self.command(words),
             Ready::Log(_) => unreachable!("BUG: what it prints is waited for, not asked about"),
         }

@@ -65,7 +65,7 @@ fn flat_inputs(session: &Session<'_>, sources: &Sources, dependencies: &[Depende
                 return None;
             }
             let items = match &session.workspace.tasks[dependency.task].kind {
-                TaskKind::Run(run) => run.interface.items.as_slice(),
+                TaskKind::Run(run) => &*run.interface.items,
                 TaskKind::Fetch(_) | TaskKind::Service(_) => &[],
             };
             let is_run = matches!(session.workspace.tasks[dependency.task].kind, TaskKind::Run(_));

@@ -111,7 +111,7 @@ impl Toolchain {
 /// Where the manifest names a tree.
 pub fn named(run: &RunTask, purpose: Purpose, label: &Label) -> Place {
     let is_it = |need: &&Need| match &need.which {
-        Which::Task { package, task, .. } => *package == label.package && *task == label.name,
+        Which::Task { package, task, .. } => *package == label.package && **task == *label.name,
         Which::Upstream { .. } => false,
     };
     let need = match purpose {

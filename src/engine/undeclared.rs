@@ -231,7 +231,9 @@ impl Looker<'_> {
 /// The command did what it should, but touched what it does not declare: the failure where that is one.
 pub fn violation(session: &Session<'_>, task: TaskId, findings: Findings, written: &[RelPath]) -> Option<Diagnostic> {
     let declared = &session.workspace.tasks[task];
-    let TaskKind::Run(RunTask { undeclared: Undeclared::Error, .. }) = &declared.kind else { return None };
+    if !matches!(&declared.kind, TaskKind::Run(run) if run.undeclared == Undeclared::Error) {
+        return None;
+    }
     let wrote = written.iter().map(|path| {
         format!("`{path}` was written and is not declared; add it to `outputs`, or to `scratch` to have it thrown away")
     });

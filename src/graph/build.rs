@@ -1,6 +1,7 @@
 //! Resolves what tasks need into a graph without circles. Reads no files.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::base::diagnostic::{Diagnostic, nearest};
 use crate::base::ids::{PackageId, TaskId};
@@ -9,7 +10,7 @@ use crate::base::span::Place;
 use crate::graph::cycle;
 use crate::graph::task_graph::Rising;
 pub use crate::graph::task_graph::{Edge, Purpose, TaskGraph};
-use crate::manifest::model::{Need, Reach, ServiceUse, TaskKind, Which};
+use crate::manifest::model::{Need, Reach, ServiceUse, Task, TaskKind, Which};
 use crate::manifest::split::PART_AXES;
 use crate::workspace::model::Workspace;
 
@@ -23,8 +24,16 @@ const SUGGESTIONS_MAX: usize = 100;
 pub fn build(workspace: &Workspace) -> Result<TaskGraph, Vec<Diagnostic>> {
     let mut resolver = Resolver::new(workspace);
     let mut rising = Rising::new(workspace.tasks.len());
-    for id in workspace.tasks.ids() {
-        rising.push(&resolver.edges(id));
+    for (package, value) in workspace.packages.iter() {
+        // Tasks of one matrix follow each other.
+        let mut last: Option<TaskId> = None;
+        for id in &value.tasks {
+            match last.filter(|last| need_alike(&workspace.tasks[*last], &workspace.tasks[*id])) {
+                Some(last) => rising.push_like(last),
+                None => rising.push(&resolver.edges(package, *id)),
+            }
+            last = Some(*id);
+        }
     }
     let mut problems = resolver.problems;
     match rising.finish() {
@@ -35,10 +44,16 @@ pub fn build(workspace: &Workspace) -> Result<TaskGraph, Vec<Diagnostic>> {
     Err(problems)
 }
 
+/// Whether two tasks of one package need the same, as far as that can be seen at once: they share what they were lowered to, and
+/// nothing but `needs` and `services` is needed. What is wrong with it is told of one of them either way.
+fn need_alike(one: &Task, other: &Task) -> bool {
+    let plain = |task: &Task| task.kind.command().is_none_or(|run| run.tool_trees.is_empty() && run.root.is_none());
+    Arc::ptr_eq(&one.needs, &other.needs) && Arc::ptr_eq(&one.services, &other.services) && plain(one) && plain(other)
+}
+
 /// Tasks by package and name, and what was wrong so far.
 struct Resolver<'w> {
     workspace: &'w Workspace,
-    by_name: HashMap<(PackageId, &'w str), Vec<TaskId>>,
     names: BTreeSet<&'w str>,
     /// All packages a package depends on, transitively; without itself.
     transitive: HashMap<PackageId, Vec<PackageId>>,
@@ -49,17 +64,17 @@ struct Resolver<'w> {
 
 impl<'w> Resolver<'w> {
     fn new(workspace: &'w Workspace) -> Self {
-        let mut by_name: HashMap<(PackageId, &str), Vec<TaskId>> = HashMap::new();
         let mut names = BTreeSet::new();
-        for (package, value) in workspace.packages.iter() {
-            for id in &value.tasks {
-                let name = workspace.tasks[*id].label.name.as_str();
-                by_name.entry((package, name)).or_default().push(*id);
+        let mut last = "";
+        for id in workspace.tasks.ids() {
+            let name = workspace.tasks.name(id);
+            if name != last {
                 names.insert(name);
+                last = name;
             }
         }
         let (transitive, problems, told) = (HashMap::new(), Vec::new(), HashSet::new());
-        Self { workspace, by_name, names, transitive, problems, told }
+        Self { workspace, names, transitive, problems, told }
     }
 
     fn tell(&mut self, problem: Diagnostic) {
@@ -70,12 +85,12 @@ impl<'w> Resolver<'w> {
     }
 
     /// The edges of one task in the order written; two needs for one task are one edge, that of the wider need.
-    fn edges(&mut self, id: TaskId) -> Vec<(TaskId, Edge)> {
+    fn edges(&mut self, package: PackageId, id: TaskId) -> Vec<(TaskId, Edge)> {
         let workspace = self.workspace;
         let mut edges: Vec<(TaskId, Edge)> = Vec::new();
         let mut position: HashMap<TaskId, usize> = HashMap::new();
-        for need in &workspace.tasks[id].needs {
-            for to in self.resolve(id, need) {
+        for need in &*workspace.tasks[id].needs {
+            for to in self.resolve(package, need) {
                 if need.interface_only && !workspace.tasks[to].kind.is_service() {
                     self.check_interface(need, to);
                 }
@@ -99,13 +114,13 @@ impl<'w> Resolver<'w> {
             for need in &run.tool_trees {
                 let known =
                     |to: TaskId| edges.iter().any(|(other, edge)| *other == to && edge.purpose == Purpose::Tool);
-                if let Some(edge) = self.tree(id, need, Purpose::Tool).filter(|(to, _)| !known(*to)) {
+                if let Some(edge) = self.tree(package, need, Purpose::Tool).filter(|(to, _)| !known(*to)) {
                     edges.push(edge);
                 }
             }
-            edges.extend(run.root.iter().filter_map(|need| self.tree(id, need, Purpose::Root)));
+            edges.extend(run.root.iter().filter_map(|need| self.tree(package, need, Purpose::Root)));
         }
-        for used in &workspace.tasks[id].services {
+        for used in &*workspace.tasks[id].services {
             let edge = |to| (to, Edge { purpose: Purpose::Service, interface_only: false, place: used.place.clone() });
             edges.extend(self.service(used).map(edge));
         }
@@ -116,10 +131,8 @@ impl<'w> Resolver<'w> {
     fn service(&mut self, used: &ServiceUse) -> Option<TaskId> {
         let workspace = self.workspace;
         let shown = format!("//{}:{}", used.package.as_str(), used.service);
-        let found = workspace.package_at(&used.package).and_then(|package| {
-            let tasks = self.by_name.get(&(package, used.service.as_str()))?;
-            tasks.first().copied()
-        });
+        let package = workspace.package_at(&used.package);
+        let found = package.and_then(|package| workspace.called(package, &used.service).first().copied());
         let Some(found) = found else {
             let services = workspace.tasks.values().filter(|task| task.kind.is_service());
             let labels: Vec<String> = services.map(|task| task.label.to_string()).collect();
@@ -155,7 +168,7 @@ impl<'w> Resolver<'w> {
     }
 
     /// The edge to the one task whose output tree is used as a whole.
-    fn tree(&mut self, from: TaskId, need: &Need, purpose: Purpose) -> Option<(TaskId, Edge)> {
+    fn tree(&mut self, from: PackageId, need: &Need, purpose: Purpose) -> Option<(TaskId, Edge)> {
         let tasks = self.resolve(from, need);
         let workspace = self.workspace;
         let what = match purpose {
@@ -193,14 +206,14 @@ impl<'w> Resolver<'w> {
         Some((*first, Edge { purpose, interface_only: false, place: need.place.clone() }))
     }
 
-    fn resolve(&mut self, from: TaskId, need: &Need) -> Vec<TaskId> {
+    fn resolve(&mut self, from: PackageId, need: &Need) -> Vec<TaskId> {
         match &need.which {
             Which::Upstream { task, reach } => self.upstream(from, need, task, *reach),
             Which::Task { package, task, matrix } => self.named(need, package, task, matrix),
         }
     }
 
-    fn upstream(&mut self, from: TaskId, need: &Need, task: &str, reach: Reach) -> Vec<TaskId> {
+    fn upstream(&mut self, package: PackageId, need: &Need, task: &str, reach: Reach) -> Vec<TaskId> {
         if !self.names.contains(task) {
             let sign = match reach {
                 Reach::Direct => "^",
@@ -214,15 +227,13 @@ impl<'w> Resolver<'w> {
             self.tell(near.into_iter().fold(problem, Diagnostic::help));
             return Vec::new();
         }
-        let package = self.workspace.package_of(from);
         let value = &self.workspace.packages[package];
         let packages: &[PackageId] = match reach {
             Reach::Direct => &value.depends,
             Reach::Development => &value.dev_depends,
             Reach::Transitive => self.transitive.entry(package).or_insert_with(|| self.workspace.all_depends(package)),
         };
-        let tasks = packages.iter().filter_map(|package| self.by_name.get(&(*package, task)));
-        tasks.flatten().copied().collect()
+        packages.iter().flat_map(|package| self.workspace.called(*package, task)).copied().collect()
     }
 
     fn named(&mut self, need: &Need, dir: &RelPath, task: &str, matrix: &BTreeMap<String, String>) -> Vec<TaskId> {
@@ -243,14 +254,15 @@ impl<'w> Resolver<'w> {
             self.tell(near.into_iter().fold(problem, Diagnostic::help));
             return Vec::new();
         };
-        let Some(all) = self.by_name.get(&(package, task)) else {
-            let own = workspace.packages[package].tasks.iter().map(|id| workspace.tasks[*id].label.name.as_str());
+        let all = workspace.called(package, task);
+        if all.is_empty() {
+            let own = workspace.packages[package].tasks.iter().map(|id| workspace.tasks.name(*id));
             let near = self.suggest(task, own).map(|near| format!("did you mean `//{}:{near}`?", dir.as_str()));
             let problem =
                 Diagnostic::error(format!("no task `//{}:{task}`", dir.as_str())).at(&need.place, "needed here");
             self.tell(near.into_iter().fold(problem, Diagnostic::help));
             return Vec::new();
-        };
+        }
         if let Some(axis) = PART_AXES.iter().find(|axis| matrix.contains_key(**axis))
             && all.iter().any(|id| workspace.split_of(*id).is_some())
         {
@@ -363,7 +375,7 @@ mod tests {
             .root("//:node")
             .build();
         let graph = build(&workspace).expect("a graph");
-        let x = workspace.tasks.ids().find(|id| workspace.tasks[*id].label.name == "x").expect("a task");
+        let x = workspace.tasks.ids().find(|id| workspace.tasks.name(*id) == "x").expect("a task");
         let purposes: Vec<Purpose> = graph.dependencies(x).map(|(_, edge)| edge.purpose).collect();
         assert_eq!(purposes, [Purpose::Outputs, Purpose::Tool, Purpose::Root]);
         assert_eq!(graph.topological().len(), 2);

@@ -98,7 +98,7 @@ pub fn json(workspace: &Workspace, graph: &TaskGraph, tasks: &[TaskId]) -> Strin
         .map(|id| {
             let task = &workspace.tasks[*id];
             let package = format!("//{}", task.label.package.as_str());
-            json!({ "label": label(*id), "kind": task.kind.word(), "package": package, "tags": task.tags })
+            json!({ "label": label(*id), "kind": task.kind.word(), "package": package, "tags": &*task.tags })
         })
         .collect();
     let edges: Vec<Value> = part
@@ -134,8 +134,7 @@ mod tests {
             .needs(&[":z"])
             .build();
         let graph = build(&workspace).expect("a graph");
-        let tasks: Vec<TaskId> =
-            workspace.tasks.ids().filter(|id| workspace.tasks[*id].label.name != "left-out").collect();
+        let tasks: Vec<TaskId> = workspace.tasks.ids().filter(|id| workspace.tasks.name(*id) != "left-out").collect();
         write(&workspace, &graph, &tasks)
     }
 

@@ -119,8 +119,8 @@ impl<'a> Selector<'a> {
             Scope::Everywhere => self.workspace.tasks.ids().collect(),
             Scope::Package(package) => self.workspace.packages[*package].tasks.clone(),
             Scope::Beneath(dir) => {
-                let beneath = |id: &TaskId| self.workspace.tasks[*id].label.package.starts_with(dir);
-                self.workspace.tasks.ids().filter(beneath).collect()
+                let beneath = self.workspace.packages.values().filter(|package| package.dir.starts_with(dir));
+                beneath.flat_map(|package| package.tasks.iter().copied()).collect()
             }
         };
         let Some(wanted) = wanted else {
@@ -129,7 +129,7 @@ impl<'a> Selector<'a> {
             return if found.is_empty() { Err(nothing()) } else { Ok(found) };
         };
         let called: Vec<TaskId> =
-            tasks.iter().copied().filter(|id| self.workspace.tasks[*id].label.name == wanted.name).collect();
+            tasks.iter().copied().filter(|id| self.workspace.tasks.name(*id) == wanted.name).collect();
         let found: BTreeSet<TaskId> = called.iter().copied().filter(|id| self.fits(*id, &wanted)).collect();
         if found.is_empty() { Err(self.no_such_task(&wanted, &tasks, &called)) } else { Ok(found) }
     }
@@ -157,7 +157,7 @@ impl<'a> Selector<'a> {
             return Ok((scope, Some(self.wanted(task)?)));
         }
         if is_bare || (is_name(bare) && !self.pattern.contains('/')) {
-            let known = self.workspace.tasks.values().any(|task| task.label.name == bare);
+            let known = self.workspace.tasks.ids().any(|id| self.workspace.tasks.name(id) == bare);
             if known {
                 return Ok((Scope::Everywhere, Some(self.wanted(self.pattern)?)));
             }
@@ -232,7 +232,7 @@ impl<'a> Selector<'a> {
 
     fn unknown_word(&self, word: &str) -> Diagnostic {
         let problem = Diagnostic::error(format!("no task and no package is called `{word}`"));
-        let tasks = self.workspace.tasks.values().map(|task| task.label.name.as_str());
+        let tasks = self.workspace.tasks.ids().map(|id| self.workspace.tasks.name(id));
         let packages = self.workspace.packages.values().map(|package| package.dir.as_str());
         let known: BTreeSet<&str> = tasks.chain(packages).collect();
         suggest(problem, "", word, known)
@@ -246,7 +246,7 @@ impl<'a> Selector<'a> {
             return Diagnostic::error(format!("no task has the matrix values of `{}`", self.pattern))
                 .help(format!("there is {}", known.join(", ")));
         }
-        let names: BTreeSet<&str> = tasks.iter().map(|id| self.workspace.tasks[*id].label.name.as_str()).collect();
+        let names: BTreeSet<&str> = tasks.iter().map(|id| self.workspace.tasks.name(*id)).collect();
         let prefix = &self.pattern[..self.pattern.find(':').map_or(0, |colon| colon + 1)];
         suggest(Diagnostic::error(format!("no task matches `{}`", self.pattern)), prefix, wanted.name, names)
     }

@@ -226,7 +226,6 @@ impl Rising {
         }
     }
 
-    #[expect(dead_code)]
     /// Gives the next task the edges that an earlier one has.
     pub(super) fn push_like(&mut self, earlier: TaskId) {
         let (at, id) = (earlier.index(), self.next());

@@ -4,7 +4,8 @@ use crate::base::compact::{Compact, Reader, Writer, compact_struct, compact_word
 use crate::base::digest::Digest;
 use crate::manifest::model::{
     Command, Ecosystem, Expected, FetchTask, Inputs, IsolationRequest, Need, Reach, Ready, Resources, RunTask,
-    ServiceTask, ServiceUse, StopSignal, SystemPolicy, Task, TaskKind, Undeclared, Unpack, Which, WorkspaceConfig,
+    RunTerms, ServiceTask, ServiceUse, StopSignal, SystemPolicy, Task, TaskKind, Undeclared, Unpack, Which,
+    WorkspaceConfig,
 };
 
 compact_struct!(WorkspaceConfig {
@@ -24,9 +25,8 @@ compact_struct!(Task { label, place, needs, services, tags, kind });
 compact_struct!(ServiceUse { place, package, service });
 compact_struct!(Need { place, which, interface_only });
 compact_words!(Reach { Direct = 0, Transitive = 1, Development = 2 });
-compact_struct!(RunTask {
-    command,
-    inputs,
+compact_struct!(RunTask { command, inputs, scratch, terms });
+compact_struct!(RunTerms {
     outputs,
     env,
     pass_env,
@@ -40,7 +40,6 @@ compact_struct!(RunTask {
     retries,
     resources,
     caches,
-    scratch,
     cache,
     interface,
     committed,

@@ -3,7 +3,7 @@
 //! The grammar is globset's with `literal_separator`: `*` and `?` stay within a component, `**` crosses them, `{a,b}` and
 //! `[ab]` as usual. A pattern that names a directory exactly also matches everything beneath it.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use globset::{Glob, GlobBuilder, GlobMatcher};
 
@@ -151,7 +151,7 @@ fn brace_nesting(text: &str) -> usize {
 #[derive(Clone, Debug, Default)]
 pub struct PatternList {
     /// In the order written.
-    pub items: Vec<PatternItem>,
+    pub items: Arc<[PatternItem]>,
 }
 
 /// One pattern of a list.
@@ -174,6 +174,12 @@ impl PatternItem {
         let sign = if self.exclude { "!" } else { "" };
         let reach = if self.reach.is_some() { "^" } else { "" };
         format!("{sign}{reach}{}\0{}", self.pattern.prefix.as_str(), self.pattern.text)
+    }
+}
+
+impl FromIterator<PatternItem> for PatternList {
+    fn from_iter<I: IntoIterator<Item = PatternItem>>(items: I) -> Self {
+        Self { items: items.into_iter().collect() }
     }
 }
 

@@ -4,9 +4,9 @@
 //! error says how to write that. What a name stands for is never scanned again.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 
 use crate::base::diagnostic::{Diagnostic, nearest};
+use crate::base::label::Matrix;
 use crate::base::path::RelPath;
 use crate::manifest::keys::unsupported;
 use crate::manifest::origin::Written;
@@ -25,14 +25,59 @@ const FIXED_NAMES: [&str; 3] = ["package.dir", "package.name", "workspace.name"]
 /// What the names stand for in one task.
 #[derive(Clone, Copy)]
 pub(crate) struct Names<'a> {
-    pub(crate) package_dir: &'a RelPath,
-    pub(crate) package_name: &'a str,
-    pub(crate) workspace_name: &'a str,
-    pub(crate) matrix: &'a BTreeMap<String, String>,
+    package_dir: &'a RelPath,
+    package_name: &'a str,
+    workspace_name: &'a str,
+    matrix: &'a Matrix,
     /// The part of a task with `split`.
     pub(crate) part: Option<&'a Part>,
     /// Set once `${shard.total}` is named.
     pub(crate) counts_parts: Option<&'a Cell<bool>>,
+    /// What was asked for. Nothing else of the package and the matrix can be had, so a value for which neither was asked is the
+    /// same for all.
+    pub(crate) asked: &'a Cell<Asked>,
+}
+
+/// What a value depends on.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Asked {
+    /// Directory or name of the package.
+    pub(crate) package: bool,
+    /// Values of the matrix.
+    pub(crate) matrix: bool,
+}
+
+impl<'a> Names<'a> {
+    /// The names of a task that is no part, in a workspace of this name.
+    pub(crate) fn new(
+        (package_dir, package_name): (&'a RelPath, &'a str),
+        workspace_name: &'a str,
+        matrix: &'a Matrix,
+        asked: &'a Cell<Asked>,
+    ) -> Self {
+        Self { package_dir, package_name, workspace_name, matrix, part: None, counts_parts: None, asked }
+    }
+
+    /// The same for a part; `counts_parts` is set once `${shard.total}` is named.
+    pub(crate) fn with_part(self, part: Option<&'a Part>, counts_parts: &'a Cell<bool>) -> Self {
+        Self { part, counts_parts: Some(counts_parts), ..self }
+    }
+
+    /// Directory of the package.
+    pub(crate) fn package_dir(&self) -> &'a RelPath {
+        self.asked.set(Asked { package: true, ..self.asked.get() });
+        self.package_dir
+    }
+
+    fn package_name(&self) -> &'a str {
+        self.asked.set(Asked { package: true, ..self.asked.get() });
+        self.package_name
+    }
+
+    fn matrix(&self) -> &'a Matrix {
+        self.asked.set(Asked { matrix: true, ..self.asked.get() });
+        self.matrix
+    }
 }
 
 /// What the string is for.
@@ -106,10 +151,10 @@ fn value(name: &str, names: &Names<'_>, purpose: Use) -> Option<String> {
             names.part.map(|part| part.total.to_string())
         }
         // `.` for the root package, so that `//${package.dir}/x` is right in every package.
-        "package.dir" => Some(names.package_dir.to_string()),
-        "package.name" => Some(names.package_name.to_owned()),
+        "package.dir" => Some(names.package_dir().to_string()),
+        "package.name" => Some(names.package_name().to_owned()),
         "workspace.name" => Some(names.workspace_name.to_owned()),
-        name => names.matrix.get(name.strip_prefix("matrix.")?).cloned(),
+        name => names.matrix().get(name.strip_prefix("matrix.")?).cloned(),
     }
 }
 
@@ -130,8 +175,8 @@ fn unknown(name: &str, written: Written<'_>, names: &Names<'_>, purpose: Use) ->
     }
     if let Some(axis) = name.strip_prefix("matrix.") {
         let error = Diagnostic::error(format!("no axis `{axis}` in the `matrix` of this task")).at(&place, "");
-        let axes: Vec<String> = names.matrix.keys().map(|axis| format!("`{axis}`")).collect();
-        return match nearest(axis, names.matrix.keys().map(String::as_str)) {
+        let axes: Vec<String> = names.matrix().keys().map(|axis| format!("`{axis}`")).collect();
+        return match nearest(axis, names.matrix().keys().map(String::as_str)) {
             Some(near) => error.help(format!("did you mean `${{matrix.{near}}}`?")),
             None if axes.is_empty() => error.help(format!("add `matrix = {{ {axis} = [\"…\"] }}`")),
             None => error.help(format!("its axes are {}", axes.join(", "))),
@@ -183,16 +228,10 @@ mod tests {
 
     fn run(text: &str, purpose: Use) -> Result<String, String> {
         let origin = Origin::new(SourceId(0), text);
-        let matrix = BTreeMap::from([("node".to_owned(), "${package.dir}*".to_owned())]);
+        let matrix = Matrix::from([("node".to_owned(), "${package.dir}*".to_owned())]);
         let dir = RelPath::parse("apps/web").expect("a good path");
-        let names = Names {
-            package_dir: &dir,
-            package_name: "web",
-            workspace_name: "shop",
-            matrix: &matrix,
-            part: None,
-            counts_parts: None,
-        };
+        let asked = Cell::default();
+        let names = Names::new((&dir, "web"), "shop", &matrix, &asked);
         let mut diagnostics = Vec::new();
         let range = 0..text.len();
         let done =

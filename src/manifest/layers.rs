@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::base::diagnostic::{Diagnostic, nearest};
 use crate::base::limits::EXTENDS_DEPTH_MAX;
 use crate::base::span::Place;
+use crate::manifest::kept::{Everywhere, KeptTemplates};
 use crate::manifest::origin::Origin;
 use crate::manifest::problems::Problems;
 use crate::manifest::raw::TaskTable;
@@ -18,11 +19,13 @@ use crate::manifest::value::At;
 pub struct Templates {
     origin: Origin,
     by_name: Arc<BTreeMap<String, Declared<TaskTable>>>,
+    kept: Arc<KeptTemplates>,
 }
 
 /// The templates of a root manifest, for the packages.
 pub fn templates(root: &ManifestFile) -> Templates {
-    Templates { origin: root.origin.clone(), by_name: Arc::clone(&root.templates) }
+    let kept = Arc::new(KeptTemplates::of(root.templates.keys()));
+    Templates { origin: root.origin.clone(), by_name: Arc::clone(&root.templates), kept }
 }
 
 impl Templates {
@@ -44,6 +47,11 @@ impl Templates {
         for template in self.by_name.values() {
             Layers::new(&template.table, template.damaged, &self.origin, self, problems);
         }
+    }
+
+    /// What tasks of a template have in common, over all packages.
+    pub(crate) fn kept(&self, name: &str) -> Option<&Everywhere> {
+        self.kept.template(name)
     }
 
     /// The origin of all templates.

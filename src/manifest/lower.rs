@@ -3,14 +3,16 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::base::diagnostic::Diagnostic;
-use crate::base::label::{Label, is_name};
+use crate::base::label::{Label, Matrix, is_name};
 use crate::base::path::RelPath;
 use crate::base::span::{Place, Placed};
 use crate::manifest::fetch;
 use crate::manifest::glob::Pattern;
-use crate::manifest::interpolate::Names;
+use crate::manifest::interpolate::{Asked, Names};
+use crate::manifest::kept::{Everywhere, Kept, Values};
 use crate::manifest::layers::Layers;
 pub use crate::manifest::layers::{Templates, templates};
 use crate::manifest::matrix::combinations;
@@ -139,6 +141,12 @@ pub struct PackageContext<'a> {
     pub parts: &'a BTreeMap<Label, Vec<Part>>,
 }
 
+/// Adds what was said of one package to what was said of those before it; what a template does wrong everywhere is said once.
+pub fn tell(problems: Vec<Diagnostic>, all: &mut Vec<Diagnostic>) {
+    let mut told = Problems::new(all);
+    problems.into_iter().for_each(|problem| told.push(problem));
+}
+
 /// Tasks of one package, in byte order of their names: its own `[task.*]` and `[fetch.*]`, and what is applied to it under a name
 /// it does not use itself. `None` for a package that is one through `[[apply]]` only.
 pub fn lower_package(
@@ -172,7 +180,7 @@ impl PackageLowering<'_> {
                 let place = file.origin.of(&task.name);
                 let layers =
                     Layers::new(&task.table, task.damaged, &file.origin, context.templates, &mut self.problems);
-                self.run_tasks(&task.name.value, place, layers);
+                self.run_tasks(&task.name.value, place, layers, None);
             }
             for fetch in &file.fetches {
                 own.insert(&fetch.name.value);
@@ -191,37 +199,64 @@ impl PackageLowering<'_> {
     }
 
     /// One task per combination of the matrix and part.
-    fn run_tasks(&mut self, name: &str, place: Place, layers: Option<Layers<'_>>) {
+    fn run_tasks(&mut self, name: &str, place: Place, layers: Option<Layers<'_>>, everywhere: Option<&Everywhere>) {
         let Some(layers) = layers else { return };
-        let Some(combinations) = combinations(&layers, &mut self.problems) else { return };
+        let Some(combinations) = self.combinations(&layers, everywhere) else { return };
         let is_split = layers.first(|table| table.split.as_ref()).is_some();
-        for matrix in combinations {
-            let whole = Label { package: self.context.dir.clone(), name: name.to_owned(), matrix };
+        let name: Arc<str> = name.into();
+        let values = Values::default();
+        for (number, matrix) in combinations.into_iter().enumerate() {
+            let whole = Label { package: self.context.dir.clone(), name: Arc::clone(&name), matrix };
+            let kept = Kept { package: &values, everywhere: everywhere.map(|everywhere| (everywhere, number)) };
             let pending = if is_split { Some(&Part::PENDING) } else { None };
             let parts: Vec<Option<&Part>> = match self.context.parts.get(&whole) {
                 Some(parts) if is_split => parts.iter().map(Some).collect(),
                 _ => vec![pending],
             };
             for part in parts {
-                self.run_task(&whole, part, &place, &layers);
+                self.run_task(&whole, part, &place, &layers, Some(kept).filter(|_| part.is_none()));
             }
         }
     }
 
-    fn run_task(&mut self, whole: &Label, part: Option<&Part>, place: &Place, layers: &Layers<'_>) {
+    fn combinations(&mut self, layers: &Layers<'_>, everywhere: Option<&Everywhere>) -> Option<Vec<Arc<Matrix>>> {
+        if let Some(known) = everywhere.and_then(Everywhere::combinations) {
+            return Some(known.to_vec());
+        }
+        let told = self.problems.told();
+        let all = combinations(layers, &mut self.problems)?;
+        if let Some(everywhere) = everywhere.filter(|_| self.problems.told() == told) {
+            everywhere.keep_combinations(&all);
+        }
+        Some(all)
+    }
+
+    fn run_task(
+        &mut self,
+        whole: &Label,
+        part: Option<&Part>,
+        place: &Place,
+        layers: &Layers<'_>,
+        kept: Option<Kept<'_>>,
+    ) {
         let counts_parts = Cell::new(false);
-        let names = Names { part, counts_parts: Some(&counts_parts), ..self.context.names(&whole.matrix) };
-        let mut lowering = task::Lowering { layers, names, problems: &mut self.problems };
+        let asked = Cell::default();
+        let names = self.context.names(&whole.matrix, &asked).with_part(part, &counts_parts);
+        let mut lowering = task::Lowering { layers, names, problems: &mut self.problems, kept };
         let needs = lowering.needs();
         let services = lowering.services();
         let tags = lowering.tags();
         let Some(mut run) = lowering.run_task(&whole.name, place) else { return };
-        if let Some(split) = &mut run.split {
+        if run.split.is_some()
+            && let Some(split) = &mut run.split
+        {
             // What was read after `split` may name it as well.
             split.counts_parts = counts_parts.get();
         }
         let mut label = whole.clone();
-        label.matrix.extend(part.and_then(Part::axis).map(|(axis, value)| (axis.to_owned(), value)));
+        if let Some((axis, value)) = part.and_then(Part::axis) {
+            Arc::make_mut(&mut label.matrix).insert(axis.to_owned(), value);
+        }
         self.tasks.push(Task { label, place: place.clone(), needs, services, tags, kind: TaskKind::Run(run) });
     }
 
@@ -229,49 +264,44 @@ impl PackageLowering<'_> {
         let templates = self.context.templates;
         let Some(template) = templates.find(&reference.value, &reference.place, &mut self.problems) else { return };
         let layers = Layers::new(&template.table, template.damaged, templates.origin(), templates, &mut self.problems);
-        self.run_tasks(task, reference.place.clone(), layers);
+        self.run_tasks(task, reference.place.clone(), layers, templates.kept(&reference.value));
     }
 
     fn fetch(&mut self, declared: &Declared<FetchTable>, file: &ManifestFile) {
-        let matrix = BTreeMap::new();
-        let names = self.context.names(&matrix);
+        let matrix = Matrix::new();
+        let asked = Cell::default();
+        let names = self.context.names(&matrix, &asked);
         let mut lowering =
             fetch::Lowering { fetch: declared, origin: &file.origin, names, problems: &mut self.problems };
         let tags = lowering.tags();
         let Some(fetch) = lowering.fetch_task() else { return };
         self.tasks.push(Task {
-            label: Label::new(self.context.dir.clone(), declared.name.value.clone()),
+            label: Label::new(self.context.dir.clone(), declared.name.value.as_str()),
             place: file.origin.of(&declared.name),
-            needs: Vec::new(),
-            services: Vec::new(),
-            tags,
-            kind: TaskKind::Fetch(fetch),
+            needs: [].into(),
+            services: [].into(),
+            tags: tags.into(),
+            kind: TaskKind::Fetch(Box::new(fetch)),
         });
     }
 
     fn service(&mut self, declared: &Declared<ServiceTable>, file: &ManifestFile) {
-        let names = self.context.names(const { &BTreeMap::new() });
+        let asked = Cell::default();
+        let names = self.context.names(const { &Matrix::new() }, &asked);
         let place = file.origin.of(&declared.name);
-        let label = Label::new(self.context.dir.clone(), declared.name.value.clone());
+        let label = Label::new(self.context.dir.clone(), declared.name.value.as_str());
         let templates = self.context.templates;
         self.tasks.extend(service::lower(declared, &file.origin, templates, names, &mut self.problems).map(
             |lowered| {
                 let service::Lowered { needs, services, tags, service } = lowered;
-                Task { label, place, needs, services, tags, kind: TaskKind::Service(service) }
+                Task { label, place, needs, services, tags, kind: TaskKind::Service(Box::new(service)) }
             },
         ));
     }
 }
 
 impl<'a> PackageContext<'a> {
-    fn names(&self, matrix: &'a BTreeMap<String, String>) -> Names<'a> {
-        Names {
-            counts_parts: None,
-            package_dir: self.dir,
-            package_name: self.name,
-            workspace_name: self.workspace_name,
-            matrix,
-            part: None,
-        }
+    fn names(&self, matrix: &'a Matrix, asked: &'a Cell<Asked>) -> Names<'a> {
+        Names::new((self.dir, self.name), self.workspace_name, matrix, asked)
     }
 }

@@ -1,9 +1,10 @@
 //! `matrix`: every combination of its values, or what is wrong with it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::base::diagnostic::Diagnostic;
-use crate::base::label::is_name;
+use crate::base::label::{Label, Matrix, is_name};
 use crate::base::limits::MATRIX_TASKS_MAX;
 use crate::base::span::Place;
 use crate::manifest::layers::Layers;
@@ -13,10 +14,10 @@ use crate::manifest::value::At;
 
 /// The combinations in byte order of the axes, values in the order written; one empty combination without a matrix.
 /// `None` after reporting what is wrong.
-pub(crate) fn combinations(layers: &Layers<'_>, problems: &mut Problems<'_>) -> Option<Vec<BTreeMap<String, String>>> {
+pub(crate) fn combinations(layers: &Layers<'_>, problems: &mut Problems<'_>) -> Option<Vec<Arc<Matrix>>> {
     let axes = layers.merged(|table| table.matrix.as_ref().map(|matrix| &matrix.value));
     let Some((matrix, origin)) = layers.first(|table| table.matrix.as_ref()) else {
-        return Some(vec![BTreeMap::new()]);
+        return Some(vec![Label::no_matrix()]);
     };
     let good: Vec<bool> =
         axes.iter().map(|(axis, values, origin)| check_axis(axis, values, origin, problems)).collect();
@@ -29,19 +30,19 @@ pub(crate) fn combinations(layers: &Layers<'_>, problems: &mut Problems<'_>) -> 
         problems.push(too_many(count, &origin.of(matrix)));
         return None;
     }
-    let mut all = vec![BTreeMap::new()];
+    let mut all = vec![Matrix::new()];
     for (axis, values, _) in axes {
         let mut wider = Vec::with_capacity(all.len() * values.value.len());
         for combination in &all {
             for value in &values.value {
-                let mut next: BTreeMap<String, String> = combination.clone();
+                let mut next: Matrix = combination.clone();
                 next.insert(axis.value.clone(), value.value.clone());
                 wider.push(next);
             }
         }
         all = wider;
     }
-    Some(all)
+    Some(all.into_iter().map(Arc::new).collect())
 }
 
 fn too_many(count: usize, place: &Place) -> Diagnostic {

@@ -7,6 +7,7 @@ mod compact;
 mod fetch;
 pub mod glob;
 mod interpolate;
+mod kept;
 mod keys;
 mod layers;
 pub mod lower;

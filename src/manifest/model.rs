@@ -1,6 +1,8 @@
 //! The validated manifest: what the rest of the program works with. No spans but those errors need, no serde.
 
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::digest::Digest;
@@ -64,11 +66,11 @@ pub struct Task {
     /// Where it is declared (the name in the table header, or the template reference that made it).
     pub place: Place,
     /// What it needs before it can run, in the order written.
-    pub needs: Vec<Need>,
+    pub needs: Arc<[Need]>,
     /// `services`: what must be up while it runs, in the order written.
-    pub services: Vec<ServiceUse>,
+    pub services: Arc<[ServiceUse]>,
     /// `tags`.
-    pub tags: Vec<String>,
+    pub tags: Arc<[String]>,
     /// What it does.
     pub kind: TaskKind,
 }
@@ -79,9 +81,9 @@ pub enum TaskKind {
     /// Runs a command.
     Run(RunTask),
     /// Fetches a file whose digest is known.
-    Fetch(FetchTask),
+    Fetch(Box<FetchTask>),
     /// Runs a command beside tasks that use it.
-    Service(ServiceTask),
+    Service(Box<ServiceTask>),
 }
 
 impl TaskKind {
@@ -170,6 +172,28 @@ pub struct RunTask {
     pub command: Command,
     /// `inputs`.
     pub inputs: Inputs,
+    /// `scratch`, workspace-relative: may be written, is thrown away without a word.
+    pub scratch: PatternList,
+    /// The rest, which has nothing of the package in it: tasks of one template share it over all packages.
+    pub terms: Arc<RunTerms>,
+}
+
+impl Deref for RunTask {
+    type Target = RunTerms;
+    fn deref(&self) -> &RunTerms {
+        &self.terms
+    }
+}
+
+impl DerefMut for RunTask {
+    fn deref_mut(&mut self) -> &mut RunTerms {
+        Arc::make_mut(&mut self.terms)
+    }
+}
+
+/// What a task that runs a command declares beside the command and what it reads.
+#[derive(Clone, Debug)]
+pub struct RunTerms {
     /// `outputs`, relative to the package, in the order written.
     pub outputs: Vec<Placed<Pattern>>,
     /// `env`.
@@ -196,8 +220,6 @@ pub struct RunTask {
     pub resources: Resources,
     /// `caches`: directories relative to the package, private to the task and kept between its runs.
     pub caches: Vec<RelPath>,
-    /// `scratch`, workspace-relative: may be written, is thrown away without a word.
-    pub scratch: PatternList,
     /// `cache`.
     pub cache: bool,
     /// `interface`: the part of the outputs that `#interface` dependants see.
@@ -286,9 +308,9 @@ pub enum Undeclared {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {
     /// A string: run as `sh -euc`.
-    Shell(String),
+    Shell(Arc<str>),
     /// An array: executed as it is; the first word is a tool.
-    Exec(Vec<String>),
+    Exec(Arc<[String]>),
 }
 
 /// Where a task's source files come from.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::base::label::is_name;
 use crate::base::path::RelPath;
+use crate::manifest::interpolate::Names;
 use crate::manifest::model::{Reach, Which};
 
 /// What is wrong with an entry and how it should be written.
@@ -19,7 +20,7 @@ fn error<T>(message: impl Into<String>, help: impl Into<String>) -> Result<T, Ne
 }
 
 /// Parses one entry as it stands in the package `here`: which tasks, and whether only their interface.
-pub(crate) fn parse(text: &str, here: &RelPath) -> Result<(Which, bool), NeedError> {
+pub(crate) fn parse(text: &str, names: &Names<'_>) -> Result<(Which, bool), NeedError> {
     let (body, interface_only) = match text.split_once('#') {
         None => (text, false),
         Some((body, "interface")) => (body, true),
@@ -44,7 +45,7 @@ pub(crate) fn parse(text: &str, here: &RelPath) -> Result<(Which, bool), NeedErr
         return upstream(Reach::Direct, task);
     }
     let (package, task) = if let Some(task) = body.strip_prefix(':') {
-        (here.clone(), task)
+        (names.package_dir().clone(), task)
     } else if let Some(rest) = body.strip_prefix("//") {
         let Some((dir, task)) = rest.split_once(':') else {
             return error(
@@ -64,9 +65,9 @@ pub(crate) fn parse(text: &str, here: &RelPath) -> Result<(Which, bool), NeedErr
 }
 
 /// Parses one entry of `services`: the package and the name.
-pub(crate) fn parse_service(text: &str, here: &RelPath) -> Result<(RelPath, String), NeedError> {
+pub(crate) fn parse_service(text: &str, names: &Names<'_>) -> Result<(RelPath, String), NeedError> {
     let help = "write `:SERVICE` for this package's, `//PACKAGE:SERVICE` for another's";
-    match parse(text, here) {
+    match parse(text, names) {
         Ok((Which::Task { package, task, matrix }, false)) if matrix.is_empty() => Ok((package, task)),
         Ok(_) => error(format!("`{text}` is not a service"), help),
         Err(_) if is_name(text) => error(format!("`{text}` does not say whose service it is"), help),
@@ -134,16 +135,19 @@ fn matrix_values(values: &str, text: &str) -> Result<BTreeMap<String, String>, N
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
-    fn here() -> RelPath {
-        RelPath::parse("apps/web").expect("a good path")
+    fn parse(text: &str) -> Result<(Which, bool), NeedError> {
+        let (dir, matrix, asked) = (RelPath::parse("apps/web").expect("a good path"), BTreeMap::new(), Cell::default());
+        super::parse(text, &Names::new((&dir, "web"), "shop", &matrix, &asked))
     }
 
     #[test]
     fn every_form_of_the_grammar_is_read() {
         let check = |text: &str, which: Which, interface_only: bool| {
-            assert_eq!(parse(text, &here()), Ok((which, interface_only)), "{text}");
+            assert_eq!(parse(text), Ok((which, interface_only)), "{text}");
         };
         let upstream = |reach| Which::Upstream { task: "build".into(), reach };
         let task = |package: &str, matrix: &[(&str, &str)]| Which::Task {
@@ -165,7 +169,7 @@ mod tests {
     #[test]
     fn what_is_not_in_the_grammar_is_refused_with_the_way_to_write_it() {
         let check = |text: &str, message: &str, help: &str| {
-            let error = parse(text, &here()).expect_err(text);
+            let error = parse(text).expect_err(text);
             assert_eq!((error.message.as_str(), error.help.as_str()), (message, help), "{text}");
         };
         let names = "a name is letters, digits, `.`, `_` and `-`, and starts with a letter, a digit or `_`";

@@ -40,12 +40,12 @@ fn anywhere(
             pattern
         }),
         None if body.is_empty() => Err(PatternError::Syntax("it is empty".into())),
-        None => Pattern::parse(body).map(|pattern| pattern.below(names.package_dir)),
+        None => Pattern::parse(body).map(|pattern| pattern.below(names.package_dir())),
     };
     match parsed {
         Ok(pattern) => Some(PatternItem { pattern, exclude, reach: None, place: written.place() }),
         Err(PatternError::Path(PathError::Escapes | PathError::Absolute)) => {
-            problems.push(leaving(body, written, what, names.package_dir));
+            problems.push(leaving(body, written, what, names.package_dir()));
             None
         }
         Err(cause) => {

@@ -9,20 +9,27 @@ const WINDOW: usize = 256;
 /// The diagnostics so far.
 pub(crate) struct Problems<'a> {
     all: &'a mut Vec<Diagnostic>,
+    told: usize,
 }
 
 impl<'a> Problems<'a> {
     /// Reports into a list.
     pub(crate) fn new(all: &'a mut Vec<Diagnostic>) -> Self {
-        Self { all }
+        Self { all, told: 0 }
     }
 
     /// Adds a diagnostic unless it was said already.
     pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
+        self.told += 1;
         let window = &self.all[self.all.len().saturating_sub(WINDOW)..];
         if !window.contains(&diagnostic) {
             self.all.push(diagnostic);
         }
+    }
+
+    /// How often something was to be said, repetitions included.
+    pub(crate) fn told(&self) -> usize {
+        self.told
     }
 }
 

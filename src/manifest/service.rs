@@ -1,5 +1,6 @@
 //! One `[service.NAME]` as a [`ServiceTask`]: what it shares with a task is lowered as a task is. Starts nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::diagnostic::Diagnostic;
@@ -24,11 +25,11 @@ const FORMS: &str = "`{ port = 5432 }`, `{ http = \"http://127.0.0.1:8080/health
 /// A service with what it declares beside its command.
 pub(crate) struct Lowered {
     /// `needs`.
-    pub(crate) needs: Vec<Need>,
+    pub(crate) needs: Arc<[Need]>,
     /// `services`.
-    pub(crate) services: Vec<ServiceUse>,
+    pub(crate) services: Arc<[ServiceUse]>,
     /// `tags`.
-    pub(crate) tags: Vec<String>,
+    pub(crate) tags: Arc<[String]>,
     /// The rest.
     pub(crate) service: ServiceTask,
 }
@@ -44,7 +45,7 @@ pub(crate) fn lower(
     let place = origin.of(&declared.name);
     let table = as_task(&declared.table);
     let layers = Layers::new(&table, declared.damaged, origin, templates, problems)?;
-    let mut lowering = Lowering { layers: &layers, names, problems };
+    let mut lowering = Lowering { layers: &layers, names, problems, kept: None };
     let (needs, services, tags) = (lowering.needs(), lowering.services(), lowering.tags());
     let name = declared.name.value.as_str();
     let ready = ready(declared, name, &place, origin, &mut lowering);

@@ -255,11 +255,8 @@ impl Lowering<'_, '_> {
             ItemsText::One(text) => one(text),
             ItemsText::List(list) => list.clone(),
         };
-        let mut patterns = PatternList::default();
-        for entry in &list {
-            let written = Written::new(entry, origin);
-            patterns.items.extend(patterns::own_item(written, "item", &self.names, self.problems));
-        }
+        let item = |entry| patterns::own_item(Written::new(entry, origin), "item", &self.names, self.problems);
+        let patterns: PatternList = list.iter().filter_map(item).collect();
         if patterns.items.iter().all(|item| item.exclude) && patterns.items.len() == list.len() {
             self.problems.push(
                 Diagnostic::error("`items` of `split` only takes away, so there would be none")

@@ -2,6 +2,7 @@
 //! check that needs nothing but the task.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::base::diagnostic::Diagnostic;
@@ -10,11 +11,12 @@ use crate::base::limits::{PROCESSES_DEFAULT, PROCESSES_MAX, PROCESSES_MIN};
 use crate::base::path::RelPath;
 use crate::base::span::{Place, Placed};
 use crate::base::time::{parse_bytes, parse_duration};
-use crate::manifest::glob::{Pattern, PatternItem, PatternList};
+use crate::manifest::glob::{Pattern, PatternList};
 use crate::manifest::interpolate::{Names, Use, interpolate};
+use crate::manifest::kept::{Kept, Values};
 use crate::manifest::layers::Layers;
 use crate::manifest::model::{
-    Command, Inputs, IsolationRequest, Need, Resources, RunTask, ServiceUse, Undeclared, Which,
+    Command, Inputs, IsolationRequest, Need, Resources, RunTask, RunTerms, ServiceUse, Undeclared, Which,
 };
 use crate::manifest::needs;
 use crate::manifest::origin::{Origin, Written};
@@ -34,12 +36,34 @@ pub(crate) struct Lowering<'a, 'p> {
     pub(crate) names: Names<'a>,
     /// Where errors go.
     pub(crate) problems: &'a mut Problems<'p>,
+    /// What other tasks of the table have.
+    pub(crate) kept: Option<Kept<'a>>,
 }
 
 impl Lowering<'_, '_> {
+    /// A value as it was lowered for another task, where nothing it depends on is different for this one.
+    fn kept<T: Clone>(&mut self, slot: fn(&Values) -> &OnceLock<T>, lower: impl FnOnce(&mut Self) -> T) -> T {
+        let Some(kept) = self.kept else { return lower(self) };
+        if let Some(value) = kept.get(slot) {
+            return value;
+        }
+        let told = self.problems.told();
+        self.names.asked.take();
+        let value = lower(self);
+        // What is said is said of each task.
+        if self.problems.told() == told { kept.keep(slot, self.names.asked.get(), value) } else { value }
+    }
+
     /// The task; `None` after reporting why it cannot run. `place` is where it is declared.
     pub(crate) fn run_task(&mut self, name: &str, place: &Place) -> Option<RunTask> {
-        let command = self.required_command(name, place);
+        let command = self.kept(|values| &values.command, |lowering| lowering.required_command(name, place));
+        let terms = self.kept(|values| &values.terms, |lowering| Arc::new(lowering.terms(command.as_ref())));
+        let inputs = self.kept(|values| &values.inputs, Self::inputs);
+        let scratch = self.kept(|values| &values.scratch, Self::scratch);
+        Some(RunTask { command: command?, inputs, scratch, terms })
+    }
+
+    fn terms(&mut self, command: Option<&Command>) -> RunTerms {
         let mut outputs = self.own(|table| table.outputs.as_ref(), "output");
         let committed = self.own(|table| table.committed.as_ref(), "committed output");
         for pattern in &committed {
@@ -48,13 +72,12 @@ impl Lowering<'_, '_> {
             }
         }
         let reports = self.reports();
-        let mut on_failure = self.own_items(|table| table.on_failure.as_ref(), "`on-failure` pattern");
-        on_failure.items.extend(reports.items.iter().cloned());
+        let on_failure = self.own_items(|table| table.on_failure.as_ref(), "`on-failure` pattern");
+        let on_failure = on_failure.items.iter().chain(&*reports.items).cloned().collect();
         let (env, pass_env, secret_env) = self.variables();
-        let split = self.split(&reports, command.as_ref()).map(Box::new);
+        let split = self.split(&reports, command).map(Box::new);
         let (tools, tool_trees) = self.tools();
-        let task = RunTask {
-            inputs: self.inputs(),
+        RunTerms {
             outputs,
             env,
             pass_env,
@@ -68,7 +91,6 @@ impl Lowering<'_, '_> {
             retries: self.layers.first(|table| table.retries.as_ref()).map_or(0, |(retries, _)| retries.value),
             resources: self.resources(),
             caches: self.caches(),
-            scratch: self.scratch(),
             cache: match self.layers.first(|table| table.cache.as_ref()) {
                 Some((cache, _)) => cache.value,
                 None => !self.layers.first(|table| table.network.as_ref()).is_some_and(|(network, _)| network.value),
@@ -87,16 +109,18 @@ impl Lowering<'_, '_> {
                 Some(UndeclaredWord::Error) => Undeclared::Error,
             },
             split,
-            command: command?,
-        };
-        Some(task)
+        }
     }
 
     /// `needs`.
-    pub(crate) fn needs(&mut self) -> Vec<Need> {
+    pub(crate) fn needs(&mut self) -> Arc<[Need]> {
+        self.kept(|values| &values.needs, |lowering| lowering.lower_needs().into())
+    }
+
+    fn lower_needs(&mut self) -> Vec<Need> {
         let mut all = Vec::new();
         for (text, written) in self.strings(|table| table.needs.as_ref()) {
-            match needs::parse(&text, self.names.package_dir) {
+            match needs::parse(&text, &self.names) {
                 Ok((which, interface_only)) => all.push(Need { place: written.place(), which, interface_only }),
                 Err(error) => {
                     self.problems.push(Diagnostic::error(error.message).at(&written.place(), "").help(error.help));
@@ -107,10 +131,14 @@ impl Lowering<'_, '_> {
     }
 
     /// `services`.
-    pub(crate) fn services(&mut self) -> Vec<ServiceUse> {
+    pub(crate) fn services(&mut self) -> Arc<[ServiceUse]> {
+        self.kept(|values| &values.services, |lowering| lowering.lower_services().into())
+    }
+
+    fn lower_services(&mut self) -> Vec<ServiceUse> {
         let mut all: Vec<ServiceUse> = Vec::new();
         for (text, written) in self.strings(|table| table.services.as_ref()) {
-            match needs::parse_service(&text, self.names.package_dir) {
+            match needs::parse_service(&text, &self.names) {
                 Ok((package, service)) if !all.iter().any(|one| one.package == package && one.service == service) => {
                     all.push(ServiceUse { place: written.place(), package, service });
                 }
@@ -124,7 +152,11 @@ impl Lowering<'_, '_> {
     }
 
     /// `tags`.
-    pub(crate) fn tags(&mut self) -> Vec<String> {
+    pub(crate) fn tags(&mut self) -> Arc<[String]> {
+        self.kept(|values| &values.tags, Self::lower_tags)
+    }
+
+    fn lower_tags(&mut self) -> Arc<[String]> {
         let tags = self.strings(|table| table.tags.as_ref());
         tags.into_iter().filter(|(tag, written)| check_tag(tag, *written, self.problems)).map(|(tag, _)| tag).collect()
     }
@@ -149,12 +181,12 @@ impl Lowering<'_, '_> {
         let done = match &command.value {
             CommandText::Shell(text) => {
                 let written = Written::at(text, &command.range, origin);
-                Command::Shell(interpolate(written, &self.names, Use::Shell, self.problems)?)
+                Command::Shell(interpolate(written, &self.names, Use::Shell, self.problems)?.into())
             }
             CommandText::Words(words) => {
                 let words: Vec<Option<Vec<String>>> =
                     words.iter().enumerate().map(|(at, word)| self.words(word, at == 0, origin)).collect();
-                Command::Exec(words.into_iter().collect::<Option<Vec<_>>>()?.concat())
+                Command::Exec(words.into_iter().collect::<Option<Vec<_>>>()?.concat().into())
             }
         };
         let nothing = match &done {
@@ -191,12 +223,8 @@ impl Lowering<'_, '_> {
     fn inputs(&mut self) -> Inputs {
         match self.layers.first(|table| table.inputs.as_ref()) {
             Some((At { value: InputsText::List(list), .. }, origin)) => {
-                let mut patterns = PatternList::default();
-                for entry in list {
-                    let item = patterns::input(Written::new(entry, origin), &self.names, self.problems);
-                    patterns.items.extend(item);
-                }
-                Inputs::Patterns(patterns)
+                let item = |entry| patterns::input(Written::new(entry, origin), &self.names, self.problems);
+                Inputs::Patterns(list.iter().filter_map(item).collect())
             }
             Some((At { value: InputsText::Word(word), .. }, _)) if word == "traced" => Inputs::Traced,
             // Any other word was refused when the manifest was read.
@@ -207,13 +235,13 @@ impl Lowering<'_, '_> {
     fn scratch(&mut self) -> PatternList {
         let Some((list, origin)) = self.list(|table| table.scratch.as_ref()) else { return PatternList::default() };
         let item = |entry| patterns::scratch(Written::new(entry, origin), &self.names, self.problems);
-        PatternList { items: list.iter().filter_map(item).collect() }
+        list.iter().filter_map(item).collect()
     }
 
     fn reports(&mut self) -> PatternList {
-        let mut all = self.junit();
-        all.items.extend(self.own_items(|table| table.reports.as_ref()?.coverage.as_ref(), "report").items);
-        all
+        let junit = self.junit();
+        let coverage = self.own_items(|table| table.reports.as_ref()?.coverage.as_ref(), "report");
+        junit.items.iter().chain(&*coverage.items).cloned().collect()
     }
 
     /// `reports.junit`.
@@ -318,7 +346,7 @@ impl Lowering<'_, '_> {
 
     /// A task by its label; `None` after reporting that it is none.
     fn one_task(&mut self, text: &str, place: &Place, what: &str) -> Option<Need> {
-        let (message, help) = match needs::parse(text, self.names.package_dir) {
+        let (message, help) = match needs::parse(text, &self.names) {
             Ok((which @ Which::Task { .. }, false)) => {
                 return Some(Need { place: place.clone(), which, interface_only: false });
             }
@@ -422,8 +450,7 @@ impl<'a> Lowering<'a, '_> {
     fn own_items(&mut self, list: List, what: &str) -> PatternList {
         let Some((list, origin)) = self.list(list) else { return PatternList::default() };
         let item = |entry| patterns::own_item(Written::new(entry, origin), what, &self.names, self.problems);
-        let items: Vec<PatternItem> = list.iter().filter_map(item).collect();
-        PatternList { items }
+        list.iter().filter_map(item).collect()
     }
 }
 

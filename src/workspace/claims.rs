@@ -6,14 +6,101 @@
 
 use std::collections::BTreeSet;
 
+use rayon::prelude::*;
+
 use crate::base::diagnostic::Diagnostic;
-use crate::base::ids::TaskId;
+use crate::base::ids::{PackageId, TaskId};
 use crate::base::path::RelPath;
+use crate::base::span::Placed;
+use crate::manifest::glob::Pattern;
+use crate::manifest::model::TaskKind;
 use crate::workspace::model::Workspace;
 use crate::workspace::outputs::{Claim, all_claims};
 
 /// Tells every overlap and every trespass.
 pub fn check(workspace: &Workspace, diagnostics: &mut Vec<Diagnostic>) {
+    let packages: Vec<PackageId> = workspace.packages.ids().collect();
+    if !packages.par_iter().all(|package| is_peaceful(workspace, *package)) {
+        tell(workspace, diagnostics);
+    }
+}
+
+/// What a task claims, relative to its package.
+struct Own<'a> {
+    task: TaskId,
+    prefix: &'a RelPath,
+    whole: Option<&'a RelPath>,
+    pattern: Option<&'a Pattern>,
+}
+
+/// Everything that the tasks of a package claim, reports left out as in [`all_claims`].
+fn own_claims(workspace: &Workspace, package: PackageId) -> Vec<Own<'_>> {
+    let mut all = Vec::new();
+    for id in &workspace.packages[package].tasks {
+        match &workspace.tasks[*id].kind {
+            TaskKind::Run(run) => {
+                for Placed { value: pattern, .. } in run.outputs.iter().chain(&run.committed) {
+                    let whole = if pattern.literal { Some(&pattern.prefix) } else { pattern.whole_dir() };
+                    all.push(Own { task: *id, prefix: &pattern.prefix, whole, pattern: Some(pattern) });
+                }
+            }
+            TaskKind::Fetch(fetch) => {
+                let path = &fetch.output;
+                all.push(Own { task: *id, prefix: path, whole: Some(path), pattern: None });
+            }
+            TaskKind::Service(_) => {}
+        }
+    }
+    all
+}
+
+/// Whether the claims of a package are certainly in nobody's way, by the same comparisons as [`tell`] makes.
+///
+/// Within the package they are compared as they are, which comes to the same as below its directory. A claim of another package can
+/// only matter where a package nested in this one lies at or beneath the prefix of a claim, or around it: then nothing is certain.
+fn is_peaceful(workspace: &Workspace, package: PackageId) -> bool {
+    let mut claims = own_claims(workspace, package);
+    let dir = &workspace.packages[package].dir;
+    let is_far = |own: &Own<'_>| {
+        let prefix = dir.join(own.prefix);
+        let around = std::iter::successors(Some(prefix.clone()), RelPath::parent).take_while(|above| above != dir);
+        let inside = around.into_iter().any(|above| workspace.package_at(&above).is_some());
+        inside || workspace.beneath(&prefix).next().is_some()
+    };
+    let is_leaf = workspace.beneath(dir).next().is_none();
+    if !is_leaf && claims.iter().any(is_far) {
+        return false;
+    }
+    // By components, so that what lies beneath a directory follows it at once.
+    claims.sort_by(|one, other| one.prefix.components().cmp(other.prefix.components()));
+    let mut above: Vec<&Own<'_>> = Vec::new();
+    for claim in &claims {
+        while above.last().is_some_and(|last| !claim.prefix.starts_with(last.prefix)) {
+            above.pop();
+        }
+        let overlaps = |other: &&Own<'_>| {
+            workspace.whole(other.task) != workspace.whole(claim.task)
+                && match (other.whole, claim.whole) {
+                    (Some(_), _) => true,
+                    (None, Some(whole)) => {
+                        other.prefix.starts_with(whole) || other.pattern.is_none_or(|pattern| pattern.matches(whole))
+                    }
+                    (None, None) => {
+                        let text =
+                            |own: &Own<'_>| own.pattern.map(|pattern| pattern.text.trim_end_matches('/').to_owned());
+                        other.prefix == claim.prefix && text(other) == text(claim)
+                    }
+                }
+        };
+        if above.iter().any(overlaps) {
+            return false;
+        }
+        above.push(claim);
+    }
+    true
+}
+
+fn tell(workspace: &Workspace, diagnostics: &mut Vec<Diagnostic>) {
     let mut claims = all_claims(workspace);
     for claim in &claims {
         diagnostics.extend(trespass(workspace, claim));

@@ -62,7 +62,7 @@ pub fn is_of(file: &Path, made_of: &Digest) -> bool {
 fn encode(made_of: &Digest, workspace: &Workspace, graph: &[u8]) -> Vec<u8> {
     let Workspace { root: _, config, packages, tasks, splits, sources, diagnostics, walked: _ } = workspace;
     let mut writer = Writer::new();
-    let tables = tasks.compile(&mut writer);
+    let tables = tasks.compile(packages, &mut writer);
     config.put(&mut writer);
     writer.length(packages.len());
     packages.values().for_each(|package| package.put(&mut writer));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::base::ids::{IdMap, PackageId};
 use crate::base::label::Label;
@@ -9,8 +10,8 @@ use crate::base::path::RelPath;
 use crate::base::span::{Place, Placed, SourceId, Sources};
 use crate::manifest::glob::{Pattern, PatternItem, PatternList};
 use crate::manifest::model::{
-    Command, Ecosystem, Inputs, IsolationRequest, Need, Reach, Resources, RunTask, SystemPolicy, Task, TaskKind, Which,
-    WorkspaceConfig,
+    Command, Ecosystem, Inputs, IsolationRequest, Need, Reach, Resources, RunTask, RunTerms, SystemPolicy, Task,
+    TaskKind, Which, WorkspaceConfig,
 };
 use crate::workspace::model::{Package, Workspace};
 use crate::workspace::split::Splits;
@@ -67,12 +68,12 @@ impl Fixture {
         let place = self.place();
         let label = Label::new(self.last.clone(), name);
         let kind = TaskKind::Run(run_task());
-        self.tasks.push(Task { label, place, needs: Vec::new(), services: Vec::new(), tags: Vec::new(), kind });
+        self.tasks.push(Task { label, place, needs: [].into(), services: [].into(), tags: [].into(), kind });
         self
     }
 
     pub(crate) fn matrix(mut self, axis: &str, value: &str) -> Self {
-        self.last_task().label.matrix.insert(axis.into(), value.into());
+        Arc::make_mut(&mut self.last_task().label.matrix).insert(axis.into(), value.into());
         self
     }
 
@@ -85,7 +86,8 @@ impl Fixture {
         for text in needs {
             let place = self.place();
             let need = need(&self.last.clone(), text, place);
-            self.last_task().needs.push(need);
+            let needs = &mut self.last_task().needs;
+            *needs = needs.iter().cloned().chain([need]).collect();
         }
         self
     }
@@ -104,13 +106,15 @@ impl Fixture {
 
     pub(crate) fn reports(mut self, pattern: &str) -> Self {
         let item = self.item(&RelPath::root(), pattern);
-        self.last_run().reports.items.push(item);
+        let all = &mut self.last_run().reports;
+        *all = all.items.iter().cloned().chain([item]).collect();
         self
     }
 
     pub(crate) fn interface(mut self, pattern: &str) -> Self {
         let item = self.item(&RelPath::root(), pattern);
-        self.last_run().interface.items.push(item);
+        let all = &mut self.last_run().interface;
+        *all = all.items.iter().cloned().chain([item]).collect();
         self
     }
 
@@ -213,9 +217,7 @@ impl Fixture {
 
 /// A run task of which nothing is declared.
 pub(crate) fn run_task() -> RunTask {
-    RunTask {
-        command: Command::Shell("true".into()),
-        inputs: Inputs::Package,
+    let terms = RunTerms {
         outputs: Vec::new(),
         env: BTreeMap::new(),
         pass_env: Vec::new(),
@@ -229,7 +231,6 @@ pub(crate) fn run_task() -> RunTask {
         retries: 0,
         resources: Resources { cpu: 1, memory_bytes: None, processes: None, pool: None, exclusive: false },
         caches: Vec::new(),
-        scratch: PatternList::default(),
         cache: true,
         interface: PatternList::default(),
         committed: Vec::new(),
@@ -239,6 +240,12 @@ pub(crate) fn run_task() -> RunTask {
         salt: None,
         undeclared: crate::manifest::model::Undeclared::Warn,
         split: None,
+    };
+    RunTask {
+        command: Command::Shell("true".into()),
+        inputs: Inputs::Package,
+        scratch: PatternList::default(),
+        terms: Arc::new(terms),
     }
 }
 

@@ -338,8 +338,8 @@ impl Selection<'_> {
         let label = &self.workspace.tasks[producer].label;
         let needed = producer == self.task
             || task.needs.iter().any(|need| match &need.which {
-                Which::Upstream { task, .. } => *task == label.name,
-                Which::Task { package, task, .. } => *package == label.package && *task == label.name,
+                Which::Upstream { task, .. } => **task == *label.name,
+                Which::Task { package, task, .. } => *package == label.package && **task == *label.name,
             });
         (!needed)
             .then(|| warning.help(format!("it is an output of `{label}`: write `needs = [\"{label}\"]` to see it")))

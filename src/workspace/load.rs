@@ -15,7 +15,7 @@ use crate::base::path::RelPath;
 use crate::base::span::{Place, Placed, SourceId, Sources};
 use crate::base::time::human_bytes;
 use crate::fs::ops;
-use crate::manifest::lower::{self, PackageContext};
+use crate::manifest::lower::{self, PackageContext, Templates};
 use crate::manifest::model::{Task, WorkspaceConfig};
 use crate::manifest::read::{self, ManifestFile};
 use crate::manifest::split::Part;
@@ -162,9 +162,10 @@ impl Loader<'_> {
                 place,
             });
         }
-        let mut lowering = Lowering { config: &config, found, files, parts: &BTreeMap::new() };
-        let tasks: Vec<Task> =
-            packages.values().flat_map(|package| lowering.tasks(package, &mut self.diagnostics)).collect();
+        let root_file = files[&RelPath::root()].file.as_ref().expect("loading stops without a root manifest");
+        let templates = &lower::templates(root_file);
+        let mut lowering = Lowering { config: &config, found, files, templates, parts: &BTreeMap::new() };
+        let tasks = self.lower_all(&packages, &lowering);
         let (root, sources) = (self.root.to_owned(), Sources::default());
         let mut workspace = Workspace {
             root,
@@ -201,6 +202,8 @@ impl Loader<'_> {
         for package in workspace.packages.values().filter(|package| split.contains(&package.dir)) {
             tasks.extend(lowering.tasks(package, &mut problems));
         }
+        // A stable sort, so that of two equal labels the one written first is kept.
+        tasks.sort_by(|one, other| one.label.cmp(&other.label));
         // What else is to be said was said when they were lowered first.
         self.diagnostics.extend(problems.into_iter().filter(Diagnostic::is_error));
         workspace.tasks = Tasks::new();
@@ -211,28 +214,46 @@ impl Loader<'_> {
         workspace.splits = Splits::of(&workspace.tasks);
     }
 
-    /// Gives the tasks their ids, in label order, and refuses labels that come twice.
-    fn add_tasks(&mut self, workspace: &mut Workspace, mut tasks: Vec<Task>) {
-        // A stable sort, so that of two equal labels the one written first is kept.
-        tasks.sort_by(|one, other| one.label.cmp(&other.label));
-        let mut last: Option<(TaskId, Label)> = None;
+    /// The tasks of all packages, in the order of their labels.
+    fn lower_all(&mut self, packages: &IdMap<PackageId, Package>, lowering: &Lowering<'_>) -> Vec<Task> {
+        let packages: Vec<&Package> = packages.values().collect();
+        let lower = |package: &&Package| {
+            let mut problems = Vec::new();
+            (lowering.tasks(package, &mut problems), problems)
+        };
+        let mut all = Vec::new();
+        // In portions: what lies in memory twice is little.
+        for portion in packages.chunks(PACKAGES_AT_ONCE) {
+            let lowered: Vec<(Vec<Task>, Vec<Diagnostic>)> = portion.par_iter().map(lower).collect();
+            for (tasks, problems) in lowered {
+                lower::tell(problems, &mut self.diagnostics);
+                all.extend(tasks);
+            }
+        }
+        all
+    }
+
+    /// Gives the tasks, which are in the order of their labels, their ids, and refuses labels that come twice.
+    fn add_tasks(&mut self, workspace: &mut Workspace, tasks: Vec<Task>) {
+        workspace.tasks.reserve(tasks.len());
+        let mut last: Option<(TaskId, PackageId)> = None;
         for task in tasks {
-            if let Some((id, label)) = &last
-                && *label == task.label
-            {
+            let before = last.map(|(id, package)| (&workspace.tasks[id], package));
+            if let Some((first, _)) = before.filter(|(first, _)| first.label == task.label) {
                 self.diagnostics.push(
-                    Diagnostic::error(format!("two tasks are called `{label}`"))
+                    Diagnostic::error(format!("two tasks are called `{}`", task.label))
                         .at(&task.place, "the second")
-                        .at(&workspace.tasks[*id].place, "the first")
+                        .at(&first.place, "the first")
                         .help("rename one of them"),
                 );
                 continue;
             }
-            let label = task.label.clone();
-            let package = workspace.package_at(&label.package).expect("tasks are lowered from packages");
+            let beside = before.filter(|(first, _)| first.label.package == task.label.package);
+            let package = beside.map(|(_, package)| package).or_else(|| workspace.package_at(&task.label.package));
+            let package = package.expect("tasks are lowered from packages");
             let id = workspace.tasks.push(task);
             workspace.packages[package].tasks.push(id);
-            last = Some((id, label));
+            last = Some((id, package));
         }
     }
 
@@ -252,16 +273,20 @@ impl Loader<'_> {
     }
 }
 
+/// Packages that are lowered before their tasks are put together.
+const PACKAGES_AT_ONCE: usize = 1024;
+
 /// What the tasks of packages are lowered with.
 struct Lowering<'a> {
     config: &'a WorkspaceConfig,
     found: &'a Discovered,
     files: &'a BTreeMap<RelPath, Read>,
+    templates: &'a Templates,
     parts: &'a BTreeMap<Label, Vec<Part>>,
 }
 
 impl Lowering<'_> {
-    /// The tasks of a package.
+    /// The tasks of a package, in the order of their labels; of two equal ones the one written first comes first.
     fn tasks(&self, package: &Package, diagnostics: &mut Vec<Diagnostic>) -> Vec<Task> {
         let root_file = self.files[&RelPath::root()].file.as_ref().expect("loading stops without a root manifest");
         let read = self.files.get(&package.dir);
@@ -277,11 +302,13 @@ impl Lowering<'_> {
             dir: &package.dir,
             name: &package.name,
             workspace_name: &self.config.name,
-            templates: &lower::templates(root_file),
+            templates: self.templates,
             applied: &applied,
             parts: self.parts,
         };
-        lower::lower_package(read.and_then(|read| read.file.as_ref()), &context, diagnostics)
+        let mut tasks = lower::lower_package(read.and_then(|read| read.file.as_ref()), &context, diagnostics);
+        tasks.sort_by(|one, other| one.label.cmp(&other.label));
+        tasks
     }
 }
 

@@ -77,13 +77,18 @@ impl Workspace {
 
     /// Directories of the packages strictly beneath a package, in byte order.
     pub fn nested(&self, package: PackageId) -> impl Iterator<Item = &RelPath> {
-        let dir = &self.packages[package].dir;
-        let first = package.index() + 1;
+        self.beneath(&self.packages[package].dir).map(|id| &self.packages[id].dir)
+    }
+
+    /// The packages strictly beneath a directory, in order.
+    pub fn beneath(&self, dir: &RelPath) -> impl Iterator<Item = PackageId> + use<'_> {
+        let first = partition(self.packages.len(), |index| self.packages[PackageId::from_index(index)].dir <= *dir);
+        let (dir, directory) = (dir.clone(), dir.clone());
         (first..self.packages.len())
-            .map(|index| &self.packages[PackageId::from_index(index)].dir)
+            .map(PackageId::from_index)
             // `a-b` sorts between `a` and `a/c`: the beneath ones are one run, but it need not start at once.
-            .take_while(move |other| dir.is_root() || other.as_str().starts_with(dir.as_str()))
-            .filter(move |other| other.starts_with(dir))
+            .take_while(move |id| dir.is_root() || self.packages[*id].dir.as_str().starts_with(dir.as_str()))
+            .filter(move |id| self.packages[*id].dir.starts_with(&directory))
     }
 
     /// The task with exactly this label.
@@ -93,9 +98,18 @@ impl Workspace {
         (at < self.tasks.len() && self.tasks[id].label == *label).then_some(id)
     }
 
-    /// The package a task belongs to.
+    /// The tasks of a package that are called so: one, or all that a matrix made of it. Cost: no task is read for it.
+    pub fn called(&self, package: PackageId, name: &str) -> &[TaskId] {
+        let own = &self.packages[package].tasks;
+        let start = own.partition_point(|id| self.tasks.name(*id) < name);
+        let count = own[start..].partition_point(|id| self.tasks.name(*id) == name);
+        &own[start..start + count]
+    }
+
+    /// The package a task belongs to. Cost: a search by name; a compiled task is not read for it.
     pub fn package_of(&self, task: TaskId) -> PackageId {
-        self.package_at(&self.tasks[task].label.package).expect("every task was lowered from a package")
+        let by_label = || self.package_at(&self.tasks[task].label.package);
+        self.tasks.package(task).or_else(by_label).expect("every task was lowered from a package")
     }
 
     /// Everything a package depends on, not for development only, directly or not; without itself, in id order.

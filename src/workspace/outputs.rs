@@ -3,8 +3,9 @@
 //! A package's outputs stop at the packages nested in it: a wildcard of the outer one claims nothing there.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::OnceLock;
 
-use crate::base::ids::{PackageId, TaskId};
+use crate::base::ids::{IdMap, PackageId, TaskId};
 use crate::base::path::RelPath;
 use crate::base::span::Place;
 use crate::manifest::glob::Pattern;
@@ -80,7 +81,7 @@ pub fn claims_of(id: TaskId, task: &Task) -> Vec<Claim> {
 fn reports_of(id: TaskId, task: &Task) -> Vec<Claim> {
     let TaskKind::Run(run) = &task.kind else { return Vec::new() };
     // What cannot be merged into one file lies beside it.
-    let apart = run.split.iter().flat_map(|split| &split.apart.items);
+    let apart = run.split.iter().flat_map(|split| &*split.apart.items);
     let included = run.reports.items.iter().filter(|item| !item.exclude);
     included
         .chain(apart)
@@ -93,13 +94,17 @@ fn reports_of(id: TaskId, task: &Task) -> Vec<Claim> {
         .collect()
 }
 
-/// What `claims` gives for every task, in the order of the ids. What several parts of one task claim alike comes once, as that
+/// What `claims` gives for some tasks, in the order of the ids. What several parts of one task claim alike comes once, as that
 /// of the first of them.
-fn of_every_task(workspace: &Workspace, claims: impl Fn(TaskId, &Task) -> Vec<Claim>) -> Vec<Claim> {
+fn of_tasks(
+    workspace: &Workspace,
+    tasks: impl Iterator<Item = TaskId>,
+    claims: impl Fn(TaskId, &Task) -> Vec<Claim>,
+) -> Vec<Claim> {
     let mut all = Vec::new();
     let mut known: HashSet<(TaskId, RelPath, String, Committed)> = HashSet::new();
-    for (id, task) in workspace.tasks.iter() {
-        let own = claims(id, task);
+    for id in tasks {
+        let own = claims(id, &workspace.tasks[id]);
         if workspace.split_of(id).is_none() {
             all.extend(own);
             continue;
@@ -115,45 +120,77 @@ fn of_every_task(workspace: &Workspace, claims: impl Fn(TaskId, &Task) -> Vec<Cl
 
 /// The outputs that the tasks of a workspace declare; parts of one task claim alike once.
 pub fn all_claims(workspace: &Workspace) -> Vec<Claim> {
-    of_every_task(workspace, claims_of)
+    of_tasks(workspace, workspace.tasks.ids(), claims_of)
 }
 
 /// All declared outputs, reports included, found by path.
+///
+/// Those of a package are looked at when a path in it is asked about: an output of a task lies in the task's own package, and a
+/// path lies in one.
 pub struct OutputIndex<'w> {
     workspace: &'w Workspace,
+    packages: IdMap<PackageId, OnceLock<PackageOutputs>>,
+    /// Directories with a package directly in them.
+    package_holders: HashSet<RelPath>,
+}
+
+/// The outputs that the tasks of one package declare.
+#[derive(Clone, Default)]
+struct PackageOutputs {
     /// By the prefix of the pattern: a path is only compared with claims along its own ancestors.
-    by_prefix: HashMap<String, Vec<(Claim, PackageId)>>,
+    by_prefix: HashMap<String, Vec<Claim>>,
     prefixes: BTreeSet<RelPath>,
     /// Directories with such a prefix directly in them.
     holders: HashSet<RelPath>,
 }
 
-impl<'w> OutputIndex<'w> {
-    /// Indexes the outputs and reports of every task.
-    pub fn new(workspace: &'w Workspace) -> Self {
-        let mut by_prefix: HashMap<String, Vec<(Claim, PackageId)>> = HashMap::new();
-        let mut prefixes = BTreeSet::new();
-        let claims = of_every_task(workspace, |id, task| [claims_of(id, task), reports_of(id, task)].concat());
-        for claim in claims {
-            let package = workspace.package_of(claim.task);
-            prefixes.insert(claim.pattern.prefix.clone());
-            by_prefix.entry(claim.pattern.prefix.as_str().to_owned()).or_default().push((claim, package));
+impl PackageOutputs {
+    fn of(workspace: &Workspace, package: PackageId) -> Self {
+        let tasks = workspace.packages[package].tasks.iter().copied();
+        let mut outputs = Self::default();
+        for claim in of_tasks(workspace, tasks, |id, task| [claims_of(id, task), reports_of(id, task)].concat()) {
+            outputs.prefixes.insert(claim.pattern.prefix.clone());
+            outputs.by_prefix.entry(claim.pattern.prefix.as_str().to_owned()).or_default().push(claim);
         }
-        let holders = prefixes.iter().filter_map(RelPath::parent).collect();
-        Self { workspace, by_prefix, prefixes, holders }
+        outputs.holders = outputs.prefixes.iter().filter_map(RelPath::parent).collect();
+        outputs
+    }
+
+    /// Whether a claim begins in the directory or deeper.
+    fn any_beneath(&self, dir: &RelPath) -> bool {
+        let run = self.prefixes.range(dir..).take_while(|prefix| prefix.as_str().starts_with(dir.as_str()));
+        // `a-b` lies in the same run as `a` and `a/c`.
+        run.into_iter().any(|prefix| prefix.starts_with(dir))
+    }
+}
+
+impl<'w> OutputIndex<'w> {
+    /// Indexes the outputs and reports of tasks when they are asked for.
+    pub fn new(workspace: &'w Workspace) -> Self {
+        let package_holders = workspace.packages.values().filter_map(|package| package.dir.parent()).collect();
+        Self { workspace, packages: IdMap::filled(workspace.packages.len(), OnceLock::new()), package_holders }
+    }
+
+    fn package(&self, package: PackageId) -> &PackageOutputs {
+        self.packages[package].get_or_init(|| PackageOutputs::of(self.workspace, package))
+    }
+
+    /// The outputs among which a path would be.
+    fn around(&self, path: &RelPath) -> Option<&PackageOutputs> {
+        self.workspace.owner(path).map(|owner| self.package(owner))
     }
 
     /// The tasks that declare the path as an output; two only where their patterns overlap beyond what loading can tell.
     ///
     /// A path that one task lists both as an output and as committed comes once, as committed.
     pub fn producers(&self, path: &RelPath) -> Vec<(TaskId, Committed)> {
+        let Some(outputs) = self.around(path) else { return Vec::new() };
         let mut found: Vec<(TaskId, Committed)> = Vec::new();
-        let mut owner = None;
         let text = path.as_str();
         let ends = text.match_indices('/').map(|(at, _)| at).chain([text.len()]);
         for prefix in std::iter::once("").chain(ends.map(|end| &text[..end])) {
-            for (claim, package) in self.by_prefix.get(prefix).into_iter().flatten() {
-                if claim.covers(path) && *owner.get_or_insert_with(|| self.workspace.owner(path)) == Some(*package) {
+            for claim in outputs.by_prefix.get(prefix).into_iter().flatten() {
+                if claim.covers(path) {
                     found.push((claim.task, claim.committed));
                 }
             }
@@ -177,9 +214,7 @@ impl<'w> OutputIndex<'w> {
                 Some((dir, claimed)) if dir.as_str() == parent => *claimed,
                 _ => {
                     let dir = path.parent().unwrap_or_default();
-                    let mut above = std::iter::successors(Some(dir.clone()), RelPath::parent);
-                    let claimed =
-                        self.holders.contains(&dir) || above.any(|dir| self.by_prefix.contains_key(dir.as_str()));
+                    let claimed = self.claims_in(&dir);
                     last = Some((dir, claimed));
                     claimed
                 }
@@ -188,11 +223,24 @@ impl<'w> OutputIndex<'w> {
         }
     }
 
+    /// Whether something directly in a directory may be claimed: by the package that the directory lies in, or by one whose
+    /// directory it is itself.
+    fn claims_in(&self, dir: &RelPath) -> bool {
+        if self.package_holders.contains(dir) {
+            return true;
+        }
+        let Some(outputs) = self.around(dir) else { return false };
+        let mut above = std::iter::successors(Some(dir.clone()), RelPath::parent);
+        outputs.holders.contains(dir) || above.any(|dir| outputs.by_prefix.contains_key(dir.as_str()))
+    }
+
     /// Whether outputs are declared in the directory or deeper.
     pub fn any_beneath(&self, dir: &RelPath) -> bool {
-        let run = self.prefixes.range(dir..).take_while(|prefix| prefix.as_str().starts_with(dir.as_str()));
-        // `a-b` lies in the same run as `a` and `a/c`.
-        run.into_iter().any(|prefix| prefix.starts_with(dir))
+        // By the packages that it lies in, and by those that lie in it.
+        let above = std::iter::successors(Some(dir.clone()), RelPath::parent);
+        let mut owners = above.filter_map(|dir| self.workspace.package_at(&dir));
+        let around = |package: PackageId| self.package(package).any_beneath(dir);
+        owners.any(around) || self.workspace.beneath(dir).any(around)
     }
 }
 
@@ -216,10 +264,8 @@ mod tests {
         let index = OutputIndex::new(&workspace);
         let check = |file: &str, expect: &[(&str, Committed)]| {
             let found = index.producers(&path(file));
-            let found: Vec<_> = found
-                .iter()
-                .map(|(task, committed)| (workspace.tasks[*task].label.name.as_str(), *committed))
-                .collect();
+            let found: Vec<_> =
+                found.iter().map(|(task, committed)| (workspace.tasks.name(*task), *committed)).collect();
             assert_eq!(found, expect, "{file}");
             let mut hider = index.hider(TaskId(0));
             // Twice, and another between: what it keeps of a directory must not decide for the next.

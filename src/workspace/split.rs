@@ -189,7 +189,7 @@ pub fn split_of(task: &Task) -> Option<&Split> {
 /// The label of a part without the part.
 fn whole_label(label: &Label) -> Label {
     let mut whole = label.clone();
-    whole.matrix.retain(|axis, _| !PART_AXES.contains(&axis.as_str()));
+    Arc::make_mut(&mut whole.matrix).retain(|axis, _| !PART_AXES.contains(&axis.as_str()));
     whole
 }
 

@@ -4,8 +4,9 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::base::compact::{Bytes, Compact, Pool, Reader, Writer, word};
-use crate::base::ids::{Id, IdMap, TaskId};
+use crate::base::ids::{Id, IdMap, PackageId, TaskId};
 use crate::manifest::model::{Task, TaskKind};
+use crate::workspace::model::Package;
 
 /// All tasks, in the order of their labels.
 #[derive(Clone, Debug)]
@@ -96,14 +97,21 @@ impl Compiled {
 /// Names of tasks, without reading the tasks: those of one package that are called alike follow each other.
 struct Names {
     all: Vec<String>,
-    /// Where each run begins, and the position of its name; rising.
-    runs: Vec<(TaskId, u32)>,
+    /// Where each run begins, rising; the position of its name, and the package.
+    runs: Vec<(TaskId, (u32, PackageId))>,
 }
 
 impl Names {
-    fn of(&self, id: TaskId) -> &str {
+    fn run(&self, id: TaskId) -> (&str, PackageId) {
         let run = self.runs.partition_point(|(first, _)| *first <= id).saturating_sub(1);
-        self.runs.get(run).and_then(|(_, name)| self.all.get(*name as usize)).map_or("", String::as_str)
+        let (_, (name, package)) = self.runs[run];
+        (&self.all[name as usize], package)
+    }
+
+    /// Whether every task has a run and every run a name.
+    fn are_complete(&self) -> bool {
+        let named = |(_, (name, _)): &(TaskId, (u32, PackageId))| (*name as usize) < self.all.len();
+        self.runs.iter().all(named) && self.runs.first().is_none_or(|(first, _)| first.index() == 0)
     }
 }
 
@@ -145,7 +153,15 @@ impl Tasks {
     pub fn name(&self, id: TaskId) -> &str {
         match &self.held {
             Held::Whole(tasks) => &tasks[id].label.name,
-            Held::Compiled(tasks) => tasks.names.of(id),
+            Held::Compiled(tasks) => tasks.names.run(id).0,
+        }
+    }
+
+    /// The package of a compiled task, without reading it; `None` where tasks are whole, whose labels tell.
+    pub(super) fn package(&self, id: TaskId) -> Option<PackageId> {
+        match &self.held {
+            Held::Whole(_) => None,
+            Held::Compiled(tasks) => Some(tasks.names.run(id).1),
         }
     }
 
@@ -164,6 +180,11 @@ impl Tasks {
         self.whole().push(task)
     }
 
+    /// Makes room for so many more.
+    pub(super) fn reserve(&mut self, count: usize) {
+        self.whole().reserve(count);
+    }
+
     /// The table with every task in it, to be changed.
     fn whole(&mut self) -> &mut IdMap<TaskId, Task> {
         if let Held::Compiled(compiled) = &self.held {
@@ -177,12 +198,16 @@ impl Tasks {
     }
 
     /// Appends the tables to a file of which `writer` keeps what is shared: starts, tasks, and with `put` what is read at once.
-    pub(super) fn compile(&self, writer: &mut Writer) -> CompiledTables {
+    pub(super) fn compile(&self, packages: &IdMap<PackageId, Package>, writer: &mut Writer) -> CompiledTables {
         let outside = writer.drain();
         let mut starts = Vec::with_capacity((self.len() + 1) * 4);
-        let (mut names, mut runs): (Vec<String>, Vec<(TaskId, u32)>) = (Vec::new(), Vec::new());
+        let mut names: Vec<String> = Vec::new();
+        let mut runs: Vec<(TaskId, (u32, PackageId))> = Vec::new();
         let mut known = std::collections::BTreeMap::new();
-        for (id, task) in self.iter() {
+        let owned = packages.iter().flat_map(|(package, value)| value.tasks.iter().map(move |id| (package, *id)));
+        for (package, id) in owned {
+            assert_eq!(starts.len(), id.index() * 4, "BUG: tasks are not in the order of their packages");
+            let task = &self[id];
             starts.extend_from_slice(&word(writer.len()));
             task.put(writer);
             let name: &str = &task.label.name;
@@ -191,10 +216,11 @@ impl Tasks {
                 names.push(name.to_owned());
                 next as u32
             });
-            if runs.last().is_none_or(|(_, last)| *last != position) {
-                runs.push((id, position));
+            if runs.last().is_none_or(|(_, last)| *last != (position, package)) {
+                runs.push((id, (position, package)));
             }
         }
+        assert_eq!(starts.len(), self.len() * 4, "BUG: a task is in no package");
         starts.extend_from_slice(&word(writer.len()));
         let bytes = writer.drain();
         writer.raw(&outside);
@@ -209,6 +235,9 @@ impl Tasks {
         let names = Names { all: Vec::take(head)?, runs: Vec::take(head)? };
         let facts = Facts::take(head)?;
         let count = (starts.len() / 4).checked_sub(1)?;
+        if !names.are_complete() || (count > 0 && names.runs.is_empty()) {
+            return None;
+        }
         let blocks = std::iter::repeat_with(OnceLock::new).take(count.div_ceil(BLOCK_TASKS)).collect();
         let held = Held::Compiled(Arc::new(Compiled { starts, bytes, pool, blocks, names, count }));
         Some(Self { held, facts: OnceLock::from(facts) })

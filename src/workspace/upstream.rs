@@ -1,7 +1,9 @@
 //! `^…` inputs: one pattern for each package that the task's own depends on. Needs the package graph, looks at no disk.
 
+use std::sync::Arc;
+
 use crate::base::ids::PackageId;
-use crate::manifest::glob::PatternItem;
+use crate::manifest::glob::{PatternItem, PatternList};
 use crate::manifest::model::{Inputs, Reach, TaskKind};
 use crate::workspace::model::Workspace;
 
@@ -9,21 +11,25 @@ use crate::workspace::model::Workspace;
 ///
 /// Cost: per such input, the packages in reach.
 pub(crate) fn expand(workspace: &mut Workspace) {
+    // Tasks of one matrix follow each other and share their list; then they share what comes of it.
+    let mut last: Option<(PackageId, PatternList, PatternList)> = None;
     for id in workspace.tasks.ids() {
-        let package = workspace.package_of(id);
         let Some(run) = workspace.tasks[id].kind.command() else { continue };
         let Inputs::Patterns(list) = &run.inputs else { continue };
         if list.items.iter().all(|item| item.reach.is_none()) {
             continue;
         }
-        let items = list.items.iter().flat_map(|item| expanded(workspace, package, item)).collect();
-        let run = match &mut workspace.tasks[id].kind {
-            TaskKind::Run(run) => run,
-            TaskKind::Service(service) => &mut service.run,
-            TaskKind::Fetch(_) => continue,
+        let (list, package) = (list.clone(), workspace.package_of(id));
+        let known = last.as_ref().filter(|(of, written, _)| *of == package && Arc::ptr_eq(&written.items, &list.items));
+        let items = match known {
+            Some((_, _, items)) => items.clone(),
+            None => list.items.iter().flat_map(|item| expanded(workspace, package, item)).collect(),
         };
-        if let Inputs::Patterns(list) = &mut run.inputs {
-            list.items = items;
+        last = Some((package, list, items.clone()));
+        match &mut workspace.tasks[id].kind {
+            TaskKind::Run(run) => run.inputs = Inputs::Patterns(items),
+            TaskKind::Service(service) => service.run.inputs = Inputs::Patterns(items),
+            TaskKind::Fetch(_) => {}
         }
     }
 }

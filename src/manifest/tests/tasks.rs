@@ -38,7 +38,7 @@ fn only(text: &str) -> RunTask {
 fn fetch_task(text: &str) -> FetchTask {
     let lowered = good(text);
     let TaskKind::Fetch(fetch) = &lowered.tasks[0].kind else { panic!("not a fetch task") };
-    fetch.clone()
+    FetchTask::clone(fetch)
 }
 
 fn texts(patterns: &[Placed<Pattern>]) -> Vec<&str> {
@@ -50,7 +50,7 @@ fn matches(list: &PatternList, path: &str) -> bool {
 }
 
 fn shell(text: &str) -> Command {
-    Command::Shell(text.to_owned())
+    Command::Shell(text.into())
 }
 
 #[test]
@@ -77,10 +77,10 @@ fn every_key_reaches_the_model() {
          cache = false\ninterface = ['dist/**/*.d.ts', '!dist/x/**']\nfix = 'fmt'\non-failure = ['logs/**']\nsalt = 's'\n\
          reports = { junit = ['junit.xml'], coverage = ['cov/*.lcov'] }\n",
     );
-    assert_eq!(task.command, Command::Exec(vec!["tsc".into(), "-p".into(), "apps/web".into()]));
+    assert_eq!(task.command, Command::Exec(["tsc".into(), "-p".into(), "apps/web".into()].into()));
     assert_eq!(texts(&task.outputs), ["dist/**"]);
     assert_eq!(task.env, BTreeMap::from([("A".to_owned(), "1".to_owned())]));
-    assert_eq!((task.pass_env, task.secret_env), (vec!["B".to_owned()], vec!["C".to_owned()]));
+    assert_eq!((&*task.pass_env, &*task.secret_env), (&["B".to_owned()][..], &["C".to_owned()][..]));
     let tools: Vec<&str> = task.tools.iter().map(|tool| tool.value.as_str()).collect();
     assert_eq!(tools, ["node"]);
     let trees: Vec<String> = task.tool_trees.iter().chain(&task.root).map(|need| format!("{:?}", need.which)).collect();
@@ -93,11 +93,11 @@ fn every_key_reaches_the_model() {
     assert_eq!((task.timeout, task.retries), (Some(Duration::from_secs(5400)), 2));
     assert_eq!((task.resources.cpu, task.resources.memory_bytes, task.resources.exclusive), (2, Some(2 << 30), true));
     assert_eq!(task.resources.processes, Some(64));
-    assert_eq!(task.resources.pool.map(|pool| pool.value), Some("db".to_owned()));
+    assert_eq!(task.resources.pool.clone().map(|pool| pool.value), Some("db".to_owned()));
     assert_eq!(task.caches, [RelPath::parse(".vite").expect("a good path")]);
     assert!(matches(&task.scratch, "apps/web/a/__pycache__/b.pyc"));
     assert!(matches(&task.interface, "dist/a/b.d.ts") && !matches(&task.interface, "dist/x/b.d.ts"));
-    assert_eq!((task.fix, task.salt), (Some(shell("fmt")), Some("s".to_owned())));
+    assert_eq!((&task.fix, task.salt.as_deref()), (&Some(shell("fmt")), Some("s")));
     assert!(matches(&task.on_failure, "logs/a") && matches(&task.on_failure, "junit.xml"));
     assert!(matches(&task.reports, "junit.xml") && matches(&task.reports, "cov/a.lcov"));
     assert!(!matches(&task.reports, "logs/a"));
@@ -108,7 +108,7 @@ fn inputs_are_relative_to_the_workspace_and_outputs_to_the_package() {
     let task = only(
         "[task.a]\nrun = 'x'\ninputs = ['src/**', '!src/**/*.md', 'src/keep.md', '//tsconfig.json']\noutputs = ['dist']\n",
     );
-    let Inputs::Patterns(inputs) = task.inputs else { panic!("inputs are a list") };
+    let Inputs::Patterns(inputs) = &task.inputs else { panic!("inputs are a list") };
     let check = |path: &str, expect: bool| assert_eq!(matches(&inputs, path), expect, "{path}");
     check("apps/web/src/a.ts", true);
     check("apps/web/src/a.md", false);
@@ -169,10 +169,10 @@ fn a_matrix_makes_one_task_per_combination() {
 #[test]
 fn needs_and_tags_are_in_the_order_written() {
     let lowered = good("[task.a]\nrun = 'x'\nneeds = ['^^build#interface', ':b']\ntags = ['slow', 'ui']\n");
-    let [upstream, task] = lowered.tasks[0].needs.as_slice() else { panic!("two needs") };
+    let [upstream, task] = lowered.tasks[0].needs.as_ref() else { panic!("two needs") };
     assert_eq!(upstream.which, Which::Upstream { task: "build".into(), reach: Reach::Transitive });
     assert!(upstream.interface_only && !task.interface_only);
-    assert_eq!(lowered.tasks[0].tags, ["slow", "ui"]);
+    assert_eq!(*lowered.tasks[0].tags, ["slow", "ui"]);
 }
 
 #[test]

@@ -195,7 +195,7 @@ fn covering_agrees_with_selecting() {
         let workspace = patterns.iter().fold(fixture, |fixture, patterns| fixture.inputs(patterns)).build();
         let selected = select(&workspace, "//p:t").expect("selectable").files;
         let index = OutputIndex::new(&workspace);
-        let task = workspace.tasks.ids().find(|id| workspace.tasks[*id].label.name == "t").expect("a task");
+        let task = workspace.tasks.ids().find(|id| workspace.tasks.name(*id) == "t").expect("a task");
         for file in files {
             assert_eq!(
                 covers(&workspace, task, &path(file), &index),
