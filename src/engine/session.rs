@@ -14,8 +14,11 @@ use crate::engine::collect::Collected;
 use crate::engine::failures::Failures;
 use crate::engine::image_root::{FlatRoot, FlatRoots};
 use crate::engine::levels::Levels;
+use crate::engine::placed::Placed;
+use crate::engine::placing::Placing;
 use crate::engine::secrets::Secrets;
 use crate::engine::standing::{Standing, Stood};
+use crate::engine::written::Records;
 use crate::fingerprint::packages::Packages;
 use crate::fingerprint::roots::{self, Crowds, RootError};
 use crate::fingerprint::system::{self, SystemIdentity};
@@ -140,6 +143,12 @@ pub struct Session<'w> {
     pub levels: Levels,
     /// What is kept for this worktree between invocations.
     pub(super) state_dir: PathBuf,
+    /// Where outputs are being put in place.
+    pub(super) placing: Placing,
+    /// What was put in place in this worktree, in this run and before.
+    pub(super) records: Records,
+    /// What was put in place so far.
+    pub(super) placed: Placed,
 }
 
 /// Tools by name, and by the directory of the package where that matters.
@@ -215,6 +224,9 @@ impl<'w> Session<'w> {
             opened: std::time::Instant::now(),
             cpu,
             levels,
+            placing: Placing::new(&state_dir),
+            records: Records::new(&state_dir),
+            placed: Placed::default(),
             state_dir,
         })
     }
@@ -257,6 +269,7 @@ impl<'w> Session<'w> {
                 tracing::warn!(%error, "content that holds a secret stays until the store is collected");
             }
         }
+        self.placed.tell(&self.index);
         let saved = self
             .index
             .save(&self.state_dir.join("stat-index"))
