@@ -262,6 +262,7 @@ fn verify(args: &VerifyArgs, context: &Context) -> Result<ExitKind, CliError> {
     damaged.extend(report.damaged_blobs.iter().map(|blob| format!("blob {blob}")));
     damaged.extend(report.damaged_trees.iter().map(|tree| format!("tree {tree}")));
     damaged.extend(report.damaged_kept.iter().map(|name| format!("kept copy {name}")));
+    damaged.extend(report.damaged_links.iter().map(|name| format!("kept link {name}")));
     if damaged.is_empty() {
         damaged.extend(report.dangling.iter().map(|action| format!("result of action {action}")));
     }

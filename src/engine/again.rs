@@ -18,6 +18,7 @@ use crate::engine::journal::{JOURNAL_BYTES_MAX, Patch};
 use crate::engine::settled::{self, Found, Ground, Line, Request, Set, Settled, StoodLine};
 use crate::engine::settling::COMPILED;
 use crate::engine::standing::USE_INTERVAL_MS;
+use crate::engine::written::Records;
 use crate::fs::ops::{self, FsError};
 use crate::fs::witness::now_ns;
 use crate::graph;
@@ -48,6 +49,8 @@ pub struct Compared {
     root: PathBuf,
     /// What cannot be taken as true by its signature, in order.
     news: Vec<News>,
+    /// Lines of tasks of which other files are recorded than when they stood, in order.
+    pub strayed: Vec<usize>,
     /// Claims on outputs by line.
     outputs: OnceLock<Vec<Vec<usize>>>,
     /// Whether all that tasks are made of is as it was; their source files and outputs apart.
@@ -68,7 +71,8 @@ impl Compared {
         let breaks =
             |news: &&News| !news.holds && census.claim(news.claim).is_none_or(|claim| claim.role == Role::Structure);
         let is_same_structure = !news.iter().any(|news| breaks(&news));
-        Some(Self { settled, state_dir, root, news, outputs: OnceLock::new(), is_same_structure })
+        let strayed = strayed(&settled, &Records::new(&state_dir));
+        Some(Self { settled, state_dir, root, news, strayed, outputs: OnceLock::new(), is_same_structure })
     }
 
     /// The tasks, each after everything it needs.
@@ -166,6 +170,7 @@ impl Compared {
     /// Whether every task stands: there is nothing to look at.
     pub fn is_all_standing(&self) -> bool {
         self.is_same_structure
+            && self.strayed.is_empty()
             && self.news.iter().all(|news| news.holds)
             && self.settled.lines.iter().all(|line| line.stood.is_some())
     }
@@ -201,6 +206,12 @@ impl Compared {
         });
         Some(counts)
     }
+}
+
+fn strayed(settled: &Settled, records: &Records) -> Vec<usize> {
+    let recorded =
+        settled.lines.iter().enumerate().filter_map(|(at, line)| Some((at, line, line.stood.as_ref()?.record?)));
+    recorded.filter(|(_, line, record)| records.mark(&line.label) != *record).map(|(at, _, _)| at).collect()
 }
 
 /// The hit of a task that stands, without its log; `None` for one that does not.

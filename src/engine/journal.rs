@@ -143,17 +143,20 @@ mod tests {
         let stat = StatKey { size: 1, mtime_ns: -2, ctime_ns: 3, inode: 4, device: 5, mode: 0o100_644 };
         let claim =
             Claim { aspect: Aspect::File, role: Role::Output(7), is_there: true, is_settled: false, stat, digest };
-        let stood = StoodLine::of(&Stood {
-            memo: digest,
-            key: digest,
-            outputs: digest,
-            listing: std::sync::Arc::new(Listing::new()),
-            log: KeptLog::Here(vec![1]),
-            isolation: "none".into(),
-            duration_ms: 9,
-            history: None,
-            used_ms: 0,
-        });
+        let stood = StoodLine::of(
+            &Stood {
+                memo: digest,
+                key: digest,
+                outputs: digest,
+                listing: std::sync::Arc::new(Listing::new()),
+                log: KeptLog::Here(vec![1]),
+                isolation: "none".into(),
+                duration_ms: 9,
+                history: None,
+                used_ms: 0,
+            },
+            Some(digest),
+        );
         let lines = vec![(0, None), (2, Some((stood, b"listing".to_vec())))];
         Patch { claims: vec![(3, claim)], lines, index: Some((PathBuf::from("/x/.git/index"), stat)) }
     }

@@ -9,18 +9,25 @@
 //! a kill came between. Where a directory cannot be renamed at all, as one of a lower layer of an overlay (a container whose image
 //! has outputs), it is made exact file by file: only there a kill may leave some old files and some new ones, for the next run to finish.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::base::digest::Digest;
 use crate::base::path::RelPath;
 use crate::base::tree::{Entry, Listing};
 use crate::engine::owned::Owned;
+use crate::engine::placed::PlacedFile;
 use crate::engine::placing::Placing;
 use crate::engine::present::{self, Present};
+use crate::engine::staging::Staging;
 use crate::fs::atomic;
 use crate::fs::dir::{Beneath, Dir};
+use crate::fs::grain::Grain;
 use crate::fs::ops::{self, FsError};
+use crate::fs::stat::StatKey;
 use crate::fs::walk::WalkError;
+use crate::manifest::model::Materialize;
 use crate::store::{Store, StoreError};
 
 /// Why outputs could not be put in place.
@@ -70,9 +77,15 @@ pub struct Destination<'a> {
     /// What the task owns.
     pub owned: &'a Owned<'a>,
     /// Has the contents.
-    pub store: &'a Store,
+    pub store: &'a Arc<Store>,
+    /// Whether files are copies or links.
+    pub materialize: Materialize,
     /// Learns first what is done.
     pub placing: &'a Placing,
+    /// Whether signatures of new files may be believed.
+    pub grain: &'a Grain,
+    /// Learns what was placed.
+    pub placed: RefCell<Vec<PlacedFile>>,
 }
 
 /// What became of a directory that was built beside its place.
@@ -122,16 +135,16 @@ impl Destination<'_> {
         entries: impl Iterator<Item = (&'e RelPath, &'e Entry)>,
     ) -> Result<(), MaterializeError> {
         let entries: Vec<(&RelPath, &Entry)> = entries.collect();
-        self.placing.will_write(entries.iter().map(|(path, _)| self.full(path).0))?;
+        let mut unswept = self.placing.will_write(entries.iter().map(|(path, _)| self.full(path).0))?;
+        let mut staging = self.staging(entries.iter().map(|(_, entry)| *entry));
         let mut dirs = Beneath::new(self.root);
-        let mut swept = BTreeSet::new();
         for (path, entry) in entries {
             let (parent, full) = self.full(path);
             let dir = dirs.make(&parent).map_err(|error| present::refusal(self.root, &parent, error))?;
-            if swept.insert(parent) {
+            if unswept.remove(&parent) {
                 atomic::remove_abandoned(dir)?;
             }
-            self.place((dir, full.file_name()), path, entry)?;
+            self.place((dir, full.file_name()), path, entry, &mut staging)?;
         }
         Ok(())
     }
@@ -152,8 +165,10 @@ impl Destination<'_> {
         let (parent, full) = self.full(unit);
         let dir = self.root.make_beneath(&parent).map_err(|error| present::refusal(self.root, &parent, error))?;
         let place = (&dir, full.file_name());
-        self.placing.will_write(std::iter::once(parent))?;
-        atomic::remove_abandoned(&dir)?;
+        // Once in a run: nobody's temporaries are left there but those of who is killed meanwhile, and the next run sweeps them.
+        if !self.placing.will_write(std::iter::once(parent))?.is_empty() {
+            atomic::remove_abandoned(&dir)?;
+        }
         let staged = atomic::temporary_name(full.file_name());
         if want.is_empty() {
             // Renamed first: a kill must not leave half of it.
@@ -163,13 +178,7 @@ impl Destination<'_> {
             };
             return Ok(dir.remove_all(&staged)?);
         }
-        let built = (|| {
-            match want.get(unit) {
-                Some(entry @ (Entry::File { .. } | Entry::Link { .. })) => self.stage((&dir, &staged), unit, entry)?,
-                _ => self.build(place, &staged, unit, &present.below(unit), want)?,
-            }
-            self.replace(unit, &staged, place)
-        })();
+        let built = self.build_and_replace(place, &staged, unit, &present.below(unit), want);
         if !matches!(built, Ok(Swapped::Done)) {
             // The first error is the one worth telling; what is left carries our name and is removed next time.
             drop(dir.remove_all(&staged));
@@ -178,6 +187,27 @@ impl Destination<'_> {
             Swapped::Done => Ok(()),
             Swapped::Fixed => self.put_one_by_one(unit, present, want),
         }
+    }
+
+    fn build_and_replace(
+        &self,
+        place: (&Dir, &str),
+        staged: &str,
+        unit: &RelPath,
+        have: &Listing,
+        want: &Listing,
+    ) -> Result<Swapped, MaterializeError> {
+        if let Some(entry @ (Entry::File { .. } | Entry::Link { .. })) = want.get(unit) {
+            let mut staging = self.staging(std::iter::once(entry));
+            let stat = staging.make((place.0, staged), unit, entry)?;
+            let swapped = self.replace(unit, staged, place)?;
+            self.note(unit, entry, stat.and_then(|_| staging.signature(place, entry)));
+            return Ok(swapped);
+        }
+        let signed = self.build(place, staged, unit, have, want)?;
+        let swapped = self.replace(unit, staged, place)?;
+        signed.into_iter().for_each(|(path, entry, stat)| self.note(path, entry, Some(stat)));
+        Ok(swapped)
     }
 
     /// Puts what was built in its place.
@@ -212,19 +242,21 @@ impl Destination<'_> {
             dir.rename(&aside, name)?;
             return Err(error.into());
         }
+        self.placing.has_moved(self.owned.package.join(unit))?;
         dir.remove_all(&aside)?;
         Ok(Swapped::Done)
     }
 
-    /// Builds a directory in the one that its place is in.
-    fn build(
+    /// Builds a directory in the one that its place is in. Gives the files that are new, with their signatures: that of one that was linked
+    /// over changes once more when its old name goes.
+    fn build<'w>(
         &self,
         (dir, name): (&Dir, &str),
         staged: &str,
         unit: &RelPath,
         have: &Listing,
-        want: &Listing,
-    ) -> Result<(), MaterializeError> {
+        want: &'w Listing,
+    ) -> Result<Vec<(&'w RelPath, &'w Entry, StatKey)>, MaterializeError> {
         dir.create_dir(staged)?;
         let (new, old) = (dir.open_dir(staged)?, dir.open_dir(name).ok());
         let (mut new_dirs, mut old_dirs) = (Beneath::new(&new), old.as_ref().map(Beneath::new));
@@ -237,6 +269,8 @@ impl Destination<'_> {
             })
             .collect();
         let mut used = BTreeSet::new();
+        let mut staging = self.staging(want.values());
+        let mut signed = Vec::new();
         for (path, entry) in want {
             let below = path.strip_prefix(unit).unwrap_or_default();
             let (Entry::File { .. } | Entry::Link { .. }, Some(parent)) = (entry, below.parent()) else {
@@ -254,24 +288,24 @@ impl Destination<'_> {
                 from.hard_link(old.file_name(), into, below.file_name()).ok()
             };
             if old.filter(|old| used.insert((**old).clone())).and_then(|old| link_over(old)).is_none() {
-                self.stage((into, below.file_name()), path, entry)?;
+                let stat = staging.make((into, below.file_name()), path, entry)?;
+                signed.extend(stat.map(|stat| (path, entry, stat)));
             }
         }
-        Ok(())
+        Ok(signed)
     }
 
-    /// Makes one entry where nothing is yet.
-    fn stage(&self, (dir, name): (&Dir, &str), path: &RelPath, entry: &Entry) -> Result<(), MaterializeError> {
-        match entry {
-            Entry::Dir => dir.create_dir(name)?,
-            Entry::Link { target } => dir.symlink(target, name)?,
-            Entry::File { digest, size, executable } => {
-                if !self.store.write_to(digest, *size, (dir, name.as_ref()), *executable)? {
-                    return Err(MaterializeError::Vanished(path.clone()));
-                }
-            }
+    /// Makes entries as they are to be here.
+    fn staging<'e>(&self, entries: impl Iterator<Item = &'e Entry>) -> Staging<'_> {
+        Staging::new(self.store, self.grain, self.materialize, entries)
+    }
+
+    /// Notes files that are in their places, with signatures that may be believed.
+    fn note(&self, path: &RelPath, entry: &Entry, stat: Option<StatKey>) {
+        if let (Entry::File { digest, .. }, Some(stat)) = (entry, stat) {
+            let path = self.owned.package.join(path);
+            self.placed.borrow_mut().push(PlacedFile { path, stat, digest: *digest });
         }
-        Ok(())
     }
 
     /// A unit with committed files in it: everything else in it becomes exact, file by file, and they are not touched.
@@ -299,7 +333,13 @@ impl Destination<'_> {
         self.place_all(want.iter().filter(|(path, entry)| present.listing.get(*path) != Some(*entry)))
     }
 
-    fn place(&self, (dir, name): (&Dir, &str), path: &RelPath, entry: &Entry) -> Result<(), MaterializeError> {
+    fn place(
+        &self,
+        (dir, name): (&Dir, &str),
+        path: &RelPath,
+        entry: &Entry,
+        staging: &mut Staging<'_>,
+    ) -> Result<(), MaterializeError> {
         let is_dir = dir.stat(name).is_ok_and(|stat| stat.is_dir());
         if *entry == Entry::Dir {
             if !is_dir {
@@ -315,11 +355,16 @@ impl Destination<'_> {
             }
         }
         let staged = atomic::temporary_name(name);
-        let placed = self.stage((dir, &staged), path, entry).and_then(|()| Ok(dir.rename(&staged, name)?));
-        if placed.is_err() {
-            drop(dir.remove_file(&staged));
+        let made = staging.make((dir, &staged), path, entry);
+        let placed = made.and_then(|stat| Ok(dir.rename(&staged, name).map(|()| stat)?));
+        match placed {
+            Ok(stat) => self.note(path, entry, stat.and_then(|_| staging.signature((dir, name), entry))),
+            Err(error) => {
+                drop(dir.remove_file(&staged));
+                return Err(error);
+            }
         }
-        placed
+        Ok(())
     }
 }
 

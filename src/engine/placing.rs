@@ -1,22 +1,25 @@
 //! Where outputs are being put in place, on the disk meanwhile: what a killed run left in the tree goes when the next one begins there.
 //!
-//! One file per announcement in `placing/` in the state directory of the workspace, locked by who made it for as long as it holds: magic
-//! (8 bytes), process id, number of its first temporary, directories that get temporaries, and pairs of a place and the
-//! temporary that has what lay there; then BLAKE3 over everything before. A damaged one announces nothing: what it was to say was not
-//! begun.
+//! One file per process in `placing/` in the state directory of the workspace, locked by who made it for as long as it works: announcements,
+//! each after its length (`u64`) and sealed with BLAKE3 over all of it: magic (8 bytes), process id, number of its first temporary,
+//! directories that get temporaries, and a place with the temporary that has what lay there, or with itself once something new does. They are appended, each before what
+//! it announces is begun, and none is taken back before all of the work is over: a directory is announced once, however often something is
+//! put there, and to look there for what is not there does no harm. What follows a damaged one announces nothing: what it was to say was
+//! not begun.
 
-use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use crate::base::encode::{DecodeError, Decoder, Encoder};
 use crate::base::path::RelPath;
+use crate::engine::session::held;
 use crate::fs::atomic::{self, Series};
 use crate::fs::dir::Dir;
 use crate::fs::lock::{self, Lock, Sharing};
 use crate::fs::ops::{self, FsError};
 
-const MAGIC: [u8; 8] = *b"dryst\0m1";
+const MAGIC: [u8; 8] = *b"dryst\0m2";
 
 /// What is announced of one piece of work.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -61,52 +64,105 @@ impl Announced {
         decoder.finish()?;
         Ok(Self { series, dirs, aside })
     }
+
+    /// Those of a file, as far as it is whole.
+    fn decode_all(bytes: &[u8]) -> Vec<Self> {
+        let mut decoder = Decoder::new(bytes);
+        let next = || decoder.bytes().and_then(Self::decode).ok();
+        std::iter::from_fn(next).collect()
+    }
 }
 
-/// What one materialization has announced; taken back when dropped.
+/// What this process has announced; taken back when dropped.
 #[derive(Debug)]
 pub struct Placing {
     dir: PathBuf,
-    dirs: RefCell<BTreeSet<RelPath>>,
-    files: RefCell<Vec<(PathBuf, Lock)>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Directories that are announced.
+    dirs: HashSet<RelPath>,
+    /// What takes the next announcement.
+    open: Option<File>,
+    /// Those in which one could be written in part only. What they told before holds.
+    broken: Vec<File>,
+}
+
+/// A file of announcements.
+#[derive(Debug)]
+struct File {
+    path: PathBuf,
+    lock: Lock,
 }
 
 impl Placing {
     /// Nothing yet.
     pub fn new(state_dir: &Path) -> Self {
-        Self { dir: state_dir.join("placing"), dirs: RefCell::default(), files: RefCell::default() }
+        Self { dir: state_dir.join("placing"), state: Mutex::default() }
     }
 
-    /// Announces temporaries in directories of the workspace. Cost: one small file, if any of them is new.
-    pub fn will_write(&self, dirs: impl Iterator<Item = RelPath>) -> Result<(), FsError> {
-        let dirs: BTreeSet<RelPath> = {
-            let mut known = self.dirs.borrow_mut();
-            dirs.filter(|dir| known.insert(dir.clone())).collect()
-        };
-        if dirs.is_empty() { Ok(()) } else { self.announce(dirs, None) }
+    /// Announces temporaries in directories of the workspace; gives those that this process had not announced before.
+    ///
+    /// Cost: one small write, if there are any.
+    pub fn will_write(&self, dirs: impl Iterator<Item = RelPath>) -> Result<BTreeSet<RelPath>, FsError> {
+        let mut state = held(&self.state);
+        let new: BTreeSet<RelPath> = dirs.filter(|dir| !state.dirs.contains(dir)).collect();
+        if !new.is_empty() {
+            self.announce(&mut state, new.clone(), None)?;
+            state.dirs.extend(new.iter().cloned());
+        }
+        Ok(new)
     }
 
     /// Announces that what lies at a place goes aside, until something new lies there.
     pub fn will_move(&self, place: RelPath, aside: RelPath) -> Result<(), FsError> {
-        self.announce(BTreeSet::new(), Some((place, aside)))
+        self.announce(&mut held(&self.state), BTreeSet::new(), Some((place, aside)))
     }
 
-    fn announce(&self, dirs: BTreeSet<RelPath>, aside: Option<(RelPath, RelPath)>) -> Result<(), FsError> {
+    /// Announces that something new lies at a place: what went aside from there does not come back.
+    pub fn has_moved(&self, place: RelPath) -> Result<(), FsError> {
+        self.will_move(place.clone(), place)
+    }
+
+    fn announce(
+        &self,
+        state: &mut State,
+        dirs: BTreeSet<RelPath>,
+        aside: Option<(RelPath, RelPath)>,
+    ) -> Result<(), FsError> {
+        let file = match state.open.take() {
+            Some(file) => file,
+            None => self.begin()?,
+        };
+        let mut encoder = Encoder::new();
+        encoder.bytes(&Announced { series: atomic::own_series(), dirs, aside }.encode());
+        let written = ops::write_all(file.lock.file(), &file.path, encoder.as_slice());
+        match written {
+            Ok(()) => state.open = Some(file),
+            // What comes after half an announcement would not be read.
+            Err(_) => state.broken.push(file),
+        }
+        written
+    }
+
+    fn begin(&self) -> Result<File, FsError> {
         ops::create_dir_all(&self.dir)?;
         let path = atomic::temporary_beside(&self.dir.join("at"));
         // Whoever sweeps may come between the making and the locking, and take it away.
         let lock = lock::wait_named(&path, Sharing::Exclusive)?;
-        ops::write(&path, &Announced { series: atomic::own_series(), dirs, aside }.encode())?;
-        self.files.borrow_mut().push((path, lock));
-        Ok(())
+        Ok(File { path, lock })
     }
 }
 
 impl Drop for Placing {
     fn drop(&mut self) {
-        for (path, _lock) in self.files.get_mut().drain(..) {
+        let state = std::mem::take(&mut *held(&self.state));
+        for File { path, lock } in state.broken.into_iter().chain(state.open) {
             // What stays is swept by the next run, which finds nothing to do.
             drop(ops::remove_file(&path));
+            drop(lock);
         }
     }
 }
@@ -124,18 +180,23 @@ fn attempt_sweep(dir: &Path, root: &Dir) -> Result<(), FsError> {
     for entry in ops::if_there(ops::read_dir(dir))?.unwrap_or_default() {
         let path = dir.join(&entry.name);
         if let Some(lock) = lock::attempt_named(&path, Sharing::Exclusive)? {
-            let announced = Announced::decode(&ops::read(&path)?).ok();
+            let announced = Announced::decode_all(&ops::read(&path)?);
             abandoned.push((path, lock, announced));
         }
     }
-    let announced = || abandoned.iter().filter_map(|(_, _, announced)| announced.as_ref());
+    let announced = || abandoned.iter().flat_map(|(_, _, announced)| announced);
     // Through a link nothing was written, and nothing is looked for.
     let open = |dir: &RelPath| match root.open_beneath(dir) {
         Err(error) if error.is_missing() || error.is_no_directory() => Ok(None),
         opened => opened.map(Some),
     };
+    // Of one place the last announcement of a process counts.
+    let mut moved: BTreeMap<(u32, u64, &RelPath), &RelPath> = BTreeMap::new();
+    for Announced { series, aside, .. } in announced() {
+        moved.extend(aside.iter().map(|(place, aside)| ((series.process, series.first, place), aside)));
+    }
     // Before anything goes: what is aside has the name of a temporary.
-    for (place, aside) in announced().filter_map(|announced| announced.aside.as_ref()) {
+    for ((_, _, place), aside) in moved.into_iter().filter(|((_, _, place), aside)| place != aside) {
         let Some(parent) = place.parent().filter(|parent| aside.parent().as_ref() == Some(parent)) else { continue };
         if let Some(dir) = open(&parent)?.filter(|dir| !dir.has(place.file_name())) {
             ops::if_there(dir.rename(aside.file_name(), place.file_name()))?;
@@ -181,7 +242,7 @@ mod tests {
         sweep(&state, &opened);
         assert_eq!(all(), [true, true, true, false], "it lives");
         // As a kill does: the locks are free, the files stay.
-        placing.files.borrow_mut().clear();
+        drop(std::mem::take(&mut *held(&placing.state)));
         sweep(&state, &opened);
         assert_eq!(all(), [false, true, false, true]);
         assert!(ops::read_dir(&state.join("placing")).expect("a directory").is_empty());
@@ -197,7 +258,7 @@ mod tests {
         let opened = Dir::open(&root).expect("a directory");
         let placing = Placing::new(&state);
         placing.will_write([rel("a")].into_iter()).expect("it is announced");
-        placing.files.borrow_mut().clear();
+        drop(std::mem::take(&mut *held(&placing.state)));
         let outside = atomic::temporary_beside(&dir.path().join("outside/dist"));
         ops::create_dir_all(&outside).expect("a temporary directory");
         ops::symlink("../outside", &root.join("a")).expect("a temporary link");

@@ -62,6 +62,7 @@ impl Rest {
         }
         let lines = compared.lines();
         let mut changed: Vec<bool> = lines.iter().map(|line| line.stood.is_none()).collect();
+        compared.strayed.iter().for_each(|at| changed[*at] = true);
         let sources = mark_outputs(&compared, &mut changed)?;
         if !sources.is_empty() {
             let sets = compared.sets().iter();

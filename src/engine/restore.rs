@@ -1,5 +1,6 @@
 //! Puts the outputs of a result in place in the tree, by the rules of who owns what there. Runs no task.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use crate::base::diagnostic::Diagnostic;
@@ -8,7 +9,6 @@ use crate::base::path::RelPath;
 use crate::base::tree::{Entry, Listing};
 use crate::engine::materialize::{Destination, MaterializeError};
 use crate::engine::owned::Owned;
-use crate::engine::placing::Placing;
 use crate::engine::present::{self, Names, Present};
 use crate::engine::session::Session;
 use crate::engine::takeover;
@@ -16,7 +16,7 @@ use crate::engine::tracked;
 use crate::engine::waiting;
 use crate::engine::written::{Record, Records};
 use crate::fs::ops;
-use crate::manifest::model::{RunTask, TaskKind};
+use crate::manifest::model::{Materialize, RunTask, TaskKind};
 use crate::store::StoreError;
 
 /// How often the tree may change between being read and being written before that is an error.
@@ -86,7 +86,7 @@ pub fn is_in_place(session: &Session<'_>, task: TaskId, listing: &Listing) -> bo
     if owned.is_empty() {
         return true;
     }
-    let (label, records) = (session.workspace.whole_label(task), Records::new(&session.state_dir));
+    let (label, records) = (session.workspace.whole_label(task), &session.records);
     let wanted = owned.part_of(listing);
     let Ok(mut names) = Names::find(&session.root, &owned) else { return false };
     let record = if has_stray(&owned, &names, &wanted) { records.load(&label) } else { Record::default() };
@@ -131,7 +131,7 @@ fn put(
 ) -> Result<Placed, RestoreError> {
     let root = &session.root;
     let label = session.workspace.whole_label(task);
-    let records = Records::new(&session.state_dir);
+    let records = &session.records;
     for _ in 0..ATTEMPTS_MAX {
         let mut names = Names::find(root, owned)?;
         let record = if has_stray(owned, &names, wanted) { records.load(&label) } else { Record::default() };
@@ -147,7 +147,7 @@ fn put(
         names.retain(owned, &keep);
         let present = Present::look(owned, names, &|paths| session.leaves(paths).into_iter().map(Result::ok).collect());
         if present.is(wanted) {
-            adopt(session, owned, wanted, (&records, &label))?;
+            adopt(session, owned, wanted, (records, &label))?;
             return Ok(Placed::default());
         }
         let record = records.load(&label);
@@ -166,13 +166,53 @@ fn put(
         if !present.is_still(root, owned, &now) || records.load(&label) != record {
             continue;
         }
-        let placing = Placing::new(&session.state_dir);
-        let destination = Destination { root, owned, store: &session.store, placing: &placing };
+        let materialize = match class {
+            Class::Outputs => session.workspace.config.materialize,
+            Class::Committed => Materialize::Copy,
+        };
+        let destination = destination(session, owned, materialize);
         let (doomed, changed) = no_longer_made(owned, &present, wanted, &record, &recoverable);
-        place(&destination, &present, wanted, &doomed, (&records, &label, record))?;
-        return Ok(Placed { written: true, notes: left_alone(session, task, owned, &changed) });
+        place(&destination, &present, wanted, &doomed, (records, &label, record))?;
+        session.placed.add(destination.placed.take());
+        let notes = [left_alone(session, task, owned, &changed), told_of_links(session, task)].concat();
+        return Ok(Placed { written: true, notes });
     }
     Err(MaterializeError::Restless(owned.package.clone()).into())
+}
+
+/// What is to be said about links, once: that there can be none here, and that somebody wrote into one.
+fn told_of_links(session: &Session<'_>, task: TaskId) -> Vec<Diagnostic> {
+    let mut notes = Vec::new();
+    if session.store.take_apart_from_links() {
+        let message =
+            "outputs are copies here, not links: the store lies on another file system, or may not be linked to";
+        let help = "set `DRYSTONE_STORE` to a directory on the file system of the workspace, or leave `materialize = \"link\"` out";
+        notes.push(Diagnostic::note(message).help(help));
+    }
+    let changed = session.store.take_changed_links();
+    if changed > 0 {
+        let files =
+            if changed == 1 { "a file that outputs are".into() } else { format!("{changed} files that outputs are") };
+        let message = format!(
+            "{files} links to had been changed in place, and was made anew for `{}`; what other worktrees have of it is put right by their next run",
+            session.workspace.whole_label(task)
+        );
+        let help = "with `materialize = \"link\"` outputs are shared: replace such a file instead of writing into it";
+        notes.push(Diagnostic::warning(message).help(help));
+    }
+    notes
+}
+
+fn destination<'a>(session: &'a Session<'_>, owned: &'a Owned<'a>, materialize: Materialize) -> Destination<'a> {
+    Destination {
+        root: &session.root,
+        owned,
+        store: &session.store,
+        materialize,
+        placing: &session.placing,
+        grain: &session.placed.grain,
+        placed: RefCell::default(),
+    }
 }
 
 /// Directories that are right although nothing is recorded of them: the record was lost, and they are ours all the same.
@@ -290,7 +330,7 @@ fn extra_in_git(session: &Session<'_>, owned: &Owned<'_>, names: &Names, wanted:
 pub fn add_after_failure(session: &Session<'_>, task: TaskId, listing: &Listing) -> Vec<Diagnostic> {
     let owned = Owned::of(session, task);
     let label = session.workspace.whole_label(task);
-    let records = Records::new(&session.state_dir);
+    let records = &session.records;
     let known = records.load(&label);
     let inside: Vec<RelPath> = listing.keys().map(|path| owned.package.join(path)).collect();
     let there = session.observe(&inside);
@@ -313,7 +353,7 @@ pub fn add_after_failure(session: &Session<'_>, task: TaskId, listing: &Listing)
         };
         skipped.push(skip_note(session, task, full, reason));
     }
-    let placed = place_after_failure(session, &owned, &wanted, (&records, &label));
+    let placed = place_after_failure(session, &owned, &wanted, (records, &label));
     skipped.extend(placed.unwrap_or_else(|error| vec![skip_note_of(session, task, &error)]));
     skipped
 }
@@ -335,8 +375,7 @@ fn place_after_failure(
         record.note(owned.package.join(path), entry);
     }
     records.save(label, &record)?;
-    let placing = Placing::new(&session.state_dir);
-    let destination = Destination { root: &session.root, owned, store: &session.store, placing: &placing };
+    let destination = destination(session, owned, Materialize::Copy);
     let mut notes = Vec::new();
     for one in wanted {
         if let Err(error) = destination.place_all(std::iter::once(one)) {

@@ -14,9 +14,12 @@ use crate::engine::collect::Collected;
 use crate::engine::failures::Failures;
 use crate::engine::image_root::{FlatRoot, FlatRoots};
 use crate::engine::levels::Levels;
+use crate::engine::placed::Placed;
+use crate::engine::placing::Placing;
 use crate::engine::rest::Rest;
 use crate::engine::secrets::Secrets;
 use crate::engine::standing::{Standing, Stood};
+use crate::engine::written::Records;
 use crate::fingerprint::packages::Packages;
 use crate::fingerprint::roots::{self, Crowds, RootError};
 use crate::fingerprint::system::{self, SystemIdentity};
@@ -145,6 +148,12 @@ pub struct Session<'w> {
     pub levels: Levels,
     /// What is kept for this worktree between invocations.
     pub(super) state_dir: PathBuf,
+    /// Where outputs are being put in place.
+    pub(super) placing: Placing,
+    /// What was put in place in this worktree, in this run and before.
+    pub(super) records: Records,
+    /// What was put in place so far.
+    pub(super) placed: Placed,
 }
 
 /// Tools by name, and by the directory of the package where that matters.
@@ -228,6 +237,9 @@ impl<'w> Session<'w> {
             opened: std::time::Instant::now(),
             cpu,
             levels,
+            placing: Placing::new(&state_dir),
+            records: Records::new(&state_dir),
+            placed: Placed::default(),
             state_dir,
         })
     }
@@ -270,6 +282,7 @@ impl<'w> Session<'w> {
                 tracing::warn!(%error, "content that holds a secret stays until the store is collected");
             }
         }
+        self.placed.tell(&self.index);
         let index = if self.keeps_index { self.index.save(&self.state_dir.join("stat-index")) } else { Ok(()) };
         let saved = index.and_then(|()| self.machine.save(&self.store.dir().join("machine-index")));
         if let Err(error) = saved {

@@ -146,6 +146,8 @@ pub struct StoodLine {
     pub isolation: String,
     /// Time its result took, in milliseconds.
     pub duration_ms: u64,
+    /// What was recorded of it as its own, if it has wildcards among its outputs.
+    pub record: Option<Digest>,
     /// Where its listing is encoded.
     pub(super) listing: Range<usize>,
 }
@@ -440,18 +442,22 @@ fn encode_line(encoder: &mut Encoder, Saved { line, listing }: &Saved<'_>) {
 }
 
 pub(super) fn encode_stood(encoder: &mut Encoder, stood: &StoodLine, encoded: &[u8]) {
-    let StoodLine { memo, key, outputs, isolation, duration_ms, listing: _ } = stood;
-    encoder.digest(memo).digest(key).digest(outputs);
+    let StoodLine { memo, key, outputs, isolation, duration_ms, record, listing: _ } = stood;
+    encoder.digest(memo).digest(key).digest(outputs).u8(u8::from(record.is_some()));
+    record.iter().for_each(|record| {
+        encoder.digest(record);
+    });
     encoder.bytes(isolation.as_bytes()).u64(*duration_ms).bytes(encoded);
 }
 
 /// Reads one; `body_len` is where what is decoded ends.
 pub(super) fn decode_stood(decoder: &mut Decoder<'_>, body_len: usize) -> Result<StoodLine, DecodeError> {
     let (memo, key, outputs) = (decoder.digest()?, decoder.digest()?, decoder.digest()?);
+    let record = if decoder.u8()? == 1 { Some(decoder.digest()?) } else { None };
     let (isolation, duration_ms) = (decoder.text("isolation level")?.to_owned(), decoder.u64()?);
     let length = decoder.bytes()?.len();
     let end = body_len - decoder.remaining();
-    Ok(StoodLine { memo, key, outputs, isolation, duration_ms, listing: end - length..end })
+    Ok(StoodLine { memo, key, outputs, isolation, duration_ms, record, listing: end - length..end })
 }
 
 fn decode_line(decoder: &mut Decoder<'_>, body_len: usize, position: u64) -> Result<Line, DecodeError> {
@@ -487,9 +493,9 @@ fn decode_set(decoder: &mut Decoder<'_>) -> Result<Set, DecodeError> {
 
 impl StoodLine {
     /// One whose listing is not placed yet.
-    pub fn of(stood: &Stood) -> Self {
+    pub fn of(stood: &Stood, record: Option<Digest>) -> Self {
         let Stood { memo, key, outputs, isolation, duration_ms, .. } = stood;
         let (memo, key, outputs) = (*memo, *key, *outputs);
-        Self { memo, key, outputs, isolation: isolation.clone(), duration_ms: *duration_ms, listing: 0..0 }
+        Self { memo, key, outputs, isolation: isolation.clone(), duration_ms: *duration_ms, record, listing: 0..0 }
     }
 }

@@ -25,7 +25,6 @@ use crate::engine::settled::{self, Found, Ground, Line, Request, Saved, Set, Sto
 use crate::engine::sources::Sources;
 use crate::engine::standing::{Stood, encode_listing};
 use crate::engine::tracked;
-use crate::engine::written::Records;
 use crate::fs::look::{self, Links};
 use crate::fs::ops::{self, DirEntry, FsError, Kind};
 use crate::fs::stat::StatKey;
@@ -124,7 +123,7 @@ fn patch(session: &Session<'_>, plan: &Plan, keys: &[Option<Digest>], rest: &Res
         let line = stood.as_ref().map(|stood| {
             let mut encoder = Encoder::new();
             encode_listing(&mut encoder, &stood.listing);
-            (StoodLine::of(stood), encoder.into_vec())
+            (StoodLine::of(stood, place.record()), encoder.into_vec())
         });
         if line.is_some() {
             patch.claims.extend(in_place_of(compared, at, draft)?);
@@ -241,7 +240,7 @@ fn draft(session: &Session<'_>, plan: &Plan, keys: &[Option<Digest>], heard: Hea
         let mut encoder = Encoder::new();
         stood.iter().for_each(|stood| encode_listing(&mut encoder, &stood.listing));
         listings.push(encoder.into_vec());
-        let stood = stood.map(|stood| StoodLine::of(&stood));
+        let stood = stood.map(|stood| StoodLine::of(&stood, place.record()));
         let Node { dependencies: needs, weight, .. } = plan.nodes[ix].clone();
         let limited = session.workspace.tasks[*task].kind.command().is_some_and(|run| run.resources.is_limited());
         let is_selected = plan.selected.contains(task);
@@ -413,14 +412,13 @@ impl Place<'_, '_> {
         if wanted.iter().any(|(path, entry)| !is_file(entry) && is_loose(path)) {
             return None;
         }
-        if owned.loose().next().is_some() {
-            // What else matches is its own if it was written by it once, which the record tells.
-            let record = Records::new(&self.session.state_dir).file(&self.session.workspace.whole_label(self.task));
-            let found = unheard(|| ops::read(&record)).ok().map(|bytes| Digest::of(&bytes));
-            let stat = look::stat(&record, Links::Refused);
-            draft.add_content(&record, stat.zip(found), self.role, stat.is_some_and(|stat| is_settled(&stat, seen_ns)));
-        }
         Some(())
+    }
+
+    /// What is recorded of a task with wildcards: what else they match is its own if it wrote that once, which the record tells.
+    pub fn record(&self) -> Option<Digest> {
+        let has_wildcards = Owned::of(self.session, self.task).loose().next().is_some();
+        has_wildcards.then(|| self.session.records.mark(&self.session.workspace.whole_label(self.task)))
     }
 
     /// Claims the names in a directory that is the task's own, with those beneath.

@@ -9,7 +9,6 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use crate::base::digest::Digest;
 use crate::engine::ages;
 use crate::engine::session::Session;
-use crate::engine::written::Records;
 use crate::fs::lock::Lock;
 use crate::fs::ops::FsError;
 use crate::process::cancel::Cancel;
@@ -68,7 +67,7 @@ pub fn cache_dir(session: &Session<'_>, name: String) -> Result<Option<CacheDir>
 
 /// Locks what a task wrote in this worktree, waiting while somebody else writes; `None` if the run is cancelled meanwhile.
 pub fn records(session: &Session<'_>, label: &str) -> Result<Option<Lock>, FsError> {
-    let records = Records::new(&session.state_dir);
+    let records = session.records.clone();
     if let Some(lock) = records.try_lock(label)? {
         return Ok(Some(lock));
     }

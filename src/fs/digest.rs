@@ -32,6 +32,11 @@ pub fn digest_file_with(path: &Path, threads: Threads) -> Result<(Digest, u64), 
     if threads == Threads::Pool && size >= PARALLEL_DIGEST_BYTES_MIN {
         return digest_on_pool(&mut file, path);
     }
+    digest_open(&file, path)
+}
+
+/// Digests what is left of an open file; `path` is for the error.
+pub fn digest_open(mut file: &File, path: &Path) -> Result<(Digest, u64), FsError> {
     let mut digester = Digester::default();
     let mut buffer = [0; 64 * 1024];
     let mut total = 0;

@@ -142,6 +142,20 @@ impl Dir {
         change("create", &self.at(name.as_ref()), || Ok(create()?.into()))
     }
 
+    /// Opens a regular file for reading, and nothing else: no link, and nothing that would keep the caller waiting. Its signature is taken
+    /// before anything is read.
+    pub fn open_file(&self, name: impl AsRef<OsStr>) -> Result<(File, StatKey), FsError> {
+        let path = self.at(name.as_ref());
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(&self.fd, name.as_ref(), flags, Mode::empty());
+        let file = File::from(opened.map_err(io::Error::from).at("open", &path)?);
+        let stat = StatKey::of(&file.metadata().at("look at", &path)?);
+        if stat.is_file() {
+            return Ok((file, stat));
+        }
+        Err(FsError::new("open", path, io::Error::other("not a regular file")))
+    }
+
     /// Creates a directory that must not exist.
     pub fn create_dir(&self, name: impl AsRef<OsStr>) -> Result<(), FsError> {
         let create = || rustix::fs::mkdirat(&self.fd, name.as_ref(), Mode::from_raw_mode(0o777));

@@ -6,6 +6,7 @@ pub mod digest;
 pub mod dir;
 #[cfg(debug_assertions)]
 pub mod fault;
+pub mod grain;
 mod ignored;
 pub mod link;
 pub mod lock;

@@ -3,8 +3,8 @@
 use crate::base::compact::{Compact, Reader, Writer, compact_struct, compact_words};
 use crate::base::digest::Digest;
 use crate::manifest::model::{
-    Command, Ecosystem, Expected, FetchTask, Inputs, IsolationRequest, Need, Reach, Ready, Resources, RunTask,
-    RunTerms, ServiceTask, ServiceUse, StopSignal, SystemPolicy, Task, TaskKind, Undeclared, Unpack, Which,
+    Command, Ecosystem, Expected, FetchTask, Inputs, IsolationRequest, Materialize, Need, Reach, Ready, Resources,
+    RunTask, RunTerms, ServiceTask, ServiceUse, StopSignal, SystemPolicy, Task, TaskKind, Undeclared, Unpack, Which,
     WorkspaceConfig,
 };
 
@@ -17,9 +17,11 @@ compact_struct!(WorkspaceConfig {
     salt,
     pools,
     store_bytes_max,
+    materialize,
     place,
 });
 compact_words!(Ecosystem { Cargo = 0, Npm = 1, Uv = 2, Go = 3 });
+compact_words!(Materialize { Copy = 0, Link = 1 });
 compact_words!(SystemPolicy { Packages = 0, Tools = 1 });
 compact_struct!(Task { label, place, needs, services, tags, kind });
 compact_struct!(ServiceUse { place, package, service });

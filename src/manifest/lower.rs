@@ -16,9 +16,9 @@ use crate::manifest::kept::{Everywhere, Kept, Values};
 use crate::manifest::layers::Layers;
 pub use crate::manifest::layers::{Templates, templates};
 use crate::manifest::matrix::combinations;
-use crate::manifest::model::{Ecosystem, SystemPolicy, Task, TaskKind, WorkspaceConfig};
+use crate::manifest::model::{Ecosystem, Materialize, SystemPolicy, Task, TaskKind, WorkspaceConfig};
 use crate::manifest::problems::{self, Problems};
-use crate::manifest::raw::{EcosystemWord, FetchTable, ServiceTable, SystemWord};
+use crate::manifest::raw::{EcosystemWord, FetchTable, MaterializeWord, ServiceTable, SystemWord};
 use crate::manifest::read::{Declared, ManifestFile};
 use crate::manifest::service;
 use crate::manifest::split::Part;
@@ -66,6 +66,10 @@ fn workspace_config(file: &ManifestFile, diagnostics: &mut Vec<Diagnostic>) -> O
         },
         salt: text(&table.salt),
         pools: pools(file, table.pools.as_ref(), &mut problems),
+        materialize: match file.store.as_ref().and_then(|store| store.materialize.as_ref()).map(|word| word.value) {
+            None | Some(MaterializeWord::Copy) => Materialize::Copy,
+            Some(MaterializeWord::Link) => Materialize::Link,
+        },
         store_bytes_max: store_size.and_then(|bytes| size(bytes, origin, &mut problems)),
         place: origin.of(&workspace.name),
     })

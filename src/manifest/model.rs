@@ -30,10 +30,21 @@ pub struct WorkspaceConfig {
     pub salt: Option<String>,
     /// `pools`: named resources and how many units each has.
     pub pools: BTreeMap<String, u32>,
+    /// `[store] materialize`.
+    pub materialize: Materialize,
     /// `[store] max-size` in bytes.
     pub store_bytes_max: Option<u64>,
     /// Where `[workspace]` stands.
     pub place: Place,
+}
+
+/// How outputs are put in the tree.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Materialize {
+    /// As files of its own.
+    Copy,
+    /// As hard links to files of the store.
+    Link,
 }
 
 /// Whose manifests tell which package depends on which.

@@ -97,6 +97,23 @@ pub enum SystemWord {
 pub struct StoreTable {
     /// Size the store is kept below, such as `"20GiB"`. Default: a tenth of the disk, at most 20 GiB.
     pub max_size: Option<At<String>>,
+    /// How outputs are put in the tree. Default: `"copy"`.
+    pub materialize: Option<At<MaterializeWord>>,
+}
+
+/// How outputs are put in the tree.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub enum MaterializeWord {
+    /// As files of its own (clones, where the file system can).
+    Copy,
+    /// As hard links to read-only files that the store keeps for it, shared by all worktrees: nothing is written but names. For outputs that
+    /// nobody edits in place. An edit is refused to all but root and whoever changes the mode first; one that is made all the same shows in
+    /// every worktree that has the file until its next run, which finds it, says so and puts the right content back. It never comes into a
+    /// result. Files are as old as the content in the store, and have several names. Where the store lies on another file system than the
+    /// tree, files are copies.
+    Link,
 }
 
 /// `[remote]`.

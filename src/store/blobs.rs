@@ -90,6 +90,7 @@ impl Store {
         let key = Key::blob(*digest);
         losses::note(&self.layout)?;
         ops::remove_file(&self.layout.content(&key))?;
+        self.drop_links(digest)?;
         session.queue.push(Job::Drop { key }, None)
     }
 
@@ -124,11 +125,22 @@ impl Store {
         (dir, name): (&Dir, &OsStr),
         executable: bool,
     ) -> Result<bool, StoreError> {
+        self.write_with_mode(digest, size, (dir, name), file_mode(executable))
+    }
+
+    /// The same with these permission bits (before the umask).
+    pub(super) fn write_with_mode(
+        &self,
+        digest: &Digest,
+        size: u64,
+        (dir, name): (&Dir, &OsStr),
+        mode: u32,
+    ) -> Result<bool, StoreError> {
         let key = Key::blob(*digest);
         let Some(found) = self.present(&key)?.filter(|found| found.size == size) else { return Ok(false) };
         if !found.is_file {
             let Some(bytes) = self.load_found(&key, found, OnDamage::Drop)? else { return Ok(false) };
-            let file = dir.create_new(name, file_mode(executable))?;
+            let file = dir.create_new(name, mode)?;
             let written = ops::write_all(&file, &dir.at(name), &bytes);
             if written.is_err() {
                 // The first error is the one worth telling.
@@ -137,7 +149,7 @@ impl Store {
             return Ok(written.map(|()| true)?);
         }
         let from = self.layout.content(&key);
-        let mut file = dir.create_new(name, file_mode(executable))?;
+        let mut file = dir.create_new(name, mode)?;
         let copied = copy_into(&from, &mut file, &dir.at(name));
         if copied.as_ref().is_ok_and(|copied| *copied == (*digest, size)) {
             return Ok(true);
@@ -252,6 +264,13 @@ impl Store {
 
     /// Reads content and checks its digest; what does not match is absent.
     pub(super) fn load_or(&self, key: &Key, on_damage: OnDamage) -> Result<Option<Vec<u8>>, StoreError> {
+        // Most often it lies in the database and is sound: then one look is enough. What is queued is newer than what lies there.
+        if self.writable().is_none_or(|session| session.queue.pending.content(key).is_none()) {
+            let found = self.database.read("read content", |connection| content::inline_bytes(connection, key))?;
+            if let Some(bytes) = found.filter(|bytes| key.kind.digest(bytes) == key.digest) {
+                return Ok(Some(bytes));
+            }
+        }
         match self.present(key)? {
             Some(found) => self.load_found(key, found, on_damage),
             None => Ok(None),

@@ -91,7 +91,10 @@ impl Store {
         let bytes_max = options.bytes_max.unwrap_or(self.bytes_max);
         let used_ms_min = options.keep_days.map_or(i64::MIN, |days| self.days_ago_ms(days));
         // Walked before the gate is closed: caches can be large, and have locks of their own.
-        let caches = self.plan_caches(self.caches(Measure::Every)?, caches::share(bytes_max), used_ms_min)?;
+        let mut caches = self.plan_caches(self.caches(Measure::Every)?, caches::share(bytes_max), used_ms_min)?;
+        let links = self.plan_links(caches::share(bytes_max).saturating_sub(caches.bytes_kept), used_ms_min)?;
+        caches.bytes_kept = caches.bytes_kept.saturating_add(links.bytes_kept);
+        caches.bytes_freed = caches.bytes_freed.saturating_add(links.bytes_freed);
         let closed = session.gate.close()?;
         let plan = self.plan(&options, &caches, live_leases(&self.layout)?)?;
         if options.mode == GcMode::DryRun {
@@ -111,6 +114,7 @@ impl Store {
         self.remove_files(&plan, &trash)?;
         drop(closed);
         self.remove_caches(&caches.doomed)?;
+        self.remove_links(&links)?;
         self.tidy(session, &trash)?;
         Ok(plan.report)
     }
@@ -128,10 +132,16 @@ impl Store {
         let low_water = self.bytes_max / 100 * LOW_WATER_PERCENT;
         let mut caches = self.caches(Measure::Stale)?;
         let mut report = None;
-        if caches::total(&caches) > caches::share(self.bytes_max) {
+        let mut link_bytes = self.link_bytes()?;
+        if caches::total(&caches).saturating_add(link_bytes) > caches::share(self.bytes_max) {
             self.renew_lease()?;
-            let plan = self.plan_caches(caches, caches::share(low_water), i64::MIN)?;
+            let mut plan = self.plan_caches(caches, caches::share(low_water), i64::MIN)?;
             self.remove_caches(&plan.doomed)?;
+            let links = self.plan_links(caches::share(low_water).saturating_sub(plan.bytes_kept), i64::MIN)?;
+            self.remove_links(&links)?;
+            link_bytes = links.bytes_kept;
+            plan.bytes_freed = plan.bytes_freed.saturating_add(links.bytes_freed);
+            plan.bytes_kept = plan.bytes_kept.saturating_add(links.bytes_kept);
             report = Some(GcReport {
                 caches_removed: plan.doomed.len() as u64,
                 bytes_freed: plan.bytes_freed,
@@ -140,7 +150,8 @@ impl Store {
             });
             caches = self.caches(Measure::Stale)?;
         }
-        let used = used + caches::total(&caches).min(caches::share(self.bytes_max));
+        let beside = caches::total(&caches).saturating_add(link_bytes);
+        let used = used + beside.min(caches::share(self.bytes_max));
         // Whoever collects right now makes room for everyone.
         let is_alone = lock::attempt(&self.layout.lock("gc"), Sharing::Exclusive)?.is_some();
         if used <= self.bytes_max || !is_alone {

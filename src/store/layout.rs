@@ -8,9 +8,10 @@
 //! trees/aa/<62 hex>         encoded trees too large for the database
 //! tmp/<lease>-<n>           files being written
 //! stage/<lease>-<n>/        scratch directories of running actions
-//! locks/                    gate, turn, gc, open; actions/<64 hex>; caches/<32 hex>; kept/<32 hex>; leases/<lease>
+//! locks/                    gate, turn, gc, open, links; actions/<64 hex>; caches/<32 hex>; kept/<32 hex>; leases/<lease>
 //! caches/<32 hex>/          directories that tasks keep between their runs
 //! kept/<32 hex>/            files and directories to be shown to commands
+//! links/aa/<62 hex>[.x]     files that outputs may be hard links to, mode 0444, executable ones 0555
 //! workspaces/<32 hex>/      what is kept per workspace, by digest of its root path; `root` names the path
 //! trash/<lease>-<n>/        on its way out
 //! losses                    changes before anything is taken out
@@ -31,7 +32,7 @@ const FORMAT: i64 = 1;
 const FORMAT_PREFIX: &str = "drystone store ";
 const CACHEDIR_TAG: &str =
     "Signature: 8a477f597d28d172789f06886806bc55\n# Made by drystone: a cache, safe to delete.\n";
-const DIRS: [&str; 13] = [
+const DIRS: [&str; 14] = [
     "blobs",
     "trees",
     "tmp",
@@ -43,6 +44,7 @@ const DIRS: [&str; 13] = [
     "locks/leases",
     "caches",
     "kept",
+    "links",
     "workspaces",
     "trash",
 ];
@@ -146,6 +148,18 @@ impl Layout {
     /// The lock file of one.
     pub fn kept_lock(&self, name: &str) -> PathBuf {
         self.dir.join("locks/kept").join(name)
+    }
+
+    /// The directory of files that outputs may be links to.
+    pub fn links(&self) -> PathBuf {
+        self.dir.join("links")
+    }
+
+    /// Where the one of a content lies, and its name there.
+    pub fn kept_link(&self, digest: &Digest, executable: bool) -> (PathBuf, String) {
+        let hex = digest.to_hex();
+        let suffix = if executable { ".x" } else { "" };
+        (self.links().join(&hex[..2]), format!("{}{suffix}", &hex[2..]))
     }
 
     /// The directory of what is kept per workspace.

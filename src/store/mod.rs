@@ -7,8 +7,9 @@
 //! | `db`, `migrate`, `recover` | connections, versions, damage |
 //! | `losses` | the mark that tells whether anything was taken out since |
 //! | `pending`, `writer` | the queue of rows and the one thread that commits them |
-//! | `content`, `blobs`, `trees` | bytes by digest |
+//! | `content`, `blobs`, `ahead`, `trees` | bytes by digest |
 //! | `caches`, `kept`, `seen` | directories that tasks keep between their runs; what is shown to commands as it is |
+//! | `links` | files that outputs may be hard links to |
 //! | `results`, `history` | the action cache; durations, outcomes, fingerprints |
 //! | `durations` | what an imported archive says about durations, alike for all who imported it |
 //! | `path_sets` | what traced tasks touched |
@@ -18,6 +19,7 @@
 //! names are on the disk; the first result of an action stays; nothing that a live session put or used is
 //! collected; a damaged database is set aside and costs cache misses. Knows nothing of manifests, graphs or sandboxes.
 
+mod ahead;
 mod archive;
 mod blobs;
 mod caches;
@@ -29,6 +31,7 @@ mod gc;
 mod history;
 mod kept;
 mod layout;
+mod links;
 mod locks;
 mod losses;
 mod mark;
@@ -48,12 +51,14 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use ahead::Ahead;
 pub use archive::{ExportReport, ImportReport};
 pub use caches::CacheDir;
 pub use durations::imported_durations;
 pub use error::StoreError;
 pub use gc::{GcMode, GcOptions, GcReport};
 pub use history::{History, TaskRun};
+pub use links::Linked;
 pub use locks::ActionLock;
 pub use losses::mark_of;
 pub use open::{OpenOptions, Store, workspace_state};

@@ -27,7 +27,7 @@ pub struct StoreStat {
     pub fingerprints: u64,
     /// Caches of tasks.
     pub caches: u64,
-    /// Bytes of those.
+    /// Bytes of those, and of the files that outputs may be links to.
     pub cache_bytes: u64,
     /// Bytes of the database and its log.
     pub database_bytes: u64,
@@ -42,7 +42,7 @@ pub struct StoreStat {
 }
 
 impl Store {
-    /// Counts what is there. Cost: one read of the narrow tables and one walk of the caches.
+    /// Counts what is there. Cost: one read of the narrow tables and one walk of the caches and links.
     pub fn stat(&self) -> Result<StoreStat, StoreError> {
         self.settle()?;
         let counted = self.database.read("count", count)?;
@@ -53,7 +53,7 @@ impl Store {
         let caches = self.caches(Measure::Every)?;
         Ok(StoreStat {
             caches: caches.len() as u64,
-            cache_bytes: caches::total(&caches),
+            cache_bytes: caches::total(&caches).saturating_add(self.plan_links(u64::MAX, i64::MIN)?.bytes_kept),
             database_bytes: sizes.iter().sum(),
             bytes_max: self.bytes_max,
             damaged_files: self.layout.damaged()?.len() as u64,

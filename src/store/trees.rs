@@ -6,7 +6,7 @@ use crate::base::digest::Digest;
 use crate::base::limits::{LISTING_ENTRIES_MAX, TREE_DEPTH_MAX};
 use crate::base::path::RelPath;
 use crate::base::tree::{Entry, Listing, Node, Tree, TreeSet};
-use crate::store::blobs::OnDamage;
+use crate::store::blobs::{OnDamage, Present};
 use crate::store::content::{Key, Kind};
 use crate::store::error::StoreError;
 use crate::store::open::Store;
@@ -87,15 +87,25 @@ impl Store {
 
     /// Whether every blob of a closure is there with its size. Cost: one row and at most one `stat` per blob.
     pub(super) fn has_blobs(&self, closure: &Closure) -> Result<bool, StoreError> {
-        self.database.read("look for content", |connection| {
+        let is_there = |size: u64, found: Option<Present>| found.is_some_and(|found| found.size == size);
+        // One lock, and one look whether another process wrote, for all of them.
+        let unseen = self.database.read("look for content", |connection| {
+            let transaction = connection.unchecked_transaction()?;
+            let mut unseen = Vec::new();
             for (digest, size) in &closure.blobs {
-                let found = self.present_in(connection, &Key::blob(*digest))?;
-                if found.is_none_or(|found| found.size != *size) {
-                    return Ok(false);
+                if !is_there(*size, self.present_in(&transaction, &Key::blob(*digest))?) {
+                    unseen.push((*digest, *size));
                 }
             }
-            Ok(true)
-        })
+            transaction.commit().map(|()| unseen)
+        })?;
+        // What left the queue meanwhile was committed after the transaction began, and is not in it.
+        for (digest, size) in unseen {
+            if !is_there(size, self.present(&Key::blob(digest))?) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 

@@ -51,6 +51,8 @@ pub struct VerifyReport {
     pub damaged_trees: Vec<Digest>,
     /// Names of files and directories kept to be shown to commands that are not what their names say.
     pub damaged_kept: Vec<String>,
+    /// Paths in the store of files that outputs may be links to and that are not what their names say.
+    pub damaged_links: Vec<String>,
     /// Actions whose results are damaged themselves or name something that is missing.
     pub dangling: Vec<Digest>,
     /// Files in `blobs/` and `trees/` that no row knows: left by crashes, harmless.
@@ -66,6 +68,7 @@ impl VerifyReport {
             && self.damaged_blobs.is_empty()
             && self.damaged_trees.is_empty()
             && self.damaged_kept.is_empty()
+            && self.damaged_links.is_empty()
             && self.dangling.is_empty()
     }
 }
@@ -99,8 +102,10 @@ impl Store {
         }
         self.follow_results(&bad, options.mode, &mut report)?;
         report.damaged_kept = self.damaged_kept()?;
+        report.damaged_links = self.damaged_links()?;
         if options.mode == VerifyMode::Repair {
             report.damaged_kept.iter().try_for_each(|name| self.drop_kept(name))?;
+            report.damaged_links.iter().try_for_each(|name| self.drop_damaged_link(name))?;
         }
         let closed = self.close_gate()?;
         let contents = self.database.read("list content", gc::all_contents)?;

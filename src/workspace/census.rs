@@ -364,14 +364,6 @@ impl Draft {
         self.add(Base::Workspace, path.as_str().as_bytes(), false, claim);
     }
 
-    /// Claims the bytes of a file by its absolute path, or that there is none.
-    pub fn add_content(&mut self, path: &Path, found: Option<(StatKey, Digest)>, role: Role, is_settled: bool) {
-        let (stat, digest) = found.unwrap_or((StatKey::default(), Digest::from_bytes([0; DIGEST_LEN])));
-        let claim = Claim { aspect: Aspect::Content, role, is_there: found.is_some(), is_settled, stat, digest };
-        let path = path.as_os_str().as_bytes();
-        self.add(Base::Machine, path.strip_prefix(b"/").unwrap_or(path), false, claim);
-    }
-
     /// `path` has no slash in front. Gives the number of the claim.
     fn add(&mut self, base: Base, path: &[u8], is_itself: bool, claim: Claim) -> usize {
         let (dir, name) = match path.iter().rposition(|byte| *byte == b'/') {

@@ -10,8 +10,8 @@ use crate::base::path::RelPath;
 use crate::base::span::{Place, Placed, SourceId, Sources};
 use crate::manifest::glob::{Pattern, PatternItem, PatternList};
 use crate::manifest::model::{
-    Command, Ecosystem, Inputs, IsolationRequest, Need, Reach, Resources, RunTask, RunTerms, SystemPolicy, Task,
-    TaskKind, Which, WorkspaceConfig,
+    Command, Ecosystem, Inputs, IsolationRequest, Materialize, Need, Reach, Resources, RunTask, RunTerms, SystemPolicy,
+    Task, TaskKind, Which, WorkspaceConfig,
 };
 use crate::workspace::model::{Package, Workspace};
 use crate::workspace::split::Splits;
@@ -207,6 +207,7 @@ impl Fixture {
             system: SystemPolicy::Packages,
             salt: None,
             pools: BTreeMap::new(),
+            materialize: Materialize::Copy,
             store_bytes_max: None,
             place: Place::new(SourceId(0), 0..0),
         };

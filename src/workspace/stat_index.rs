@@ -211,6 +211,15 @@ impl StatIndex {
         self.record(&changes, path).is_some_and(|record| record.holds_for(stat))
     }
 
+    /// Records the digest of a file whose signature no later change leaves as it is, however soon that comes: it is not racy.
+    ///
+    /// The caller answers for that; see `fs::grain`.
+    pub fn set_exact(&self, path: RelPath, stat: StatKey, digest: Digest) {
+        let after_ns = stat.mtime_ns.max(stat.ctime_ns).saturating_add(COARSE_NS + 1);
+        let record = Record { stat, digest, seen_ns: now_ns().max(after_ns) };
+        self.changes.write().unwrap_or_else(PoisonError::into_inner).insert(path, Some(record));
+    }
+
     /// Drops what is known of a path.
     pub fn forget(&self, path: &RelPath) {
         let mut changes = self.changes.write().unwrap_or_else(PoisonError::into_inner);

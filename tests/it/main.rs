@@ -12,6 +12,7 @@ mod keys;
 mod leaks;
 mod levels;
 mod limits;
+mod links;
 mod oracle;
 mod outputs;
 mod ownership;

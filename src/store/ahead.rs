@@ -1,0 +1,74 @@
+//! Reading contents ahead, many in one look at the database: for whoever writes a whole result back. Knows no files.
+
+use std::collections::HashMap;
+
+use crate::base::digest::Digest;
+use crate::store::content::{self, Key};
+use crate::store::error::StoreError;
+use crate::store::open::Store;
+
+/// Bytes of contents read at once: so much of a result is in memory.
+const WINDOW_BYTES: u64 = 4 << 20;
+
+/// Contents read at once.
+const WINDOW_LEN: usize = 512;
+
+/// Contents that will be asked for, about in this order.
+pub struct Ahead<'s> {
+    store: &'s Store,
+    wanted: Vec<(Digest, u64)>,
+    /// Where the next window begins.
+    next: usize,
+    loaded: HashMap<Digest, Vec<u8>>,
+}
+
+impl<'s> Ahead<'s> {
+    /// Of blobs with their sizes. Reads nothing yet.
+    pub fn new(store: &'s Store, wanted: Vec<(Digest, u64)>) -> Self {
+        Self { store, wanted, next: 0, loaded: HashMap::new() }
+    }
+
+    /// The bytes of a blob, digested as they were read. `None` tells nothing but that it is not among those in the database: it may be a
+    /// file, queued, damaged or gone, and [`Store::write_to`] knows.
+    ///
+    /// Cost: one transaction for all of a window.
+    pub fn get(&mut self, digest: &Digest) -> Result<Option<&[u8]>, StoreError> {
+        if !self.loaded.contains_key(digest)
+            && let Some(distance) = self.wanted[self.next..].iter().position(|(wanted, _)| wanted == digest)
+        {
+            self.load_from(self.next + distance)?;
+        }
+        Ok(self.loaded.get(digest).map(Vec::as_slice))
+    }
+
+    fn load_from(&mut self, begin: usize) -> Result<(), StoreError> {
+        let mut bytes = 0_u64;
+        let ahead = self.wanted[begin..].iter().take(WINDOW_LEN);
+        let fitting = ahead.take_while(|(_, size)| {
+            bytes = bytes.saturating_add(*size);
+            bytes <= WINDOW_BYTES
+        });
+        // One that is larger than a window is no small content, and is found not to be among them.
+        let end = begin + fitting.count().max(1);
+        self.loaded = self.store.inline_blobs(&self.wanted[begin..end])?;
+        self.next = end;
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Reads blobs that lie in the database in one transaction: a lock, and a look whether another process wrote, for all of them.
+    fn inline_blobs(&self, wanted: &[(Digest, u64)]) -> Result<HashMap<Digest, Vec<u8>>, StoreError> {
+        let found = self.database.read("read content", |connection| {
+            let transaction = connection.unchecked_transaction()?;
+            let all = wanted.iter().map(|(digest, _)| content::inline_bytes(&transaction, &Key::blob(*digest)));
+            let all = all.collect::<rusqlite::Result<Vec<_>>>()?;
+            transaction.commit().map(|()| all)
+        })?;
+        let sound = wanted.iter().zip(found).filter_map(|((digest, size), bytes)| {
+            let bytes = bytes.filter(|bytes| bytes.len() as u64 == *size && Digest::of(bytes) == *digest)?;
+            Some((*digest, bytes))
+        });
+        Ok(sound.collect())
+    }
+}
