@@ -16,7 +16,7 @@ pub const MATRIX_TASKS_MAX: usize = 1024;
 pub const LOG_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Largest blob kept inside the database, in bytes. Larger ones are files.
-pub const INLINE_BLOB_BYTES_MAX: usize = 8 * 1024;
+pub const INLINE_BLOB_BYTES_MAX: usize = 64 * 1024;
 
 /// Files of this size or more are digested on all cores, in bytes.
 pub const PARALLEL_DIGEST_BYTES_MIN: u64 = 1024 * 1024;

@@ -184,7 +184,8 @@ impl Store {
 
     /// Waits until no other process and no other thread holds the action, then holds it.
     pub fn lock_action(&self, action: &Digest) -> Result<ActionLock, StoreError> {
-        self.session()?;
+        // If it is a thread of this process that holds it, it may only wait for a group to be full.
+        self.session()?.queue.settle()?;
         Ok(ActionLock::wait(self.layout.action_lock(action))?)
     }
 
