@@ -85,6 +85,9 @@ pub const VIEW_FILE_BYTES_MAX: u64 = 128 * 1024;
 /// Most bytes of inputs copied into the memory of one sandbox; the rest is shown from copies kept in the store.
 pub const VIEW_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
+/// Free memory, in bytes, below which no private copy of a task's inputs is made in memory: the command may leave much more there.
+pub const STAGE_MEMORY_FREE_MIN: u64 = 1024 * 1024 * 1024;
+
 /// Most files shown one by one; of more, whole directories are kept in the store.
 pub const VIEW_FILES_MAX: usize = 2000;
 

@@ -38,6 +38,7 @@ pub mod shape;
 pub mod showing;
 pub mod sight;
 pub mod sources;
+pub mod staging;
 pub mod standing;
 pub mod takeover;
 pub mod toolchain;

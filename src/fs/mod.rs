@@ -9,6 +9,7 @@ pub mod fault;
 mod ignored;
 pub mod link;
 pub mod lock;
+pub mod memory;
 pub mod ops;
 pub mod stat;
 pub mod unpack;

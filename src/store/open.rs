@@ -14,6 +14,7 @@ use crate::store::error::StoreError;
 use crate::store::kept::Shown;
 use crate::store::layout::Layout;
 use crate::store::locks::{ActionLock, Gate, Lease};
+use crate::store::stage::Scratch;
 use crate::store::writer::Queue;
 
 /// How to open a store.
@@ -47,6 +48,7 @@ pub(super) struct Session {
     pub queue: Queue,
     pub gate: Arc<Gate>,
     pub shown: Shown,
+    pub scratch: Scratch,
     pub lease: Lease,
 }
 
@@ -129,7 +131,7 @@ impl Store {
             None => None,
             Some((gate, lease)) => {
                 let queue = Queue::start(&layout, &database, &notices)?;
-                Some(Session { queue, gate, shown: Shown::default(), lease })
+                Some(Session { queue, gate, shown: Shown::default(), scratch: Scratch::default(), lease })
             }
         };
         let bytes_max = match options.bytes_max {
