@@ -16,7 +16,7 @@ pub const MATRIX_TASKS_MAX: usize = 1024;
 pub const LOG_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Largest blob kept inside the database, in bytes. Larger ones are files.
-pub const INLINE_BLOB_BYTES_MAX: usize = 8 * 1024;
+pub const INLINE_BLOB_BYTES_MAX: usize = 64 * 1024;
 
 /// Files of this size or more are digested on all cores, in bytes.
 pub const PARALLEL_DIGEST_BYTES_MIN: u64 = 1024 * 1024;
@@ -84,6 +84,9 @@ pub const VIEW_FILE_BYTES_MAX: u64 = 128 * 1024;
 
 /// Most bytes of inputs copied into the memory of one sandbox; the rest is shown from copies kept in the store.
 pub const VIEW_BYTES_MAX: u64 = 32 * 1024 * 1024;
+
+/// Free memory, in bytes, below which no private copy of a task's inputs is made in memory: the command may leave much more there.
+pub const STAGE_MEMORY_FREE_MIN: u64 = 1024 * 1024 * 1024;
 
 /// Most files shown one by one; of more, whole directories are kept in the store.
 pub const VIEW_FILES_MAX: usize = 2000;

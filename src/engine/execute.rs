@@ -23,6 +23,7 @@ use crate::engine::takeover;
 use crate::engine::traced::{self, Keyed};
 use crate::engine::undeclared;
 use crate::engine::view::{self, Purpose};
+use crate::engine::workplace::Place;
 use crate::fs::ops::FsError;
 use crate::fs::stat::StatKey;
 use crate::manifest::glob::{Pattern, PatternList};
@@ -186,9 +187,16 @@ fn attempt(
     attempts: u32,
 ) -> Result<Executed, Broken> {
     let sandbox = session.sandbox(prepared.action.isolation)?;
-    let stage = session.store.stage()?;
-    let begun = StatKey::at(stage.path())?;
-    let mut shown = view::show(session, task, run, prepared, dependencies, stage.path().to_owned(), Purpose::Run)?;
+    let is_traced = matches!(run.inputs, Inputs::Traced);
+    // Made now, its change time tells when all began.
+    let early = is_traced.then(|| Place::on_disk(session)).transpose()?;
+    let begun = early.as_ref().map(|place| StatKey::at(place.path())).transpose()?;
+    let mut shown = view::show(session, task, run, prepared, dependencies, Purpose::Run)?;
+    let place = match early {
+        Some(early) => early,
+        None => Place::of(session, sandbox.level(), &shown.spec)?,
+    };
+    shown.spec.stage = place.path().to_owned();
     shown.spec.observe = undeclared::is_observed(session, run);
     let company = services.join(&mut shown.spec);
     let spec = &shown.spec;
@@ -212,6 +220,11 @@ fn attempt(
     let log = capture.finish();
     if finished.exit == Exit::Cancelled {
         return Ok(Executed::Cancelled { log });
+    }
+    if matches!(place, Place::Memory(_)) && finished.exit != Exit::Code(0) && session.store.ran_out_of_memory() {
+        // It may have failed for want of room that a disk has.
+        drop((finished, shown, place));
+        return attempt(session, task, run, prepared, dependencies, services, attempts);
     }
     let seen = finished.observation.as_ref();
     let scratch = with_always_scratch(session, task, &run.scratch);
@@ -260,7 +273,7 @@ fn attempt(
     let proven = unproven.is_none();
     notes.extend(unproven);
     notes.extend(leak_note(session, task, &secrets, &collected));
-    let keyed = key_of_traced(session, task, run, prepared, seen, (&spec.view, &begun));
+    let keyed = key_of_traced(session, task, run, prepared, seen, (&spec.view, begun.as_ref()));
     let keyed = keyed.map_err(|note| notes.push(note));
     let trees = fold(&collected.listing);
     session.store.put_trees(&trees)?;
@@ -290,11 +303,9 @@ fn key_of_traced(
     run: &RunTask,
     prepared: &Prepared,
     seen: Option<&Observation>,
-    (view, begun): (&BTreeMap<RelPath, View>, &StatKey),
+    (view, begun): (&BTreeMap<RelPath, View>, Option<&StatKey>),
 ) -> Result<Option<Box<Keyed>>, Diagnostic> {
-    if !matches!(run.inputs, Inputs::Traced) || !run.cache {
-        return Ok(None);
-    }
+    let Some(begun) = begun.filter(|_| run.cache) else { return Ok(None) };
     traced::keyed(session, task, run, prepared, seen, view, begun).map(|keyed| Some(Box::new(keyed)))
 }
 

@@ -75,8 +75,9 @@ fn fix_one(
     prepared.tools = tools;
     prepared.action.work = crate::fingerprint::action::Work::Run { argv };
     let stage = session.store.stage().map_err(|error| error.to_string())?;
-    let shown = view::show(session, task, fixer, &prepared, &[], stage.path().to_owned(), Purpose::Fix);
-    let shown = shown.map_err(|error| error.to_string())?;
+    let shown = view::show(session, task, fixer, &prepared, &[], Purpose::Fix);
+    let mut shown = shown.map_err(|error| error.to_string())?;
+    shown.spec.stage = stage.path().to_owned();
     let sandbox = session.sandbox(prepared.action.isolation).map_err(|error| error.to_string())?;
     let mut capture = LogCapture::new(session.secrets_reaching(task));
     let finished = sandbox

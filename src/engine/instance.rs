@@ -112,8 +112,8 @@ impl Instance {
         (news, secrets): (&Arc<News>, Secrets),
     ) -> Result<Self, StartError> {
         let stage = session.store.stage()?;
-        let scratch = stage.path().to_owned();
-        let mut shown = view::show(session, task, &service.run, prepared, dependencies, scratch, Purpose::Run)?;
+        let mut shown = view::show(session, task, &service.run, prepared, dependencies, Purpose::Run)?;
+        shown.spec.stage = stage.path().to_owned();
         shown.spec.stop_signal = signal(service.stop_signal);
         let (checks, checked) = Checks::new()?;
         let drain = Drain::new()?;

@@ -58,4 +58,5 @@ pub mod unready;
 pub mod view;
 pub mod visible;
 pub mod waiting;
+pub mod workplace;
 pub mod written;

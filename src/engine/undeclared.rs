@@ -9,6 +9,7 @@ use crate::base::path::RelPath;
 use crate::engine::prepare::{Dependency, Prepared};
 use crate::engine::session::{Observe, Session};
 use crate::engine::view::{self, Purpose};
+use crate::engine::workplace::Place;
 use crate::fs::ops::{self, Kind};
 use crate::manifest::model::{Inputs, RunTask, TaskKind, Undeclared};
 use crate::sandbox::spec::{Exit, Level, Observation, Touch};
@@ -79,9 +80,9 @@ pub fn look_again(
         let way = format!("`drystone run --observe {label}` tells whether it looked for files that are no inputs");
         return Some(Diagnostic::note("it was not run again to see what it missed").help(way));
     }
-    let stage = session.store.stage().ok()?;
-    let mut shown =
-        view::show(session, task, run, prepared, dependencies, stage.path().to_owned(), Purpose::Run).ok()?;
+    let mut shown = view::show(session, task, run, prepared, dependencies, Purpose::Run).ok()?;
+    let place = Place::of(session, prepared.action.isolation, &shown.spec).ok()?;
+    shown.spec.stage = place.path().to_owned();
     shown.spec.observe = true;
     let patience = took * 4 + Duration::from_secs(5);
     shown.spec.timeout = Some(run.timeout.map_or(patience, |timeout| timeout.min(patience)));

@@ -28,7 +28,7 @@ use crate::store::{CacheDir, Stage};
 
 /// A view and the signatures of every source file that it shows.
 pub struct Shown {
-    /// What the sandbox gets.
+    /// What the sandbox gets; its stage is for whoever runs it to set.
     pub spec: SandboxSpec,
     /// Must be unchanged when the command has ended, or its result is not stored.
     pub stats: Vec<(RelPath, StatKey)>,
@@ -67,7 +67,6 @@ pub fn show(
     run: &RunTask,
     prepared: &Prepared,
     dependencies: &[Dependency],
-    stage: PathBuf,
     purpose: Purpose,
 ) -> Result<Shown, restore::RestoreError> {
     let package = session.package(task);
@@ -143,7 +142,7 @@ pub fn show(
         network: prepared.action.network,
         timeout: run.timeout,
         stop_signal: Signal::TERM,
-        stage,
+        stage: PathBuf::new(),
         observe: false,
         limits: limits::of(run),
     };

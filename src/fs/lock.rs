@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use crate::fs::ops::{self, AtPath, FsError};
 
@@ -65,6 +65,18 @@ pub fn attempt(path: &Path, sharing: Sharing) -> Result<Option<Lock>, FsError> {
     };
     let file = ops::open_read_write(path)?;
     match rustix::fs::flock(&file, operation) {
+        Ok(()) => Ok(Some(Lock { file })),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(FsError::new("lock", path, error.into())),
+    }
+}
+
+/// Takes the lock of a directory, which must be there, for its owner alone; `None` if it is taken.
+pub fn attempt_dir(path: &Path) -> Result<Option<Lock>, FsError> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(std::io::Error::from).at("open", path)?;
+    let file = File::from(opened);
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(Lock { file })),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
         Err(error) => Err(FsError::new("lock", path, error.into())),

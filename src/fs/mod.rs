@@ -11,6 +11,7 @@ mod ignored;
 pub mod link;
 pub mod lock;
 pub mod look;
+pub mod memory;
 pub mod ops;
 pub mod stat;
 pub mod unpack;

@@ -62,7 +62,7 @@ impl Store {
         self.session()?;
         let size = ops::symlink_metadata(path)?.len();
         if size <= INLINE_BLOB_BYTES_MAX as u64
-            && let Some(bytes) = read_small(path)?
+            && let Some(bytes) = read_small(path, size)?
         {
             return Ok((self.put_bytes(&bytes)?, bytes.len() as u64));
         }
@@ -328,9 +328,10 @@ pub(super) fn readable<T>(read: Result<T, FsError>) -> Result<Option<T>, FsError
 }
 
 /// Reads a file if it is small enough to lie in the database; `None` if it grew beyond that meanwhile.
-fn read_small(path: &Path) -> Result<Option<Vec<u8>>, FsError> {
+fn read_small(path: &Path, size: u64) -> Result<Option<Vec<u8>>, FsError> {
     use std::io::Read;
-    let mut bytes = Vec::with_capacity(INLINE_BLOB_BYTES_MAX);
+    // One byte more than is expected, so that the end is found by the first read.
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(INLINE_BLOB_BYTES_MAX).saturating_add(1));
     let limit = INLINE_BLOB_BYTES_MAX as u64 + 1;
     ops::open_no_follow(path)?.take(limit).read_to_end(&mut bytes).at("read", path)?;
     Ok((bytes.len() <= INLINE_BLOB_BYTES_MAX).then_some(bytes))

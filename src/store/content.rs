@@ -1,5 +1,7 @@
 //! Rows of the `content` table: blobs and encoded trees, inside the database or as files. Knows no queue and no lock.
 
+use std::cell::RefCell;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::base::digest::Digest;
@@ -78,7 +80,7 @@ pub(super) enum Body {
 impl Body {
     /// How bytes of at most [`INLINE_BLOB_BYTES_MAX`] go into the database: compressed where that is smaller.
     pub fn inline(bytes: &[u8]) -> Self {
-        match zstd::bulk::compress(bytes, ZSTD_LEVEL) {
+        match pack(bytes) {
             Ok(packed) if packed.len() < bytes.len() => Body::Zstd(packed),
             _ => Body::Plain(bytes.to_vec()),
         }
@@ -112,6 +114,20 @@ impl Body {
 
 const FORM_FILE: i64 = 0;
 const ZSTD_LEVEL: i32 = 3;
+
+/// Compresses with a context that each thread makes once: clearing a new one costs more than packing what goes into the database.
+fn pack(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    thread_local! {
+        static PACKER: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
+    }
+    PACKER.with_borrow_mut(|packer| {
+        let packer = match packer {
+            Some(packer) => packer,
+            none => none.insert(zstd::bulk::Compressor::new(ZSTD_LEVEL)?),
+        };
+        packer.compress(bytes)
+    })
+}
 
 /// A row of `content`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

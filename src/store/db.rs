@@ -39,6 +39,8 @@ const BUSY_ATTEMPTS: usize = 6;
 const DAMAGE_ATTEMPTS: usize = 2;
 /// How often one operation starts over because the database was set aside under it.
 const MOVED_ATTEMPTS: usize = 8;
+/// The write-ahead log is written back to the database at this size, in pages: each time costs two syncs.
+const CHECKPOINT_PAGES: i64 = 4096;
 /// The write-ahead log is cut back to this size, in bytes.
 const JOURNAL_BYTES_MAX: i64 = 64 * 1024 * 1024;
 /// Idle readers kept.
@@ -419,6 +421,7 @@ impl Database {
         connection.pragma_update_and_check(None, "journal_mode", journal, |_| Ok(()))?;
         connection.pragma_update(None, "synchronous", synchronous)?;
         connection.pragma_update(None, "temp_store", "MEMORY")?;
+        connection.pragma_update_and_check(None, "wal_autocheckpoint", CHECKPOINT_PAGES, |_| Ok(()))?;
         connection.pragma_update_and_check(None, "journal_size_limit", JOURNAL_BYTES_MAX, |_| Ok(()))?;
         // A damaged cell is then found as damage instead of being believed. No memory map: a truncated file would be a SIGBUS.
         connection.pragma_update(None, "cell_size_check", true)?;

@@ -101,7 +101,10 @@ impl Store {
     /// The fingerprints a task had lately, at most [`FINGERPRINTS_PER_TASK`]: those of this workspace first, then those of other
     /// worktrees of its repository, each newest first.
     pub fn recent_fingerprints(&self, label: &str, workspace: &str) -> Result<Vec<(Digest, Vec<u8>)>, StoreError> {
-        self.settle()?;
+        // Asked for each task that misses: what is queued about others would make it wait for a commit each time.
+        if self.writable().is_some_and(|session| session.queue.pending.has_label(label)) {
+            self.settle()?;
+        }
         let packed = self.database.read("read fingerprints", |connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT recent.action, fingerprint.bytes FROM recent JOIN fingerprint USING (action) \

@@ -15,6 +15,7 @@ use crate::store::kept::Shown;
 use crate::store::layout::Layout;
 use crate::store::links::Linking;
 use crate::store::locks::{ActionLock, Gate, Lease};
+use crate::store::stage::Scratch;
 use crate::store::writer::Queue;
 
 /// How to open a store.
@@ -49,6 +50,7 @@ pub(super) struct Session {
     pub gate: Arc<Gate>,
     pub shown: Shown,
     pub linking: Linking,
+    pub scratch: Scratch,
     pub lease: Lease,
 }
 
@@ -131,7 +133,8 @@ impl Store {
             None => None,
             Some((gate, lease)) => {
                 let queue = Queue::start(&layout, &database, &notices)?;
-                Some(Session { queue, gate, shown: Shown::default(), linking: Linking::default(), lease })
+                let (shown, linking, scratch) = (Shown::default(), Linking::default(), Scratch::default());
+                Some(Session { queue, gate, shown, linking, scratch, lease })
             }
         };
         let bytes_max = match options.bytes_max {
@@ -186,7 +189,8 @@ impl Store {
 
     /// Waits until no other process and no other thread holds the action, then holds it.
     pub fn lock_action(&self, action: &Digest) -> Result<ActionLock, StoreError> {
-        self.session()?;
+        // If it is a thread of this process that holds it, it may only wait for a group to be full.
+        self.session()?.queue.settle()?;
         Ok(ActionLock::wait(self.layout.action_lock(action))?)
     }
 

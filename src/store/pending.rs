@@ -42,6 +42,8 @@ struct State {
     last: u64,
     contents: HashMap<Key, (u64, QueuedContent)>,
     results: HashMap<Digest, (u64, QueuedResult)>,
+    /// How many changes of what is remembered of a task are queued.
+    labels: HashMap<String, usize>,
 }
 
 impl Pending {
@@ -71,6 +73,30 @@ impl Pending {
         let number = state.last;
         state.results.insert(action, (number, queued));
         number
+    }
+
+    /// Whether something is queued that changes what is remembered of the task of this label, in any workspace.
+    pub fn has_label(&self, label: &str) -> bool {
+        hold(&self.state).labels.contains_key(label)
+    }
+
+    /// Notes such a change.
+    pub fn note_label(&self, label: &str) {
+        let mut state = hold(&self.state);
+        match state.labels.get_mut(label) {
+            Some(count) => *count += 1,
+            None => drop(state.labels.insert(label.to_owned(), 1)),
+        }
+    }
+
+    /// Forgets one that was committed. Of one that could not be, it stays known: who asks then waits for nothing.
+    pub fn settle_label(&self, label: &str) {
+        let mut state = hold(&self.state);
+        let Some(count) = state.labels.get_mut(label) else { return };
+        *count -= 1;
+        if *count == 0 {
+            state.labels.remove(label);
+        }
     }
 
     /// Forgets a committed content unless something newer is queued about it.

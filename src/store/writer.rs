@@ -1,13 +1,15 @@
-//! The one thread that writes rows: it blocks on its queue, takes whatever is there, and commits it as one group.
+//! The one thread that writes rows: it blocks on its queue, takes whatever is there and comes shortly after, and commits it as one
+//! group. A group costs the pages it changes, however many rows change them: so it is worth a short wait, unless somebody waits for it.
 //!
 //! New files and the directories that name them are synced before the transaction that refers to them, so that no row
 //! ever names bytes that a power loss can take away. Knows nothing of what callers are waiting for.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
@@ -27,10 +29,14 @@ use crate::store::pending::{Pending, QueuedContent, QueuedResult};
 use crate::store::recover;
 use crate::store::results::{self, Recording};
 
-/// Jobs that wait before callers do.
-const QUEUE_JOBS_MAX: usize = 1024;
+/// Jobs that wait before callers do. With what is in their hands, memory holds this many bodies of the largest inline content.
+const QUEUE_JOBS_MAX: usize = 256;
 /// Jobs in one transaction.
 const BATCH_JOBS_MAX: usize = 4096;
+/// Bytes of inline content from which on a transaction takes no further jobs.
+const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How long a group waits for further jobs from its first one on. What a crash can take grows by as much: results, which run again.
+const BATCH_DELAY_MAX: Duration = Duration::from_millis(50);
 /// New files above which the whole file system is synced at once instead of each of them.
 const SYNC_FILES_MAX: usize = 64;
 
@@ -61,6 +67,30 @@ struct Queued {
     number: u64,
     _passes: Vec<Pass>,
     _lock: Option<ActionLock>,
+}
+
+impl Queued {
+    /// Bytes of content that it carries.
+    fn inline_bytes(&self) -> usize {
+        match &self.job {
+            Job::Put { body, .. } => match &**body {
+                Body::File => 0,
+                Body::Plain(bytes) | Body::Zstd(bytes) => bytes.len(),
+            },
+            _ => 0,
+        }
+    }
+}
+
+impl Job {
+    /// Of which task it changes what is remembered.
+    fn label(&self) -> Option<&str> {
+        match self {
+            Job::Record(recording) => Some(&recording.result.label),
+            Job::Run(run) => Some(&run.label),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -151,6 +181,9 @@ impl Queue {
     /// As [`Queue::push`] with the lock of an action, which goes when the job is committed or given up: whoever waits for the action
     /// finds its result, or runs it.
     pub fn push_held(&self, job: Job, pass: Option<Pass>, lock: Option<ActionLock>) -> Result<(), StoreError> {
+        if let Some(label) = job.label() {
+            self.pending.note_label(label);
+        }
         // Noted before it is sent: from here on this process sees it. Both as one: what another thread found noted and names
         // in a result must be in the queue before that result.
         let _order = hold(&self.order);
@@ -223,21 +256,7 @@ impl Writer {
             tracing::debug!(%error, "scratch of earlier sessions stays for now");
         }
         while let Ok(first) = receiver.recv() {
-            let mut jobs = Vec::new();
-            let mut waiting = Vec::new();
-            let mut next = Some(first);
-            while let Some(message) = next {
-                match message {
-                    Message::Job(job) => jobs.push(job),
-                    Message::Uses => {
-                        let Uses { actions, at_ms, passes } = std::mem::take(&mut *hold(&self.uses));
-                        let job = Job::TouchResults { actions, at_ms };
-                        jobs.push(Queued { job, number: 0, _passes: passes, _lock: None });
-                    }
-                    Message::Flush(done) => waiting.push(done),
-                }
-                next = if jobs.len() < BATCH_JOBS_MAX { receiver.try_recv().ok() } else { None };
-            }
+            let (jobs, waiting) = self.gather(first, receiver);
             self.commit(jobs);
             for done in waiting {
                 // Whoever no longer waits needs no answer.
@@ -245,6 +264,37 @@ impl Writer {
             }
         }
         self.close();
+    }
+
+    /// Takes jobs until there are enough of them, the time is up, or somebody waits and no more are there.
+    fn gather(&self, first: Message, receiver: &Receiver<Message>) -> (Vec<Queued>, Vec<SyncSender<()>>) {
+        let until = Instant::now() + BATCH_DELAY_MAX;
+        let (mut jobs, mut waiting, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let mut next = Some(first);
+        while let Some(message) = next {
+            match message {
+                Message::Job(job) => {
+                    bytes += job.inline_bytes();
+                    jobs.push(job);
+                }
+                Message::Uses => {
+                    let Uses { actions, at_ms, passes } = std::mem::take(&mut *hold(&self.uses));
+                    let job = Job::TouchResults { actions, at_ms };
+                    jobs.push(Queued { job, number: 0, _passes: passes, _lock: None });
+                }
+                Message::Flush(done) => waiting.push(done),
+            }
+            if jobs.len() >= BATCH_JOBS_MAX || bytes >= BATCH_BYTES_MAX {
+                break;
+            }
+            next = match receiver.try_recv() {
+                Err(TryRecvError::Empty) if waiting.is_empty() => {
+                    receiver.recv_timeout(until.saturating_duration_since(Instant::now())).ok()
+                }
+                received => received.ok(),
+            };
+        }
+        (jobs, waiting)
     }
 
     fn commit(&mut self, jobs: Vec<Queued>) {
@@ -286,6 +336,9 @@ impl Writer {
     }
 
     fn settle(&self, queued: &Queued) {
+        if let Some(label) = queued.job.label() {
+            self.pending.settle_label(label);
+        }
         match &queued.job {
             Job::Put { key, .. } | Job::Drop { key } => self.pending.settle_content(key, queued.number),
             Job::Forget { action, .. } => self.pending.settle_result(action, queued.number),
