@@ -13,13 +13,12 @@ use crate::cli::run::{OutputOf, RunArgs, exit_of, jobs, options};
 use crate::engine::again::{Compared, Question};
 use crate::engine::drive::{self, run_id};
 use crate::engine::groups::Sizes;
-use crate::engine::limits;
 use crate::engine::plan::Plan;
 use crate::engine::pod::Registry;
 use crate::engine::rest::Rest;
 use crate::engine::service::AfterUse;
 use crate::engine::settled::Request;
-use crate::engine::settling;
+use crate::engine::{limits, mending};
 use crate::manifest::model::IsolationRequest;
 use crate::process::cancel::Cancel;
 
@@ -80,7 +79,7 @@ fn all_stands(
         store.flush()?;
         compared.note_use(&asked.request)?;
     }
-    settling::renew(compared, &asked.request);
+    mending::renew(compared, &asked.request);
     let mut reports = Reports::new(&args.reports(), context, Arc::new(Sources::default()));
     let told = compared.tell(asked.started, jobs(args) as usize, run_id(), &mut reports.fan());
     if told.is_none() {
@@ -111,9 +110,9 @@ fn do_rest(
     reports.write_files()?;
     store.flush()?;
     if summary.interrupted || summary.infrastructure || summary.refused {
-        settling::forget(&plan, &asked.request);
+        mending::forget(&plan, &asked.request);
     } else {
-        settling::keep_rest(&session, &plan, &summary.keys, &asked.request);
+        mending::keep_rest(&session, &plan, &summary.keys, &asked.request);
     }
     opening::tell_store(context, &store, told);
     if let Err(error) = store.maybe_gc() {

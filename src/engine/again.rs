@@ -15,7 +15,7 @@ use crate::base::path::RelPath;
 use crate::base::tree::Listing;
 use crate::engine::event::{Counts, Event, EventSink, Outcome, ResultSource, TaskFinished};
 use crate::engine::journal::{JOURNAL_BYTES_MAX, Patch};
-use crate::engine::settled::{self, Found, Ground, Line, Request, Set, Settled, StoodLine};
+use crate::engine::settled::{self, Found, Ground, Line, Request, Saved, Set, Settled, StoodLine};
 use crate::engine::settling::COMPILED;
 use crate::engine::standing::USE_INTERVAL_MS;
 use crate::engine::written::Records;
@@ -154,11 +154,32 @@ impl Compared {
         &self.root
     }
 
+    /// The listing of a task that stood, as it is encoded.
+    pub fn encoded(&self, stood: &StoodLine) -> &[u8] {
+        self.settled.encoded(stood)
+    }
+
+    /// Whether the journal has room for more.
+    pub fn has_room(&self) -> bool {
+        self.settled.journal_len <= JOURNAL_BYTES_MAX
+    }
+
+    /// Keeps all anew.
+    pub fn save(
+        &self,
+        request: &Request,
+        ground: &Ground,
+        environment: &BTreeMap<String, String>,
+        found: &Found,
+        census: &[u8],
+        tasks: (&[Saved<'_>], &[Set]),
+    ) -> Result<(), FsError> {
+        let variables = (self.settled.variables(), environment);
+        settled::save(&self.state_dir, request, ground, variables, found, census, tasks)
+    }
+
     /// Notes what became of tasks and files.
     pub fn append(&self, request: &Request, patch: &Patch) -> Result<(), FsError> {
-        if self.settled.journal_len > JOURNAL_BYTES_MAX {
-            return settled::forget(&self.state_dir, request);
-        }
         settled::append(&self.state_dir, request, &self.settled.id, patch)
     }
 

@@ -21,6 +21,7 @@ pub mod limits;
 pub mod log;
 pub mod materialize;
 pub mod meeting;
+pub mod mending;
 pub mod owned;
 pub mod parts;
 pub mod placed;

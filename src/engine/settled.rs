@@ -229,6 +229,7 @@ impl Ground {
 pub struct Settled {
     bytes: Vec<u8>,
     census: Range<usize>,
+    variables: Variables,
     /// What was found out.
     pub found: Found,
     /// Tells this file from all earlier and later ones.
@@ -320,12 +321,22 @@ impl Settled {
         if lines.iter().any(|line| line.set >= sets.len()) {
             return Err(wrong("set of sources"));
         }
-        Ok(Self { bytes, census, found, id, journal_len: 0, lines, sets, used_ns })
+        Ok(Self { bytes, census, variables, found, id, journal_len: 0, lines, sets, used_ns })
     }
 
     /// The census.
     pub fn census(&self) -> Census<'_> {
         Census::of(&self.bytes[self.census.clone()]).expect("it was checked when it was read")
+    }
+
+    /// The variables that a run depends on.
+    pub fn variables(&self) -> &Variables {
+        &self.variables
+    }
+
+    /// The listing of a task that stood, as it is encoded.
+    pub fn encoded(&self, stood: &StoodLine) -> &[u8] {
+        &self.bytes[stood.listing.clone()]
     }
 
     /// The outputs of a task that stood, relative to its package; nothing if they were written wrong.

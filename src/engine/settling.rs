@@ -14,11 +14,8 @@ use crate::base::encode::Encoder;
 use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::base::tree::{Entry, Listing};
-use crate::engine::again::Compared;
-use crate::engine::journal::Patch;
 use crate::engine::owned::Owned;
 use crate::engine::plan::Plan;
-use crate::engine::rest::Rest;
 use crate::engine::scheduler::Node;
 use crate::engine::session::Session;
 use crate::engine::settled::{self, Found, Ground, Line, Request, Saved, Set, StoodLine, Variables};
@@ -32,7 +29,7 @@ use crate::fs::walk;
 use crate::fs::witness::{Names, Sighting, Told, now_ns, unheard};
 use crate::graph;
 use crate::manifest::model::{Inputs, RunTask, SystemPolicy, TaskKind};
-use crate::workspace::census::{Base, Census, Claim, Draft, Role};
+use crate::workspace::census::{Draft, Role};
 use crate::workspace::stat_index::is_settled;
 use crate::workspace::sweep;
 
@@ -62,129 +59,6 @@ pub fn keep(session: &Session<'_>, plan: &Plan, keys: &[Option<Digest>], request
     if let Err(error) = kept {
         tracing::debug!(%error, "how the run ended was not kept");
     }
-}
-
-/// Keeps what became of the tasks that were left, beside what is kept of all. Failing to is no reason to fail.
-///
-/// Call it when the store has written all it was given. Cost: what was looked at, and one pass over the claims.
-pub fn keep_rest(session: &Session<'_>, plan: &Plan, keys: &[Option<Digest>], request: &Request) {
-    let Some(rest) = &plan.rest else { return };
-    let kept = match patch(session, plan, keys, rest) {
-        Some(patch) if patch.is_empty() => Ok(()),
-        Some(patch) => rest.compared().append(request, &patch),
-        // Other files than before: all is put together anew the next time.
-        None => rest.compared().forget(request),
-    };
-    if let Err(error) = kept {
-        tracing::debug!(%error, "how the run ended was not kept");
-    }
-}
-
-/// Forgets what is kept of a run of which a rest was not done in order.
-pub fn forget(plan: &Plan, request: &Request) {
-    if let Some(Err(error)) = plan.rest.as_ref().map(|rest| rest.compared().forget(request)) {
-        tracing::debug!(%error, "what was kept stays");
-    }
-}
-
-/// Files that are read again although they did not change, before that is noted.
-const RENEWED_MIN: usize = 16;
-
-/// Notes signatures that are settled by now, once there are some, so that what they stand for is not read again and again.
-pub fn renew(compared: &Compared, request: &Request) {
-    let renewed = compared.renewed();
-    if renewed.len() >= RENEWED_MIN
-        && let Err(error) = compared.append(request, &Patch { claims: renewed, ..Patch::default() })
-    {
-        tracing::debug!(%error, "signatures were not renewed");
-    }
-}
-
-/// What is new; `None` if a task has other files than before, which has no place in what is kept.
-///
-/// Whatever was to be looked at and has no result now does not stand: its files, or those of what it needs, are kept as they are now.
-fn patch(session: &Session<'_>, plan: &Plan, keys: &[Option<Digest>], rest: &Rest) -> Option<Patch> {
-    let compared = rest.compared();
-    let mut patch = Patch { claims: compared.renewed(), ..Patch::default() };
-    let mut dirs: BTreeSet<RelPath> = BTreeSet::new();
-    for ix in 0..rest.count() {
-        let (task, at) = (plan.tasks[ix], rest.line_at(ix));
-        if keys[ix].is_none() {
-            patch.lines.push((at, None));
-            continue;
-        }
-        if !rest.was_looked_at(ix) {
-            continue;
-        }
-        let place = Place { session, task, root: compared.root(), role: Role::Output(u32::try_from(at).ok()?) };
-        let stood = session.standing.get(&session.label(task)).filter(|stood| keys[ix] == Some(stood.key));
-        let mut draft = Draft::new(compared.root());
-        let stood = stood.filter(|stood| place.add_outputs(&mut draft, stood).is_some());
-        let line = stood.as_ref().map(|stood| {
-            let mut encoder = Encoder::new();
-            encode_listing(&mut encoder, &stood.listing);
-            (StoodLine::of(stood, place.record()), encoder.into_vec())
-        });
-        if line.is_some() {
-            patch.claims.extend(in_place_of(compared, at, draft)?);
-        }
-        patch.lines.push((at, line));
-        dirs.extend(above_outputs(session, task));
-    }
-    patch.claims.extend(renewed_dirs(compared, &dirs)?);
-    patch.index = tracked::clean_index(session);
-    Some(patch)
-}
-
-/// Claims on outputs as they are now, at the positions of those before; `None` if they are not on the same paths.
-fn in_place_of(compared: &Compared, line: usize, draft: Draft) -> Option<Vec<(u32, Claim)>> {
-    let bytes = draft.finish()?.0;
-    let (new, old) = (Census::of(&bytes)?, compared.census());
-    let name = |census: Census<'_>, at: usize| {
-        let place = census.dir_of(at);
-        let claim = census.claim(at)?;
-        Some(((place.base == Base::Machine, place.path.to_vec(), census.name(at).to_vec(), claim.aspect), claim))
-    };
-    let before: BTreeMap<_, usize> =
-        compared.outputs_of(line).iter().filter_map(|at| Some((name(old, *at)?.0, *at))).collect();
-    if before.len() != new.len() {
-        return None;
-    }
-    let positioned = (0..new.len()).map(|at| {
-        let (name, claim) = name(new, at)?;
-        Some((u32::try_from(*before.get(&name)?).ok()?, claim))
-    });
-    positioned.collect()
-}
-
-/// Directories that change when outputs of a task are put in place.
-fn above_outputs(session: &Session<'_>, task: TaskId) -> Vec<RelPath> {
-    let owned = Owned::of(session, task);
-    let loose = owned.loose().map(|pattern| pattern.prefix.clone());
-    let outputs = owned.units.iter().cloned().chain(loose);
-    let above = outputs.filter_map(|path| owned.package.join(&path).parent());
-    above.flat_map(|dir| std::iter::successors(Some(dir), RelPath::parent)).collect()
-}
-
-/// Claims on the names in directories that were changed by putting outputs in place, as they are now; `None` if git sees other names.
-fn renewed_dirs(compared: &Compared, dirs: &BTreeSet<RelPath>) -> Option<Vec<(u32, Claim)>> {
-    let census = compared.census();
-    let mut renewed = Vec::new();
-    for at in dirs.iter().filter_map(|dir| census.names_in(dir)) {
-        let claim = census.claim(at)?;
-        let path = compared.root().join(census.path(at)?.as_str());
-        let seen_ns = now_ns();
-        let now = look::stat(&path, Links::Refused)?;
-        if now == claim.stat {
-            continue;
-        }
-        if unheard(|| walk::unignored_names(&path)).ok()? != claim.digest {
-            return None;
-        }
-        let is_settled = is_settled(&now, seen_ns);
-        renewed.push((u32::try_from(at).ok()?, Claim { stat: now, is_settled, ..claim }));
-    }
-    Some(renewed)
 }
 
 fn save(session: &Session<'_>, request: &Request, kept: &Kept) -> Result<(), FsError> {

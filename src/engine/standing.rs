@@ -144,7 +144,7 @@ impl Standing {
 
     /// Writes what changed, and keeps only these tasks, which are all there are. Cost: nothing if nothing changed.
     pub fn save(&self, tasks: impl FnOnce() -> HashSet<String>) -> Result<(), FsError> {
-        let changes = std::mem::take(&mut *held(&self.changes));
+        let changes = held(&self.changes);
         let (Some(mark), false) = (&self.mark, changes.is_empty() || self.is_unsaved) else { return Ok(()) };
         let tasks = tasks();
         let saved = self.saved.iter().filter(|(label, _)| !changes.contains_key(*label));

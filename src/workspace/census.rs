@@ -364,6 +364,17 @@ impl Draft {
         self.add(Base::Workspace, path.as_str().as_bytes(), false, claim);
     }
 
+    /// Adds a claim on what one of another census is about. Gives the number of the claim.
+    pub fn add_again(&mut self, from: Census<'_>, at: usize, claim: Claim) -> usize {
+        let place = from.dir_of(at);
+        let (dir, name) = (without_nul(place.path), without_nul(from.name(at)));
+        match (dir, name) {
+            (dir, b"") => self.add(place.base, dir, true, claim),
+            (b"", name) => self.add(place.base, name, false, claim),
+            (dir, name) => self.add(place.base, &[dir, b"/", name].concat(), false, claim),
+        }
+    }
+
     /// `path` has no slash in front. Gives the number of the claim.
     fn add(&mut self, base: Base, path: &[u8], is_itself: bool, claim: Claim) -> usize {
         let (dir, name) = match path.iter().rposition(|byte| *byte == b'/') {
