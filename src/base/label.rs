@@ -37,12 +37,16 @@ crate::base::compact::compact_struct!(Label { package, name, matrix });
 
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "//{}:{}", self.package.as_str(), self.name)?;
-        if !self.matrix.is_empty() {
-            let values: Vec<String> = self.matrix.iter().map(|(axis, value)| format!("{axis}={value}")).collect();
-            write!(f, "[{}]", values.join(","))?;
+        // Part by part: labels of whole workspaces are written.
+        for part in ["//", self.package.as_str(), ":", &self.name] {
+            f.write_str(part)?;
         }
-        Ok(())
+        for (number, (axis, value)) in self.matrix.iter().enumerate() {
+            for part in [if number == 0 { "[" } else { "," }, axis, "=", value] {
+                f.write_str(part)?;
+            }
+        }
+        if self.matrix.is_empty() { Ok(()) } else { f.write_str("]") }
     }
 }
 

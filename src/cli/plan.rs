@@ -1,5 +1,8 @@
 //! `drystone plan`: what would run and why, as text and as JSON.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
 use clap::Args;
 use serde::Serialize;
 
@@ -38,7 +41,7 @@ pub struct PlanArgs {
 }
 
 /// What would become of a task.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Forecast {
     /// Its result is known.
@@ -52,6 +55,15 @@ pub enum Forecast {
 }
 
 impl Forecast {
+    fn of(forecast: &preview::Forecast) -> Self {
+        match forecast {
+            preview::Forecast::Hit { .. } => Forecast::Hit,
+            preview::Forecast::Run { .. } => Forecast::Run,
+            preview::Forecast::Service { .. } => Forecast::Service,
+            preview::Forecast::Depends { .. } => Forecast::Perhaps,
+        }
+    }
+
     const fn word(self) -> &'static str {
         match self {
             Forecast::Hit => "hit",
@@ -83,52 +95,69 @@ pub struct PlanRow {
     pub why: Vec<MissReason>,
 }
 
-/// The plan for people: hits are only counted unless `hits` asks for them.
-pub fn plan_text(rows: &[PlanRow], why: WhyShown, hits: HitsShown, color: Color) -> String {
-    let mut text = String::new();
-    let alike = |row: &PlanRow| rows.iter().filter(|other| is_alike(row, other)).count();
-    let mut told: Vec<&PlanRow> = Vec::new();
-    for row in rows.iter().filter(|row| row.forecast != Forecast::Hit || hits == HitsShown::Each) {
-        let mut task = row.task.clone();
-        if let (Some(whole), HitsShown::Count) = (&row.part_of, hits) {
-            if told.iter().any(|earlier| is_alike(earlier, row)) {
-                continue;
-            }
-            told.push(row);
-            match alike(row) {
-                1 => {}
-                count => task = format!("{whole}  {count} parts"),
-            }
-        }
-        let word = format!("{:>7}", row.forecast.word());
-        let mut line = format!("{}  {task}", paint(color, row.forecast.ink(), &word));
-        match why {
-            WhyShown::First => {
-                let sentence = why_sentence(&row.why).map(|why| format!("  {}", paint(color, Ink::Faint, &why)));
-                line.push_str(&sentence.unwrap_or_default());
-            }
-            WhyShown::All => {
-                line.extend(row.why.iter().map(|reason| format!("\n         - {}", reason.sentence())));
-            }
-        }
-        text.push_str(&line);
-        text.push('\n');
-    }
-    let count = |forecast: Forecast| rows.iter().filter(|row| row.forecast == forecast).count();
-    let counts = [Forecast::Hit, Forecast::Run, Forecast::Perhaps]
-        .map(|forecast| (count(forecast), forecast.word()))
-        .into_iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, word)| format!("{count} {word}"))
-        .collect::<Vec<_>>();
-    text.push_str(&if counts.is_empty() { "no tasks".to_owned() } else { counts.join(", ") });
-    text.push('\n');
-    text
+/// The plan for people, line by line: hits are only counted unless `hits` asks for them.
+struct PlanLines {
+    why: WhyShown,
+    hits: HitsShown,
+    color: Color,
+    /// How many parts of a whole come to the same.
+    alike: BTreeMap<(String, Forecast), usize>,
+    /// Of which of them there is a line.
+    told: BTreeSet<(String, Forecast)>,
+    counts: BTreeMap<Forecast, usize>,
 }
 
-/// Whether two tasks are parts of one and would become the same: then one line is enough where there are many.
-fn is_alike(one: &PlanRow, other: &PlanRow) -> bool {
-    one.part_of.is_some() && one.part_of == other.part_of && one.forecast == other.forecast
+impl PlanLines {
+    /// Lines of a plan in which each part of a split task comes to one of these: its whole, and what would become of it.
+    fn new(why: WhyShown, hits: HitsShown, color: Color, parts: impl Iterator<Item = (String, Forecast)>) -> Self {
+        let mut alike: BTreeMap<(String, Forecast), usize> = BTreeMap::new();
+        parts.for_each(|part| *alike.entry(part).or_default() += 1);
+        Self { why, hits, color, alike, told: BTreeSet::new(), counts: BTreeMap::new() }
+    }
+
+    /// Appends the line of a task, if it has one.
+    fn add(&mut self, row: &PlanRow, text: &mut String) {
+        *self.counts.entry(row.forecast).or_default() += 1;
+        if row.forecast == Forecast::Hit && self.hits == HitsShown::Count {
+            return;
+        }
+        // Parts that come to the same are one line where there are many.
+        let mut parts = None;
+        if let (Some(whole), HitsShown::Count) = (&row.part_of, self.hits) {
+            let key = (whole.clone(), row.forecast);
+            let count = self.alike.get(&key).copied().unwrap_or(1);
+            if !self.told.insert(key) {
+                return;
+            }
+            parts = Some(format!("{whole}  {count} parts")).filter(|_| count > 1);
+        }
+        let word = format!("{:>7}", row.forecast.word());
+        text.push_str(&paint(self.color, row.forecast.ink(), &word));
+        text.push_str("  ");
+        text.push_str(parts.as_ref().unwrap_or(&row.task));
+        match self.why {
+            WhyShown::First => {
+                if let Some(why) = why_sentence(&row.why) {
+                    text.push_str("  ");
+                    text.push_str(&paint(self.color, Ink::Faint, &why));
+                }
+            }
+            WhyShown::All => text.extend(row.why.iter().map(|reason| format!("\n         - {}", reason.sentence()))),
+        }
+        text.push('\n');
+    }
+
+    /// The last line.
+    fn sum(&self) -> String {
+        let count = |forecast: Forecast| self.counts.get(&forecast).copied().unwrap_or(0);
+        let counts = [Forecast::Hit, Forecast::Run, Forecast::Perhaps]
+            .map(|forecast| (count(forecast), forecast.word()))
+            .into_iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, word)| format!("{count} {word}"))
+            .collect::<Vec<_>>();
+        (if counts.is_empty() { "no tasks".to_owned() } else { counts.join(", ") }) + "\n"
+    }
 }
 
 /// Whether hits have a line each.
@@ -205,31 +234,51 @@ pub fn show(wanted: &Wanted<'_>, options: Options, context: &Context) -> Result<
     let plan = engine_plan::plan(&session, &selected).map_err(|error| opened.plan_error(error))?;
     let forecasts = preview::preview(&session, &plan).map_err(|error| opened.preview_error(error))?;
     session.save_indexes();
-    let forecasts = plan.tasks.iter().zip(forecasts);
-    let tasks = forecasts.filter(|(_, forecast)| !matches!(forecast, preview::Forecast::Service { .. }));
-    let rows: Vec<PlanRow> = tasks.map(|(task, forecast)| row(&session, *task, forecast)).collect();
-    let text = match wanted.format {
-        Format::Json => plan_json(&rows),
+    let is_service = |forecast: &preview::Forecast| matches!(forecast, preview::Forecast::Service { .. });
+    let count = forecasts.iter().filter(|forecast| !is_service(forecast)).count();
+    let parts = plan.tasks.iter().zip(&forecasts).filter_map(|(task, forecast)| {
+        let split = session.workspace.split_of(*task)?;
+        Some((split.label.to_string(), Forecast::of(forecast)))
+    });
+    let few = count <= FEW_TASKS || context.verbosity == Verbosity::Verbose;
+    let hits = if few { HitsShown::Each } else { HitsShown::Count };
+    let mut lines = PlanLines::new(wanted.why, hits, context.stdout.color, parts);
+    let tasks = plan.tasks.iter().zip(forecasts).filter(|(_, forecast)| !is_service(forecast));
+    let rows = tasks.map(|(task, forecast)| row(&session, *task, forecast));
+    match wanted.format {
+        Format::Json => context.out.write(plan_json(&rows.collect::<Vec<_>>()).as_bytes()),
         Format::Human => {
-            let few = rows.len() <= FEW_TASKS || context.verbosity == Verbosity::Verbose;
-            let hits = if few { HitsShown::Each } else { HitsShown::Count };
-            plan_text(&rows, wanted.why, hits, context.stdout.color)
+            let mut text = String::new();
+            for row in rows {
+                lines.add(&row, &mut text);
+                if text.len() >= TEXT_BYTES_AT_ONCE {
+                    context.out.write(text.as_bytes());
+                    text.clear();
+                }
+            }
+            context.out.write((text + &lines.sum()).as_bytes());
         }
-    };
-    context.out.write(text.as_bytes());
+    }
+    // The program ends, and what names every task is left to the system.
+    session.leave();
+    std::mem::forget((plan, opened));
     Ok(ExitKind::Done)
 }
 
-pub(super) fn row(session: &Session<'_>, task: TaskId, forecast: preview::Forecast) -> PlanRow {
+/// Bytes of a plan that are written at once.
+const TEXT_BYTES_AT_ONCE: usize = 256 * 1024;
+
+pub(super) fn row(session: &Session<'_>, task: TaskId, of: preview::Forecast) -> PlanRow {
     let part_of = session.workspace.split_of(task).map(|split| split.label.to_string());
     let task = session.label(task);
-    let (forecast, why) = match forecast {
-        preview::Forecast::Hit { .. } => (Forecast::Hit, Vec::new()),
-        preview::Forecast::Run { why, .. } => (Forecast::Run, why),
-        preview::Forecast::Service { .. } => (Forecast::Service, Vec::new()),
+    let (forecast, of) = (Forecast::of(&of), of);
+    let why = match of {
+        preview::Forecast::Hit { .. } | preview::Forecast::Service { .. } => Vec::new(),
+        preview::Forecast::Run { why, .. } => why,
         preview::Forecast::Depends { on } => {
-            let why = on.into_iter().map(|name| MissReason { field: "needs", name, change: "may change".into() });
-            (Forecast::Perhaps, why.collect())
+            let why =
+                |name: &Arc<str>| MissReason { field: "needs", name: name.to_string(), change: "may change".into() };
+            on.iter().map(why).collect()
         }
     };
     PlanRow { task, part_of, forecast, why }
@@ -251,6 +300,28 @@ mod tests {
             },
             PlanRow { task: "//c:x".into(), part_of: None, forecast: Forecast::Perhaps, why: Vec::new() },
         ]
+    }
+
+    fn plan_text(rows: &[PlanRow], why: WhyShown, hits: HitsShown, color: Color) -> String {
+        let parts = rows.iter().filter_map(|row| Some((row.part_of.clone()?, row.forecast)));
+        let mut lines = PlanLines::new(why, hits, color, parts);
+        let mut text = String::new();
+        rows.iter().for_each(|row| lines.add(row, &mut text));
+        text + &lines.sum()
+    }
+
+    #[test]
+    fn parts_that_come_to_the_same_are_one_line_where_there_are_many() {
+        let part = |number: u32, forecast: Forecast| PlanRow {
+            task: format!("//a:t[part={number}/4]"),
+            part_of: Some("//a:t".into()),
+            forecast,
+            why: Vec::new(),
+        };
+        let rows = [part(1, Forecast::Run), part(2, Forecast::Hit), part(3, Forecast::Run), part(4, Forecast::Perhaps)];
+        let text = plan_text(&rows, WhyShown::First, HitsShown::Count, Color::Plain);
+        assert_eq!(text, "    run  //a:t  2 parts\nperhaps  //a:t[part=4/4]\n1 hit, 2 run, 1 perhaps\n");
+        assert_eq!(plan_text(&rows, WhyShown::First, HitsShown::Each, Color::Plain).lines().count(), 5);
     }
 
     #[test]

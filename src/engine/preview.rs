@@ -1,6 +1,6 @@
 //! What a run would do, without running: keys and lookups as far as they can be known. Writes nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::base::diagnostic::Diagnostic;
@@ -40,7 +40,7 @@ pub enum Forecast {
     /// It would run unless what it needs comes out as it was.
     Depends {
         /// The tasks it waits for, as labels.
-        on: Vec<String>,
+        on: Vec<Arc<str>>,
     },
 }
 
@@ -82,6 +82,7 @@ pub fn visit(session: &Session<'_>, plan: &Plan, visitor: &mut Visitor<'_>) -> R
     let mut produced: Vec<Option<Arc<Produced>>> = vec![None; plan.tasks.len()];
     let mut forecasts = Vec::with_capacity(plan.tasks.len());
     let mut wholes: BTreeMap<TaskId, Option<Arc<Produced>>> = BTreeMap::new();
+    let mut names = WholeLabels::default();
     for (ix, task) in plan.tasks.iter().enumerate() {
         let mut dependencies = Vec::new();
         let mut unknown = Vec::new();
@@ -100,7 +101,7 @@ pub fn visit(session: &Session<'_>, plan: &Plan, visitor: &mut Visitor<'_>) -> R
                     let (purpose, interface_only) = (edge.purpose, edge.interface_only);
                     dependencies.push(Dependency { task: whole, purpose, interface_only, produced });
                 }
-                None => unknown.push(session.workspace.whole_label(needed)),
+                None => unknown.push(names.of(session, needed)),
             }
         }
         if !unknown.is_empty() {
@@ -109,7 +110,7 @@ pub fn visit(session: &Session<'_>, plan: &Plan, visitor: &mut Visitor<'_>) -> R
         }
         if let Some(root) = image_root::unknown(session, &dependencies)? {
             // What its layers make is known once it was unpacked.
-            forecasts.push(Forecast::Depends { on: vec![root] });
+            forecasts.push(Forecast::Depends { on: vec![root.into()] });
             continue;
         }
         let prepared = prepare(session, *task, plan.sources(ix), &dependencies)
@@ -142,6 +143,19 @@ pub fn visit(session: &Session<'_>, plan: &Plan, visitor: &mut Visitor<'_>) -> R
         });
     }
     Ok(forecasts)
+}
+
+/// Labels of tasks that others wait for, each written once.
+#[derive(Default)]
+struct WholeLabels {
+    known: HashMap<TaskId, Arc<str>>,
+}
+
+impl WholeLabels {
+    fn of(&mut self, session: &Session<'_>, task: TaskId) -> Arc<str> {
+        let label = self.known.entry(task).or_insert_with(|| session.workspace.whole_label(task).into());
+        Arc::clone(label)
+    }
 }
 
 /// What the parts of a split task made together; `None` while that is not known.

@@ -44,11 +44,12 @@ impl Everywhere {
         self.combinations.get().map(|kept| kept.all.as_slice())
     }
 
-    /// Keeps them; a matrix depends on no package.
+    /// Keeps them in byte order, which is that of the labels; a matrix depends on no package.
     pub(crate) fn keep_combinations(&self, all: &[Arc<Matrix>]) {
-        self.combinations.get_or_init(|| Combinations {
-            all: all.to_vec(),
-            values: all.iter().map(|_| Values::default()).collect(),
+        self.combinations.get_or_init(|| {
+            let mut all = all.to_vec();
+            all.sort();
+            Combinations { values: all.iter().map(|_| Values::default()).collect(), all }
         });
     }
 }

@@ -229,10 +229,9 @@ impl PackageLowering<'_> {
         }
         let told = self.problems.told();
         let all = combinations(layers, &mut self.problems)?;
-        if let Some(everywhere) = everywhere.filter(|_| self.problems.told() == told) {
-            everywhere.keep_combinations(&all);
-        }
-        Some(all)
+        let Some(everywhere) = everywhere.filter(|_| self.problems.told() == told) else { return Some(all) };
+        everywhere.keep_combinations(&all);
+        everywhere.combinations().map(<[_]>::to_vec)
     }
 
     fn run_task(

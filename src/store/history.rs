@@ -3,7 +3,7 @@
 //! A workspace is named `REPOSITORY/WORKTREE`. One store serves many repositories whose tasks have the same labels: nothing
 //! here looks beyond the worktrees of one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::{Read, Write};
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -79,7 +79,8 @@ impl Store {
         self.settle()?;
         self.database.read("read the history", |connection| {
             let mut known = BTreeMap::new();
-            for label in labels {
+            let there = if labels.len() < LABELS_MANY { None } else { Some(labels_of(connection, workspace)?) };
+            for label in labels.iter().filter(|label| there.as_ref().is_none_or(|there| there.contains(**label))) {
                 if let Some(history) = history_of(connection, workspace, label)? {
                     known.insert((*label).to_owned(), history);
                 }
@@ -154,6 +155,17 @@ fn packed_fingerprint(connection: &Connection, action: &Digest) -> rusqlite::Res
 /// The part of a workspace's name that all worktrees of its repository share, with the `/` that ends it.
 fn repository_of(workspace: &str) -> String {
     format!("{}/", workspace.split('/').next().unwrap_or_default())
+}
+
+/// Labels from which on it is first asked which of them were ever seen.
+const LABELS_MANY: usize = 1000;
+
+/// Every label that has a history in the repository of a workspace.
+fn labels_of(connection: &Connection, workspace: &str) -> rusqlite::Result<HashSet<String>> {
+    let mut statement =
+        connection.prepare_cached("SELECT DISTINCT label FROM history WHERE substr(workspace, 1, length(?1)) = ?1")?;
+    let labels = statement.query_map([repository_of(workspace)], |row| row.get(0))?;
+    labels.collect()
 }
 
 fn history_of(connection: &Connection, workspace: &str, label: &str) -> rusqlite::Result<Option<History>> {

@@ -11,18 +11,19 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::base::diagnostic::Diagnostic;
 use crate::base::ids::{PackageId, TaskId};
 use crate::base::path::RelPath;
 use crate::fs::ops::{self, FsError, Kind};
 use crate::fs::walk::{Trouble, WalkError};
-use crate::manifest::glob::PatternItem;
+use crate::manifest::glob::{Pattern, PatternItem};
 use crate::manifest::model::{Inputs, Which};
 use crate::workspace::discover::MANIFEST;
 use crate::workspace::files::{Region, SourceFiles};
 use crate::workspace::model::Workspace;
-use crate::workspace::outputs::{Committed, OutputIndex, claims_of};
+use crate::workspace::outputs::OutputIndex;
 
 /// The source files of one task.
 #[derive(Clone, Debug, Default)]
@@ -128,7 +129,7 @@ pub fn list_early(workspace: &Workspace, sources: &SourceFiles<'_>, tasks: &[Tas
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Selects {
     package: Option<PackageId>,
-    patterns: Vec<String>,
+    patterns: Texts,
     /// A task with committed outputs does not see its own.
     alone: Option<TaskId>,
 }
@@ -137,13 +138,41 @@ impl Selects {
     /// That of a task; `None` for one without source files.
     pub fn of(workspace: &Workspace, task: TaskId) -> Option<Self> {
         let declared = &workspace.tasks[task];
-        let (package, patterns) = match &declared.kind.command()?.inputs {
-            Inputs::Package => (Some(workspace.package_of(task)), Vec::new()),
-            Inputs::Patterns(list) => (None, list.items.iter().map(PatternItem::written).collect()),
+        let run = declared.kind.command()?;
+        let (package, patterns) = match &run.inputs {
+            Inputs::Package => (Some(workspace.package_of(task)), Texts::default()),
+            Inputs::Patterns(list) => (None, Texts(Arc::clone(&list.items))),
             Inputs::Traced => return None,
         };
-        let commits = claims_of(task, declared).iter().any(|claim| claim.committed == Committed::Yes);
+        let commits = !run.committed.is_empty();
         Some(Self { package, patterns, alone: commits.then_some(task) })
+    }
+}
+
+/// Patterns as they are told apart by [`PatternItem::written`]; tasks that share them are equal at once.
+#[derive(Clone, Debug, Default)]
+struct Texts(Arc<[PatternItem]>);
+
+impl Texts {
+    fn each(&self) -> impl Iterator<Item = (bool, bool, &str, &str)> {
+        self.0.iter().map(|item| {
+            let Pattern { prefix, text, .. } = &item.pattern;
+            (item.exclude, item.reach.is_some(), prefix.as_str(), text.as_str())
+        })
+    }
+}
+
+impl PartialEq for Texts {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.each().eq(other.each())
+    }
+}
+
+impl Eq for Texts {}
+
+impl std::hash::Hash for Texts {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.each().for_each(|item| item.hash(state));
     }
 }
 

@@ -2,14 +2,14 @@
 //!
 //! A package's outputs stop at the packages nested in it: a wildcard of the outer one claims nothing there.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::OnceLock;
 
 use crate::base::ids::{IdMap, PackageId, TaskId};
 use crate::base::path::RelPath;
 use crate::base::span::Place;
-use crate::manifest::glob::Pattern;
-use crate::manifest::model::{Task, TaskKind};
+use crate::manifest::glob::{Pattern, PatternItem};
+use crate::manifest::model::{RunTask, Task, TaskKind};
 use crate::workspace::model::Workspace;
 
 /// Whether an output is also a source.
@@ -75,36 +75,32 @@ pub fn claims_of(id: TaskId, task: &Task) -> Vec<Claim> {
     }
 }
 
-/// The files a task reports into, as claims: they land beside the sources like outputs, and are none of them.
+/// The files a task reports into: they land beside the sources like outputs, and are none of them.
 ///
 /// Two tasks may report into one file, so these are not held against each other.
-fn reports_of(id: TaskId, task: &Task) -> Vec<Claim> {
-    let TaskKind::Run(run) = &task.kind else { return Vec::new() };
+fn reports(run: &RunTask) -> impl Iterator<Item = &PatternItem> {
     // What cannot be merged into one file lies beside it.
     let apart = run.split.iter().flat_map(|split| &*split.apart.items);
-    let included = run.reports.items.iter().filter(|item| !item.exclude);
-    included
-        .chain(apart)
-        .map(|item| Claim {
-            task: id,
-            pattern: item.pattern.below(&task.label.package),
-            committed: Committed::No,
-            place: item.place.clone(),
-        })
-        .collect()
+    run.reports.items.iter().filter(|item| !item.exclude).chain(apart)
 }
 
-/// What `claims` gives for some tasks, in the order of the ids. What several parts of one task claim alike comes once, as that
-/// of the first of them.
-fn of_tasks(
-    workspace: &Workspace,
-    tasks: impl Iterator<Item = TaskId>,
-    claims: impl Fn(TaskId, &Task) -> Vec<Claim>,
-) -> Vec<Claim> {
+/// Every pattern of a task that claims something: outputs, committed ones, reports.
+fn declared(run: &RunTask) -> impl Iterator<Item = (&Pattern, Committed, Declared)> {
+    let outputs = run.outputs.iter().enumerate();
+    let outputs = outputs.map(|(at, output)| (&output.value, Committed::No, Declared::Output(at)));
+    let committed = run.committed.iter().enumerate();
+    let committed = committed.map(|(at, output)| (&output.value, Committed::Yes, Declared::Committed(at)));
+    let reports = reports(run).enumerate().map(|(at, item)| (&item.pattern, Committed::No, Declared::Report(at)));
+    outputs.chain(committed).chain(reports)
+}
+
+/// The outputs that the tasks of a workspace declare, in the order of the ids. What several parts of one task claim alike comes
+/// once, as that of the first of them.
+pub fn all_claims(workspace: &Workspace) -> Vec<Claim> {
     let mut all = Vec::new();
     let mut known: HashSet<(TaskId, RelPath, String, Committed)> = HashSet::new();
-    for id in tasks {
-        let own = claims(id, &workspace.tasks[id]);
+    for (id, task) in workspace.tasks.iter() {
+        let own = claims_of(id, task);
         if workspace.split_of(id).is_none() {
             all.extend(own);
             continue;
@@ -118,11 +114,6 @@ fn of_tasks(
     all
 }
 
-/// The outputs that the tasks of a workspace declare; parts of one task claim alike once.
-pub fn all_claims(workspace: &Workspace) -> Vec<Claim> {
-    of_tasks(workspace, workspace.tasks.ids(), claims_of)
-}
-
 /// All declared outputs, reports included, found by path.
 ///
 /// Those of a package are looked at when a path in it is asked about: an output of a task lies in the task's own package, and a
@@ -134,34 +125,96 @@ pub struct OutputIndex<'w> {
     package_holders: HashSet<RelPath>,
 }
 
-/// The outputs that the tasks of one package declare.
+/// An output as a task of the package declares it.
+#[derive(Clone)]
+struct Own {
+    /// Relative to the package.
+    prefix: RelPath,
+    task: TaskId,
+    committed: Committed,
+    /// Which pattern of the task decides for paths beneath the prefix; `None` where all of them are claimed.
+    decides: Option<Declared>,
+}
+
+/// A pattern of a task, by its position in the list.
+#[derive(Clone, Copy)]
+enum Declared {
+    Output(usize),
+    Committed(usize),
+    Report(usize),
+}
+
+impl Own {
+    fn covers(&self, workspace: &Workspace, path: &RelPath) -> bool {
+        let TaskKind::Run(run) = &workspace.tasks[self.task].kind else { return true };
+        let pattern = match self.decides {
+            None => return true,
+            Some(Declared::Output(at)) => Some(&run.outputs[at].value),
+            Some(Declared::Committed(at)) => Some(&run.committed[at].value),
+            Some(Declared::Report(at)) => reports(run).nth(at).map(|item| &item.pattern),
+        };
+        pattern.is_some_and(|pattern| pattern.matches(path))
+    }
+}
+
+/// The outputs that the tasks of one package declare, in byte order of their prefixes: a path is only compared with claims along its
+/// own ancestors.
 #[derive(Clone, Default)]
 struct PackageOutputs {
-    /// By the prefix of the pattern: a path is only compared with claims along its own ancestors.
-    by_prefix: HashMap<String, Vec<Claim>>,
-    prefixes: BTreeSet<RelPath>,
-    /// Directories with such a prefix directly in them.
-    holders: HashSet<RelPath>,
+    claims: Vec<Own>,
 }
 
 impl PackageOutputs {
     fn of(workspace: &Workspace, package: PackageId) -> Self {
-        let tasks = workspace.packages[package].tasks.iter().copied();
-        let mut outputs = Self::default();
-        for claim in of_tasks(workspace, tasks, |id, task| [claims_of(id, task), reports_of(id, task)].concat()) {
-            outputs.prefixes.insert(claim.pattern.prefix.clone());
-            outputs.by_prefix.entry(claim.pattern.prefix.as_str().to_owned()).or_default().push(claim);
+        let mut claims: Vec<Own> = Vec::new();
+        // What several parts of one task claim alike comes once, as that of the first of them.
+        let mut known: HashSet<(TaskId, &RelPath, &str, Committed)> = HashSet::new();
+        for id in &workspace.packages[package].tasks {
+            let task = *id;
+            match &workspace.tasks[task].kind {
+                TaskKind::Run(run) => {
+                    let split = workspace.split_of(task).map(|_| workspace.whole(task));
+                    for (pattern, committed, declared) in declared(run) {
+                        let is_whole = pattern.literal || pattern.whole_dir().is_some();
+                        let decides = Some(declared).filter(|_| !is_whole);
+                        let is_new = |whole| known.insert((whole, &pattern.prefix, &pattern.text, committed));
+                        if split.is_none_or(is_new) {
+                            claims.push(Own { prefix: pattern.prefix.clone(), task, committed, decides });
+                        }
+                    }
+                }
+                TaskKind::Fetch(fetch) => {
+                    let (prefix, committed) = (fetch.output.clone(), Committed::No);
+                    claims.push(Own { prefix, task, committed, decides: None });
+                }
+                TaskKind::Service(_) => {}
+            }
         }
-        outputs.holders = outputs.prefixes.iter().filter_map(RelPath::parent).collect();
-        outputs
+        claims.sort_by(|one, other| one.prefix.cmp(&other.prefix));
+        Self { claims }
+    }
+
+    /// Claims with exactly this prefix.
+    fn at(&self, prefix: &str) -> &[Own] {
+        let start = self.claims.partition_point(|claim| claim.prefix.as_str() < prefix);
+        let count = self.claims[start..].partition_point(|claim| claim.prefix.as_str() == prefix);
+        &self.claims[start..start + count]
     }
 
     /// Whether a claim begins in the directory or deeper.
     fn any_beneath(&self, dir: &RelPath) -> bool {
-        let run = self.prefixes.range(dir..).take_while(|prefix| prefix.as_str().starts_with(dir.as_str()));
+        let start = self.claims.partition_point(|claim| claim.prefix < *dir);
+        let run = self.claims[start..].iter().map(|claim| &claim.prefix);
         // `a-b` lies in the same run as `a` and `a/c`.
-        run.into_iter().any(|prefix| prefix.starts_with(dir))
+        run.take_while(|prefix| prefix.as_str().starts_with(dir.as_str())).any(|prefix| prefix.starts_with(dir))
     }
+}
+
+/// The path and every directory above it, the outermost first, which is the empty text.
+fn ancestors(path: &RelPath) -> impl Iterator<Item = &str> {
+    let text = path.as_str();
+    let ends = text.match_indices('/').map(|(at, _)| at).chain([text.len()]).filter(|end| *end > 0);
+    std::iter::once("").chain(ends.map(|end| &text[..end]))
 }
 
 impl<'w> OutputIndex<'w> {
@@ -175,26 +228,20 @@ impl<'w> OutputIndex<'w> {
         self.packages[package].get_or_init(|| PackageOutputs::of(self.workspace, package))
     }
 
-    /// The outputs among which a path would be.
-    fn around(&self, path: &RelPath) -> Option<&PackageOutputs> {
-        self.workspace.owner(path).map(|owner| self.package(owner))
+    /// The outputs among which a path would be, and the path relative to their package.
+    fn around(&self, path: &RelPath) -> Option<(&PackageOutputs, RelPath)> {
+        let owner = self.workspace.owner(path)?;
+        Some((self.package(owner), path.strip_prefix(&self.workspace.packages[owner].dir)?))
     }
 
     /// The tasks that declare the path as an output; two only where their patterns overlap beyond what loading can tell.
     ///
     /// A path that one task lists both as an output and as committed comes once, as committed.
     pub fn producers(&self, path: &RelPath) -> Vec<(TaskId, Committed)> {
-        let Some(outputs) = self.around(path) else { return Vec::new() };
-        let mut found: Vec<(TaskId, Committed)> = Vec::new();
-        let text = path.as_str();
-        let ends = text.match_indices('/').map(|(at, _)| at).chain([text.len()]);
-        for prefix in std::iter::once("").chain(ends.map(|end| &text[..end])) {
-            for claim in outputs.by_prefix.get(prefix).into_iter().flatten() {
-                if claim.covers(path) {
-                    found.push((claim.task, claim.committed));
-                }
-            }
-        }
+        let Some((outputs, path)) = self.around(path) else { return Vec::new() };
+        let claims =
+            ancestors(&path).flat_map(|prefix| outputs.at(prefix)).filter(|claim| claim.covers(self.workspace, &path));
+        let mut found: Vec<(TaskId, Committed)> = claims.map(|claim| (claim.task, claim.committed)).collect();
         found.sort_unstable();
         found.dedup_by_key(|(task, _)| *task);
         found
@@ -229,9 +276,8 @@ impl<'w> OutputIndex<'w> {
         if self.package_holders.contains(dir) {
             return true;
         }
-        let Some(outputs) = self.around(dir) else { return false };
-        let mut above = std::iter::successors(Some(dir.clone()), RelPath::parent);
-        outputs.holders.contains(dir) || above.any(|dir| outputs.by_prefix.contains_key(dir.as_str()))
+        let Some((outputs, dir)) = self.around(dir) else { return false };
+        outputs.any_beneath(&dir) || ancestors(&dir).any(|above| !outputs.at(above).is_empty())
     }
 
     /// Whether outputs are declared in the directory or deeper.
@@ -239,8 +285,11 @@ impl<'w> OutputIndex<'w> {
         // By the packages that it lies in, and by those that lie in it.
         let above = std::iter::successors(Some(dir.clone()), RelPath::parent);
         let mut owners = above.filter_map(|dir| self.workspace.package_at(&dir));
-        let around = |package: PackageId| self.package(package).any_beneath(dir);
-        owners.any(around) || self.workspace.beneath(dir).any(around)
+        let around = |package: PackageId| {
+            let below = dir.strip_prefix(&self.workspace.packages[package].dir);
+            below.is_some_and(|below| self.package(package).any_beneath(&below))
+        };
+        owners.any(around) || self.workspace.beneath(dir).any(|package| !self.package(package).claims.is_empty())
     }
 }
 
