@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::base::digest::Digest;
+use crate::base::ids::TaskId;
 use crate::base::span::Sources;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
@@ -10,7 +12,7 @@ use crate::cli::exit::ExitKind;
 use crate::cli::opening::{self, Located, Opened};
 use crate::cli::reports::Reports;
 use crate::cli::run::{OutputOf, RunArgs, exit_of, jobs, options};
-use crate::engine::again::{Compared, Question};
+use crate::engine::again::{Compared, Kept, Question};
 use crate::engine::drive::{self, run_id};
 use crate::engine::groups::Sizes;
 use crate::engine::plan::Plan;
@@ -36,7 +38,8 @@ pub fn request_of(args: &RunArgs, context: &Context) -> Option<Asked> {
     let is_plain = args.affected.is_none()
         && args.shard.is_none()
         && args.output != Some(OutputOf::All)
-        && !(args.force || args.dry_run || args.fix || args.watch || args.observe);
+        && !(args.force || args.dry_run || args.fix || args.watch || args.observe)
+        && !context.environment.loads_anew();
     // What is wrong is told by who loads the workspace.
     let located = opening::locate(context).ok().filter(|_| is_plain)?;
     let request = Request {
@@ -49,14 +52,7 @@ pub fn request_of(args: &RunArgs, context: &Context) -> Option<Asked> {
 
 /// The exit of a run that was answered; `None` if it is to be loaded and planned.
 pub fn answer(asked: &Asked, args: &RunArgs, context: &Context, cancel: &Cancel) -> Result<Option<ExitKind>, CliError> {
-    let store_dir = context.environment.store_dir()?;
-    let question = Question {
-        store_dir: &store_dir,
-        root: &asked.located.root,
-        request: &asked.request,
-        variables: context.environment.variables(),
-    };
-    let Some(compared) = Compared::of(&question) else { return Ok(None) };
+    let Some(compared) = compared(asked, context)? else { return Ok(None) };
     if compared.is_all_standing() {
         return all_stands(asked, &compared, args, context);
     }
@@ -64,6 +60,60 @@ pub fn answer(asked: &Asked, args: &RunArgs, context: &Context, cancel: &Cancel)
     let Some(rest) = Rest::of(compared) else { return Ok(None) };
     let opened = Opened { workspace, graph, here: asked.located.here.clone(), sizes: Sizes::default() };
     do_rest(asked, opened, rest, args, context, cancel).map(Some)
+}
+
+fn compared(asked: &Asked, context: &Context) -> Result<Option<Compared>, CliError> {
+    let store_dir = context.environment.store_dir()?;
+    let question = Question {
+        store_dir: &store_dir,
+        root: &asked.located.root,
+        request: Some(&asked.request),
+        variables: context.environment.variables(),
+    };
+    Ok(Compared::of(&question))
+}
+
+/// What a plan asks for, if it is of the kind that is kept.
+pub fn plan_of(targets: &[String], isolation: Option<IsolationRequest>, context: &Context) -> Option<Asked> {
+    let started = Instant::now();
+    let located = opening::locate(context).ok().filter(|_| !context.environment.loads_anew())?;
+    let request = Request { words: targets.to_vec(), here: located.here.clone(), isolation };
+    Some(Asked { request, located, started })
+}
+
+/// What is kept of the last run with these words, and the workspace as it was loaded then; `None` if that does not hold.
+pub fn rest_of(asked: &Asked, context: &Context) -> Result<Option<(Opened, Rest)>, CliError> {
+    let Some(compared) = compared(asked, context)? else { return Ok(None) };
+    let Some((workspace, graph)) = compared.model() else { return Ok(None) };
+    let opened = Opened { workspace, graph, here: asked.located.here.clone(), sizes: Sizes::default() };
+    Ok(Rest::of(compared).map(|rest| (opened, rest)))
+}
+
+/// A task that stands with all it needs, by what is kept of the last run, whatever that was asked for.
+pub struct Standing {
+    /// The workspace.
+    pub opened: Opened,
+    /// The task.
+    pub task: TaskId,
+    /// Its key.
+    pub key: Digest,
+    /// Nothing is left to do.
+    pub rest: Rest,
+}
+
+/// The task that a word names, if it stands.
+pub fn standing(word: &str, context: &Context) -> Result<Option<Standing>, CliError> {
+    let Some(asked) = plan_of(&[], None, context) else { return Ok(None) };
+    let store_dir = context.environment.store_dir()?;
+    let (root, variables) = (&asked.located.root, context.environment.variables());
+    let question = Question { store_dir: &store_dir, root, request: None, variables };
+    let Some(kept) = Kept::of(&question) else { return Ok(None) };
+    let Some((workspace, graph)) = kept.model() else { return Ok(None) };
+    let opened = Opened { workspace, graph, here: asked.located.here, sizes: Sizes::default() };
+    // What is wrong with the word is told by who loads the workspace.
+    let Ok(task) = opened.select_one(word) else { return Ok(None) };
+    let Some((compared, key)) = kept.stands(task) else { return Ok(None) };
+    Ok(Rest::of(compared).map(|rest| Standing { opened, task, key, rest }))
 }
 
 /// Tells a run in which all is a hit, and marks the results as used where it is time to.

@@ -45,6 +45,11 @@ impl Environment {
         self.filled("CI").is_some_and(|value| value != "false" && value != "0")
     }
 
+    /// Whether nothing that is kept of the last run is to be used: `DRYSTONE_ANEW` is not empty.
+    pub fn loads_anew(&self) -> bool {
+        self.filled("DRYSTONE_ANEW").is_some()
+    }
+
     /// Where the store lies: `$DRYSTONE_STORE`, else `$XDG_CACHE_HOME/drystone`, else `~/.cache/drystone`.
     ///
     /// A relative `$DRYSTONE_STORE` is an error: it would name another store in each directory. A relative

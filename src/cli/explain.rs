@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::base::digest::Digest;
 use crate::base::ids::TaskId;
 use crate::base::time::human_duration;
+use crate::cli::again::{self, Standing};
 use crate::cli::args::Format;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
@@ -125,6 +126,12 @@ struct WireLast<'e> {
 
 /// Explains a task.
 pub fn run(args: ExplainArgs, context: &Context) -> Result<ExitKind, CliError> {
+    // Of its fingerprint no more is kept than the key.
+    if args.format == Format::Human
+        && let Some(standing) = again::standing(&args.target, context)?
+    {
+        return explain_standing(standing, context);
+    }
     let opened = opening::open(context)?;
     let tasks = opened.select_whole(&args.target)?;
     let store = opening::open_store(context, opened.workspace.config.store_bytes_max)?;
@@ -159,6 +166,23 @@ pub fn run(args: ExplainArgs, context: &Context) -> Result<ExitKind, CliError> {
         Format::Human => context.out.write(explain_text(&explanation, context.stdout.color).as_bytes()),
         Format::Json => context.out.write(explain_json(&explanation).as_bytes()),
     }
+    Ok(ExitKind::Done)
+}
+
+/// Explains a task of which nothing changed since the last run.
+fn explain_standing(standing: Standing, context: &Context) -> Result<ExitKind, CliError> {
+    let Standing { opened, task, key, rest } = standing;
+    let store = opening::open_store(context, opened.workspace.config.store_bytes_max)?;
+    let session = opened.session_for(context, store, opening::looking(), opening::never_cancelled()?, Some(&rest))?;
+    let explanation = Explanation {
+        task: session.label(task),
+        forecast: Forecast::Hit,
+        why: why::last(&session, task),
+        action: Some(key.to_hex()),
+        last: last_run(&session, &preview::Forecast::Hit { action: key })?,
+        fingerprint: None,
+    };
+    context.out.write(explain_text(&explanation, context.stdout.color).as_bytes());
     Ok(ExitKind::Done)
 }
 

@@ -7,18 +7,20 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::base::ids::TaskId;
+use crate::cli::again;
 use crate::cli::args::Format;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
-use crate::cli::opening;
+use crate::cli::opening::{self, Opened};
 use crate::cli::reach::Share;
 use crate::cli::shard;
 use crate::cli::table::json;
 use crate::engine::event::MissReason;
-use crate::engine::plan as engine_plan;
+use crate::engine::plan::{self as engine_plan, Plan};
 use crate::engine::preview;
-use crate::engine::session::{Options, Session};
+use crate::engine::rest::Rest;
+use crate::engine::session::{Committed, Options, Reuse, Session};
 use crate::report::ink::{Color, Ink, paint};
 use crate::report::lines::{WhyShown, why_sentence};
 use crate::report::story::{FEW_TASKS, Verbosity};
@@ -220,6 +222,16 @@ pub struct Wanted<'a> {
 
 /// Writes what a run with these options would do.
 pub fn show(wanted: &Wanted<'_>, options: Options, context: &Context) -> Result<ExitKind, CliError> {
+    let is_plain = wanted.share.affected.is_none()
+        && wanted.share.shard.is_none()
+        && options.reuse == Reuse::Results
+        && options.committed == Committed::Check;
+    let asked = again::plan_of(wanted.targets, options.isolation, context).filter(|_| is_plain);
+    if let Some(asked) = asked
+        && let Some((opened, rest)) = again::rest_of(&asked, context)?
+    {
+        return show_rest(wanted, options, context, (opened, rest));
+    }
     let opened = opening::open_with(context, shard::choices(wanted.share.shard))?;
     let store = opening::open_store(context, opened.workspace.config.store_bytes_max)?;
     let session = opened.session(context, store, options, opening::never_cancelled()?)?;
@@ -267,6 +279,43 @@ pub fn show(wanted: &Wanted<'_>, options: Options, context: &Context) -> Result<
 
 /// Bytes of a plan that are written at once.
 const TEXT_BYTES_AT_ONCE: usize = 256 * 1024;
+
+/// The same where an earlier run left little to look at.
+fn show_rest(
+    wanted: &Wanted<'_>,
+    options: Options,
+    context: &Context,
+    (opened, rest): (Opened, Rest),
+) -> Result<ExitKind, CliError> {
+    let labels: Vec<String> = rest.compared().lines().iter().map(|line| line.label.clone()).collect();
+    let mut rows: Vec<PlanRow> = labels
+        .into_iter()
+        .map(|task| PlanRow { task, part_of: None, forecast: Forecast::Hit, why: Vec::new() })
+        .collect();
+    if rest.count() > 0 {
+        let lines: Vec<usize> = (0..rest.count()).map(|ix| rest.line_at(ix)).collect();
+        let store = opening::open_store(context, opened.workspace.config.store_bytes_max)?;
+        let session = opened.session_for(context, store, options, opening::never_cancelled()?, Some(&rest))?;
+        let plan = Plan::of_rest(rest);
+        let forecasts = preview::preview(&session, &plan).map_err(|error| opened.preview_error(error))?;
+        for ((task, line), forecast) in plan.tasks.iter().zip(lines).zip(forecasts) {
+            rows[line] = row(&session, *task, forecast);
+        }
+    }
+    let text = match wanted.format {
+        Format::Json => plan_json(&rows),
+        Format::Human => {
+            let few = rows.len() <= FEW_TASKS || context.verbosity == Verbosity::Verbose;
+            let hits = if few { HitsShown::Each } else { HitsShown::Count };
+            let mut lines = PlanLines::new(wanted.why, hits, context.stdout.color, std::iter::empty());
+            let mut text = String::new();
+            rows.iter().for_each(|row| lines.add(row, &mut text));
+            text + &lines.sum()
+        }
+    };
+    context.out.write(text.as_bytes());
+    Ok(ExitKind::Done)
+}
 
 pub(super) fn row(session: &Session<'_>, task: TaskId, of: preview::Forecast) -> PlanRow {
     let part_of = session.workspace.split_of(task).map(|split| split.label.to_string());

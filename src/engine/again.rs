@@ -11,14 +11,17 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::base::digest::Digest;
+use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::base::tree::Listing;
 use crate::engine::event::{Counts, Event, EventSink, Outcome, ResultSource, TaskFinished};
 use crate::engine::journal::{JOURNAL_BYTES_MAX, Patch};
+use crate::engine::placing;
 use crate::engine::settled::{self, Found, Ground, Line, Request, Saved, Set, Settled, StoodLine};
 use crate::engine::settling::COMPILED;
 use crate::engine::standing::USE_INTERVAL_MS;
 use crate::engine::written::Records;
+use crate::fs::dir::Dir;
 use crate::fs::ops::{self, FsError};
 use crate::fs::witness::now_ns;
 use crate::graph;
@@ -27,7 +30,7 @@ use crate::sandbox::spec::Level;
 use crate::store::{mark_of, workspace_state};
 use crate::workspace::Workspace;
 use crate::workspace::census::{Census, Claim, Role};
-use crate::workspace::sweep::{News, sweep};
+use crate::workspace::sweep::{News, sweep, sweep_some};
 
 /// What is asked, and with what.
 pub struct Question<'a> {
@@ -35,8 +38,8 @@ pub struct Question<'a> {
     pub store_dir: &'a Path,
     /// The root of the workspace, absolute.
     pub root: &'a Path,
-    /// What was asked for.
-    pub request: &'a Request,
+    /// What was asked for; of `None`, whatever was asked last is looked at.
+    pub request: Option<&'a Request>,
     /// The environment.
     pub variables: &'a BTreeMap<String, String>,
 }
@@ -57,22 +60,88 @@ pub struct Compared {
     pub is_same_structure: bool,
 }
 
-impl Compared {
-    /// Reads what is kept and compares it. `None` if there is nothing that could serve. Cost: one `stat` per claim.
+/// What is kept of the last run, not compared with anything yet.
+pub struct Kept {
+    settled: Settled,
+    state_dir: PathBuf,
+    root: PathBuf,
+}
+
+impl Kept {
+    /// Reads what is kept. `None` if there is nothing that could serve.
     pub fn of(question: &Question<'_>) -> Option<Self> {
         // As the engine names it: without links.
         let store_dir = ops::canonical(question.store_dir).ok()?;
         let state_dir = workspace_state(&store_dir, question.root);
         let ground = Ground::of(mark_of(&store_dir)?)?;
-        let settled = Settled::load(&state_dir, question.request, &ground, question.variables)?;
+        let settled = match question.request {
+            Some(request) => Settled::load(&state_dir, request, &ground, question.variables),
+            None => Settled::latest(&state_dir, &ground, question.variables),
+        }?;
         let root = ops::canonical(question.root).ok()?;
-        let news = sweep(settled.census(), &root).ok()?;
+        // What a killed run left goes when the next one begins, however little that does.
+        placing::sweep(&state_dir, &Dir::open(&root).ok()?);
+        Some(Self { settled, state_dir, root })
+    }
+
+    /// The workspace as it was loaded, and its graph. Nothing may be said by it before the structure was compared.
+    pub fn model(&self) -> Option<(Workspace, TaskGraph)> {
+        graph::compiled::open(&self.state_dir.join(COMPILED), &self.root, self.settled.found.model.as_ref()?)
+    }
+
+    /// Compares all of it. Cost: one `stat` per claim.
+    pub fn compare(self) -> Option<Compared> {
+        let news = sweep(self.settled.census(), &self.root).ok()?;
+        Some(self.compared(news))
+    }
+
+    /// Whether a task with all it needs stands, by what concerns these; its key then. `None` if not, or if it is not among those kept.
+    pub fn stands(self, task: TaskId) -> Option<(Compared, Digest)> {
+        let lines = &self.settled.lines;
+        let at = lines.iter().position(|line| line.task == task)?;
+        let (mut wanted, mut next) = (vec![false; lines.len()], vec![at]);
+        while let Some(at) = next.pop() {
+            if !std::mem::replace(&mut wanted[at], true) {
+                next.extend(&lines[at].needs);
+            }
+        }
+        let is_needed = |at: &usize| wanted[*at];
+        let key = lines[at].stood.as_ref()?.key;
+        if (0..lines.len()).filter(is_needed).any(|at| lines[at].stood.is_none()) {
+            return None;
+        }
+        let census = self.settled.census();
+        let mut sources = vec![false; census.len()];
+        for at in (0..lines.len()).filter(is_needed) {
+            let files = self.settled.sets[lines[at].set].files.iter();
+            files.for_each(|file| sources.get_mut(*file as usize).into_iter().for_each(|one| *one = true));
+        }
+        let concerns = |at: usize| match census.claim(at).map(|claim| claim.role) {
+            Some(Role::Source) => sources[at],
+            Some(Role::Output(owner)) => wanted.get(owner as usize).copied().unwrap_or(true),
+            Some(Role::Structure) | None => true,
+        };
+        let news = sweep_some(census, &self.root, &concerns).ok()?;
+        let compared = self.compared(news);
+        let holds = compared.news.iter().all(|news| news.holds) && !compared.strayed.iter().any(|at| wanted[*at]);
+        holds.then_some((compared, key))
+    }
+
+    fn compared(self, news: Vec<News>) -> Compared {
+        let Self { settled, state_dir, root } = self;
         let census = settled.census();
         let breaks =
             |news: &&News| !news.holds && census.claim(news.claim).is_none_or(|claim| claim.role == Role::Structure);
         let is_same_structure = !news.iter().any(|news| breaks(&news));
         let strayed = strayed(&settled, &Records::new(&state_dir));
-        Some(Self { settled, state_dir, root, news, strayed, outputs: OnceLock::new(), is_same_structure })
+        Compared { settled, state_dir, root, news, strayed, outputs: OnceLock::new(), is_same_structure }
+    }
+}
+
+impl Compared {
+    /// Reads what is kept and compares it. `None` if there is nothing that could serve. Cost: one `stat` per claim.
+    pub fn of(question: &Question<'_>) -> Option<Self> {
+        Kept::of(question)?.compare()
     }
 
     /// The tasks, each after everything it needs.

@@ -7,9 +7,10 @@ use crate::base::diagnostic::Diagnostic;
 use crate::base::digest::Digest;
 use crate::base::ids::TaskId;
 use crate::engine::event::MissReason;
-use crate::engine::job::{Found, find, is_cached};
+use crate::engine::job::{Found, Success, find, is_cached};
 use crate::engine::plan::Plan;
 use crate::engine::prepare::{Dependency, Prepared, Produced, as_produced, prepare};
+use crate::engine::scheduler::Ix;
 use crate::engine::session::{Reuse, Session};
 use crate::engine::union::{self, Age, Keep, Piece};
 use crate::engine::{explain, image_root};
@@ -83,7 +84,12 @@ pub fn visit(session: &Session<'_>, plan: &Plan, visitor: &mut Visitor<'_>) -> R
     let mut forecasts = Vec::with_capacity(plan.tasks.len());
     let mut wholes: BTreeMap<TaskId, Option<Arc<Produced>>> = BTreeMap::new();
     let mut names = WholeLabels::default();
-    for (ix, task) in plan.tasks.iter().enumerate() {
+    for (ix, task) in plan.tasks.iter().enumerate().take(plan.nodes.len()) {
+        if let Some(hit) = standing(session, plan, ix, &produced) {
+            produced[ix] = Some(Arc::clone(&hit.produced));
+            forecasts.push(Forecast::Hit { action: hit.action });
+            continue;
+        }
         let mut dependencies = Vec::new();
         let mut unknown = Vec::new();
         let mut seen = BTreeSet::new();
@@ -92,9 +98,13 @@ pub fn visit(session: &Session<'_>, plan: &Plan, visitor: &mut Visitor<'_>) -> R
             if !seen.insert((whole, edge.purpose)) {
                 continue;
             }
-            let known = match session.workspace.split_of(needed) {
-                None => produced[plan.positions[&needed]].clone(),
-                Some(split) => wholes.entry(whole).or_insert_with(|| together(session, plan, &produced, split)).clone(),
+            let place = plan.positions[&needed];
+            let known = match (session.workspace.split_of(needed), &plan.rest) {
+                (None, Some(rest)) if place >= rest.count() => rest.produced(session, place),
+                (None, _) => produced[place].clone(),
+                (Some(split), _) => {
+                    wholes.entry(whole).or_insert_with(|| together(session, plan, &produced, split)).clone()
+                }
             };
             match known {
                 Some(produced) => {
@@ -156,6 +166,16 @@ impl WholeLabels {
         let label = self.known.entry(task).or_insert_with(|| session.workspace.whole_label(task).into());
         Arc::clone(label)
     }
+}
+
+/// The hit of a task that an earlier run left, if all it needs comes out as it was.
+fn standing(session: &Session<'_>, plan: &Plan, ix: Ix, produced: &[Option<Arc<Produced>>]) -> Option<Success> {
+    let rest = plan.rest.as_ref()?;
+    let hit = rest.stands(session, ix, &|ix| Some(produced[ix].as_ref()?.digest));
+    if hit.is_none() {
+        rest.introduce(session, ix);
+    }
+    hit
 }
 
 /// What the parts of a split task made together; `None` while that is not known.

@@ -255,13 +255,29 @@ impl Settled {
         let file = request.file(state_dir);
         let used_ns = look::stat(&file, Links::Refused)?.mtime_ns;
         let bytes = unheard(|| ops::read(&file)).ok()?;
-        let mut settled = Self::decode(bytes, request, ground, environment, used_ns).ok()?;
-        let journal = unheard(|| ops::read(&journal::file(&file))).unwrap_or_default();
-        settled.journal_len = journal.len();
-        for patch in journal::read(&journal, &settled.id) {
-            settled.apply(&patch);
+        let settled = Self::decode(bytes, Some(request), ground, environment, used_ns).ok()?;
+        Some(settled.with_journal(&file))
+    }
+
+    /// The same of whatever request was used last.
+    pub fn latest(state_dir: &Path, ground: &Ground, environment: &BTreeMap<String, String>) -> Option<Self> {
+        let entries = unheard(|| ops::read_dir(state_dir)).ok()?;
+        let names = entries.iter().filter_map(|entry| entry.name.to_str());
+        let files = names.filter(|name| journal::is_base(name, PREFIX)).map(|name| state_dir.join(name));
+        let dated = files.filter_map(|file| Some((look::stat(&file, Links::Refused)?.mtime_ns, file)));
+        let (used_ns, file) = dated.max()?;
+        let bytes = unheard(|| ops::read(&file)).ok()?;
+        let settled = Self::decode(bytes, None, ground, environment, used_ns).ok()?;
+        Some(settled.with_journal(&file))
+    }
+
+    fn with_journal(mut self, file: &Path) -> Self {
+        let journal = unheard(|| ops::read(&journal::file(file))).unwrap_or_default();
+        self.journal_len = journal.len();
+        for patch in journal::read(&journal, &self.id) {
+            self.apply(&patch);
         }
-        Some(settled)
+        self
     }
 
     /// Takes over what became of tasks and files since.
@@ -285,7 +301,7 @@ impl Settled {
 
     fn decode(
         bytes: Vec<u8>,
-        request: &Request,
+        request: Option<&Request>,
         ground: &Ground,
         environment: &BTreeMap<String, String>,
         used_ns: i64,
@@ -296,7 +312,8 @@ impl Settled {
             return Err(wrong("header"));
         }
         let known = Ground { program: decode_stat(&mut decoder)?, mark: decoder.digest()? };
-        if known != *ground || decoder.digest()? != request.digest() {
+        let asked = decoder.digest()?;
+        if known != *ground || request.is_some_and(|request| request.digest() != asked) {
             return Err(wrong("ground"));
         }
         let expected = decoder.digest()?;

@@ -45,6 +45,15 @@ pub struct News {
 /// # Errors
 /// If the root, or the root of the file system, cannot be opened.
 pub fn sweep(census: Census<'_>, root: &Path) -> Result<Vec<News>, FsError> {
+    sweep_some(census, root, &|_| true)
+}
+
+/// The same for some of the claims. Cost: of directories without such claims nothing is looked at.
+pub fn sweep_some(
+    census: Census<'_>,
+    root: &Path,
+    is_wanted: &(dyn Fn(usize) -> bool + Sync),
+) -> Result<Vec<News>, FsError> {
     let (workspace, machine) = (Lookout::open(root)?, Lookout::open(Path::new("/"))?);
     let next = AtomicUsize::new(0);
     let all = Mutex::new(Vec::new());
@@ -56,7 +65,7 @@ pub fn sweep(census: Census<'_>, root: &Path) -> Result<Vec<News>, FsError> {
                 break;
             }
             for index in first..census.dir_count().min(first + BATCH) {
-                Visit { census, root, base: [&workspace, &machine] }.dir(index, &mut news);
+                Visit { census, root, base: [&workspace, &machine], is_wanted }.dir(index, &mut news);
             }
         }
         all.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(news);
@@ -78,17 +87,21 @@ struct Visit<'a> {
     root: &'a Path,
     /// Workspace, machine.
     base: [&'a Lookout; 2],
+    is_wanted: &'a (dyn Fn(usize) -> bool + Sync),
 }
 
 impl Visit<'_> {
     fn dir(&self, index: usize, news: &mut Vec<News>) {
         let place = self.census.dir(index);
+        if !(place.claims.0..place.claims.1).any(self.is_wanted) {
+            return;
+        }
         let (base, links) = match place.base {
             Base::Workspace => (self.base[0], Links::Refused),
             Base::Machine => (self.base[1], Links::Followed),
         };
         let opened = as_c(place.path).and_then(|path| base.open_beneath(path, links).ok());
-        for at in place.claims.0..place.claims.1 {
+        for at in (place.claims.0..place.claims.1).filter(|at| (self.is_wanted)(*at)) {
             let different = News { claim: at, holds: false, now: None, is_settled: false };
             match (&opened, self.census.claim(at), as_c(self.census.name(at))) {
                 // A link that nobody follows, no permission, bytes that were written wrong: nothing is known.

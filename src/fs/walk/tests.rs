@@ -191,6 +191,12 @@ proptest! {
             .map(|path| RelPath::parse(path).expect("a good path"))
             .collect();
         let pruned = RelPath::parse("a/b").expect("a good path");
+        let is_link = |path: &RelPath| real.join("root").join(path.as_str()).is_symlink();
+        // A walk begins at a real directory: what lies behind a link in the tree is nobody's.
+        let starts: Vec<RelPath> = starts
+            .into_iter()
+            .filter(|start| !std::iter::successors(Some(start.clone()), RelPath::parent).any(|path| is_link(&path)))
+            .collect();
         let together = surveys(&root, &starts, |_, path| *path == pruned);
         for (start, survey_of_several) in starts.iter().zip(together) {
             let expect = expected(&root, start, { let pruned = pruned.clone(); move |path| *path == pruned });
