@@ -67,6 +67,8 @@ pub struct Company {
     pub groups: u8,
     /// Whether the init counts processes: no group does.
     pub crowd: bool,
+    /// Whether the launcher is in the control group of the command, and so whoever it starts.
+    pub berth: bool,
 }
 
 /// What the launcher must know before it forks.
@@ -101,8 +103,8 @@ impl Request {
             Purpose::Answer => 2,
             Purpose::Pod => 3,
         };
-        let Company { checks, pod, groups, crowd } = self.company;
-        let company = u8::from(checks) | u8::from(pod) << 1 | u8::from(crowd) << 2 | groups << 3;
+        let Company { checks, pod, groups, crowd, berth } = self.company;
+        let company = u8::from(checks) | u8::from(pod) << 1 | u8::from(crowd) << 2 | u8::from(berth) << 3 | groups << 4;
         [level, network_number(self.network), purpose, company]
     }
 
@@ -125,8 +127,13 @@ impl Request {
         };
         let company = decoder.u8()?;
         decoder.finish()?;
-        let company =
-            Company { checks: company & 1 != 0, pod: company & 2 != 0, crowd: company & 4 != 0, groups: company >> 3 };
+        let company = Company {
+            checks: company & 1 != 0,
+            pod: company & 2 != 0,
+            crowd: company & 4 != 0,
+            berth: company & 8 != 0,
+            groups: company >> 4,
+        };
         Ok(Self { level, network, purpose, company })
     }
 }
@@ -535,9 +542,9 @@ mod tests {
         for level in [Level::None, Level::Landlock, Level::Namespaces] {
             for network in [Network::Loopback, Network::Pod, Network::Host] {
                 for purpose in [Purpose::Run, Purpose::Probe, Purpose::Answer, Purpose::Pod] {
-                    for bits in 0..24 {
-                        let (checks, pod, crowd) = (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0);
-                        let company = Company { checks, pod, crowd, groups: bits >> 3 };
+                    for bits in 0..48 {
+                        let [checks, pod, crowd, berth] = [1, 2, 4, 8].map(|bit| bits & bit != 0);
+                        let company = Company { checks, pod, crowd, berth, groups: bits >> 4 };
                         let request = Request { level, network, purpose, company };
                         assert_eq!(Request::decode(&request.encode()), Ok(request));
                     }
