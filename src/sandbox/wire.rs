@@ -464,13 +464,19 @@ pub fn receive(socket: impl AsFd) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>>
     let mut buffer = vec![0; MESSAGE_BYTES_MAX];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let received = rustix::io::retry_on_intr(|| {
-        let mut parts = [IoSliceMut::new(&mut buffer)];
-        rustix::net::recvmsg(&socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
-    });
+    let mut take = || {
+        rustix::io::retry_on_intr(|| {
+            let mut parts = [IoSliceMut::new(&mut buffer)];
+            rustix::net::recvmsg(&socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+        })
+    };
+    let received = match take() {
+        // Unread bytes of ours were dropped with the other side, which is told once and first: what it had sent is still there.
+        Err(rustix::io::Errno::CONNRESET) => take(),
+        received => received,
+    };
     let length = match received {
         Ok(message) => message.bytes,
-        // Unread bytes of ours were dropped with the other side; it is gone all the same.
         Err(rustix::io::Errno::CONNRESET) => 0,
         Err(error) => return Err(error.into()),
     };
@@ -535,6 +541,17 @@ mod tests {
                 assert!(decode_spec(&bytes[..end]).is_err(), "cut at {end}");
             }
         }
+    }
+
+    #[test]
+    fn what_was_sent_arrives_although_the_sender_went_without_reading() {
+        let (ours, theirs) = crate::sandbox::checks::socket_pair().expect("a pair of sockets");
+        send(&theirs, b"report", &[]).expect("there is room");
+        send(&ours, KILL, &[]).expect("there is room");
+        drop(theirs);
+        let received = receive(&ours).expect("no error").map(|(bytes, _)| bytes);
+        assert_eq!(received.as_deref(), Some(&b"report"[..]));
+        assert!(receive(&ours).expect("no error").is_none());
     }
 
     #[test]
