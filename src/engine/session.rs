@@ -120,6 +120,8 @@ pub struct Session<'w> {
     pub(super) fetched: HashMap<TaskId, Pattern>,
     /// Which tasks stood when the last run of this worktree ended.
     pub(super) standing: Standing,
+    /// Held by each prepared action that waits to be run, so that it tells how many there are.
+    pub(super) ready: Arc<()>,
     /// Those of them that were hits in this run, as long as nobody saw whether the store keeps what they made.
     pub(super) recalled: Mutex<HashMap<TaskId, Arc<Stood>>>,
     index: Arc<StatIndex>,
@@ -192,6 +194,7 @@ impl<'w> Session<'w> {
             outputs: OutputIndex::new(workspace),
             fetched: fetch_patterns(workspace),
             standing: Standing::load(&state_dir, store.mark()),
+            ready: Arc::default(),
             recalled: Mutex::default(),
             system: OnceLock::new(),
             tools: Mutex::default(),
