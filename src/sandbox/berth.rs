@@ -6,6 +6,7 @@
 //! before everybody of the last one is gone from it.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::sandbox::group::{Group, Groups};
@@ -29,6 +30,8 @@ pub struct Berth {
 #[derive(Default)]
 pub struct Berths {
     idle: Mutex<Vec<Berth>>,
+    /// One could not be made, so no other is tried.
+    is_refused: AtomicBool,
 }
 
 impl Berths {
@@ -49,15 +52,24 @@ impl Berths {
                 return Some(idle.remove(position));
             }
         }
-        let mut group = Groups::ours().make_to_stay(limits)?;
-        let connection = Arc::new(Connection::start(program).ok()?);
-        group.take_in(connection.launcher()).ok()?;
-        let is_ready = group.renew(LAUNCHER, processes).unwrap_or(false);
-        is_ready.then_some(Berth { connection, group })
+        if self.is_refused.load(Ordering::Relaxed) {
+            return None;
+        }
+        let made = make(limits, processes, program);
+        self.is_refused.fetch_or(made.is_none(), Ordering::Relaxed);
+        made
     }
 
     /// Takes one back; the command, or what is left of it, may still be in it.
     pub fn give_back(&self, berth: Berth) {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(berth);
     }
+}
+
+fn make(limits: &Limits, processes: u32, program: &Path) -> Option<Berth> {
+    let mut group = Groups::ours().make_to_stay(limits)?;
+    let connection = Arc::new(Connection::start(program).ok()?);
+    group.take_in(connection.launcher()).ok()?;
+    let is_ready = group.renew(LAUNCHER, processes).unwrap_or(false);
+    is_ready.then_some(Berth { connection, group })
 }
