@@ -93,9 +93,9 @@ pub enum Looked {
 
 /// A task that has to run, with everything that was found out about it.
 pub struct Missed {
-    /// The prepared action. Not of a part of a split task, which is prepared again when it runs: of hundreds of parts that wait, each
-    /// would hold the listing of all it shares with the others.
-    pub prepared: Option<Prepared>,
+    /// The prepared action. Not of a part of a split task, nor while many others wait: those are prepared again when they run, for each
+    /// would hold the listing of all it sees.
+    pub prepared: Option<Ready>,
     /// What it needs.
     pub dependencies: Vec<Dependency>,
     /// Why it runs.
@@ -106,6 +106,24 @@ pub struct Missed {
     pub memo: Option<Digest>,
     /// What was known of its earlier runs.
     pub history: History,
+}
+
+/// A prepared action that waits to be run.
+pub struct Ready {
+    prepared: Prepared,
+    /// As long as it waits, it is counted.
+    _waits: Arc<()>,
+}
+
+/// Prepared actions that wait at most; about 30 KiB each with a hundred inputs.
+const READY_MAX: usize = 128;
+
+/// Keeps a prepared action until it is run, unless enough are kept. What it has to say is not said a second time, so then it is kept.
+fn keep(session: &Session<'_>, prepared: Prepared) -> Option<Ready> {
+    let waits = Arc::clone(&session.ready);
+    // The session has one itself.
+    let is_kept = Arc::strong_count(&waits) <= READY_MAX + 1 || !prepared.notes.is_empty();
+    is_kept.then(|| Ready { prepared, _waits: waits })
 }
 
 /// How a run of one task ended.
@@ -177,8 +195,9 @@ pub fn look(
     session.standing.forget(&session.label(task));
     let why = explain::why(session, task, &prepared, reuse);
     let waits_light = session.workspace.split_of(task).is_some();
+    let prepared = if waits_light { None } else { keep(session, prepared) };
     Looked::Miss(Box::new(Missed {
-        prepared: (!waits_light).then_some(prepared),
+        prepared,
         dependencies,
         why,
         reuse,
@@ -350,7 +369,7 @@ pub fn run(
     let started = Instant::now();
     let again;
     let prepared = match &missed.prepared {
-        Some(prepared) => prepared,
+        Some(ready) => &ready.prepared,
         None => match prepare(session, task, sources, &missed.dependencies) {
             Ok(prepared) => {
                 again = prepared;

@@ -124,6 +124,8 @@ pub struct Session<'w> {
     pub(super) fetched: HashMap<TaskId, Pattern>,
     /// Which tasks stood when the last run of this worktree ended.
     pub(super) standing: Standing,
+    /// Held by each prepared action that waits to be run, so that it tells how many there are.
+    pub(super) ready: Arc<()>,
     /// Those of them that were hits in this run, as long as nobody saw whether the store keeps what they made.
     pub(super) recalled: Mutex<HashMap<TaskId, Arc<Stood>>>,
     /// Whether git is known to track no output of any task.
@@ -212,6 +214,7 @@ impl<'w> Session<'w> {
                 Some(_) => Standing::unsaved(store.mark()),
                 None => Standing::load(&state_dir, store.mark()),
             },
+            ready: Arc::default(),
             recalled: Mutex::default(),
             system: rest.map_or_else(OnceLock::new, |rest| OnceLock::from(rest.system())),
             has_no_tracked_outputs: rest.is_some_and(Rest::has_no_tracked_outputs),

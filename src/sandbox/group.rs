@@ -83,8 +83,14 @@ impl Groups {
     pub fn make(&self, limits: &Limits) -> io::Result<Group> {
         self.remove_remaining();
         let name = format!("{}{}", self.owner, self.made.fetch_add(1, Ordering::Relaxed));
-        let mut group =
-            Group { dirs: Vec::new(), join: Vec::new(), memory: None, processes: None, tells_nobody: false };
+        let mut group = Group {
+            dirs: Vec::new(),
+            join: Vec::new(),
+            memory: None,
+            processes: None,
+            refused_before: 0,
+            tells_nobody: false,
+        };
         if let (Some(bytes), Ok(home)) = (limits.memory_bytes, &self.memory) {
             let dir = group.enter(home, &name)?;
             group.memory = Some(MemoryWatch::set(&dir, home.version, bytes)?);
@@ -96,6 +102,13 @@ impl Groups {
             tracing::debug!(%error, "no control group counts the processes of a command");
         }
         Ok(group)
+    }
+
+    /// A new group that counts processes, for many commands one after another; `None` where none can be made, or memory is limited.
+    pub fn make_to_stay(&self, limits: &Limits) -> Option<Group> {
+        let is_enough = limits.memory_bytes.is_none() && self.processes.is_ok();
+        let group = is_enough.then(|| self.make(limits).ok()).flatten()?;
+        group.counts_processes().then_some(group)
     }
 
     /// Tries once more what could not be removed.
@@ -112,6 +125,8 @@ pub struct Group {
     memory: Option<MemoryWatch>,
     /// Counts how often a new process was refused.
     processes: Option<OwnedFd>,
+    /// How often that was before the command.
+    refused_before: u64,
     /// Whether that must be looked at from time to time: of version 1, kernels since 6.11 tell nobody who polls.
     tells_nobody: bool,
 }
@@ -168,7 +183,28 @@ impl Group {
             return Some(Limit::Memory);
         }
         let refused = self.processes.as_ref().map_or(0, |events| count(events, "max"));
-        (refused > 0).then_some(Limit::Processes)
+        (refused > self.refused_before).then_some(Limit::Processes)
+    }
+
+    /// Moves another process of this user in. The kernel takes some milliseconds for it, on every processor's word.
+    pub fn take_in(&self, pid: u32) -> io::Result<()> {
+        for entrance in &self.join {
+            rustix::io::retry_on_intr(|| rustix::io::write(entrance, pid.to_string().as_bytes()))?;
+        }
+        Ok(())
+    }
+
+    /// Makes it ready for the next command: `attendants` that are always in it, and nobody else, may be joined by as many as `limit`.
+    /// `false` if somebody else is in it.
+    pub fn renew(&mut self, attendants: u32, limit: u32) -> io::Result<bool> {
+        let (Some(dir), Some(events)) = (self.dirs.first(), &self.processes) else { return Ok(false) };
+        let inside = ops::read_text(&dir.join("pids.current")).map_err(|error| error.cause)?;
+        if inside.trim().parse() != Ok(attendants) {
+            return Ok(false);
+        }
+        write(&dir.join("pids.max"), &limit.to_string())?;
+        self.refused_before = count(events, "max");
+        Ok(true)
     }
 
     /// Most memory that was in use at once, in KiB, page cache included; `None` where it is not counted.
@@ -416,8 +452,14 @@ mod tests {
         assert!(watch.is_over());
         assert_eq!(ops::read_text(&dir.path().join("memory.max")).expect("it is there"), "4096");
         assert_eq!(ops::read_text(&dir.path().join("memory.oom.group")).expect("it is there"), "1");
-        let group =
-            Group { dirs: Vec::new(), join: Vec::new(), memory: Some(watch), processes: None, tells_nobody: false };
+        let group = Group {
+            dirs: Vec::new(),
+            join: Vec::new(),
+            memory: Some(watch),
+            processes: None,
+            refused_before: 0,
+            tells_nobody: false,
+        };
         assert_eq!((group.peak_kib(), group.over()), (Some(2), Some(Limit::Memory)));
     }
 

@@ -67,7 +67,9 @@ pub fn main(job: Job) -> ! {
             return Ok((Report::nothing_of(Status::Code(0)), built.workspace, None));
         }
         let own = request.level == Level::Namespaces;
-        let bounds = Rc::new(Bounds { groups, processes: own.then_some(spec.limits.processes) });
+        // With namespaces of its own it has had one for its groups from the start as well.
+        let hides_group = request.company.berth && !own;
+        let bounds = Rc::new(Bounds { groups, hides_group, processes: own.then_some(spec.limits.processes) });
         let mut checking = Checking::new(checks, &built.command, &bounds);
         // What it starts runs as the same user: nothing of it shows below `/proc/1`, and nobody may trace it.
         rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)

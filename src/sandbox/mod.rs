@@ -3,10 +3,11 @@
 //! Three kinds of process take part. The *engine* asks (`open`); it never forks. The *launcher*, a copy of this program with a small
 //! heap (`launcher`), forks for each command an *init* (`init`), which builds the view (`namespaces` or `plain`, the latter
 //! fenced in by `confine`), starts the command (`start`), observes it where that is asked for (`trace`), buries everything it started
-//! (`tree`) and reports. What holds a command to its limits (`limits`) are control groups (`mounted`, `group`), or the init, which counts
-//! (`crowd`). `wire` is what they say to each other. A *pod* (`pod`) is a network that several commands share; `checks` is how the
+//! (`tree`) and reports. What holds a command to its limits (`limits`) are control groups (`mounted`, `group`, `berth`), or the init, which
+//! counts (`crowd`). `wire` is what they say to each other. A *pod* (`pod`) is a network that several commands share; `checks` is how the
 //! engine sees whether one of them is ready for the others, `drain` how it has all that one has printed.
 
+mod berth;
 pub mod checks;
 mod confine;
 mod crowd;

@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::Shutdown;
 
 use crate::process::cancel::Cancel;
+use crate::sandbox::berth::Berths;
 use crate::sandbox::checks::{Checked, socket_pair};
 use crate::sandbox::drain::Drain;
 use crate::sandbox::group::{Group, Groups};
@@ -82,16 +83,18 @@ pub(super) struct Launched {
     level: Level,
     program: PathBuf,
     connection: Mutex<Option<Arc<Connection>>>,
+    berths: Berths,
 }
 
 /// A launcher that runs.
-struct Connection {
+pub(super) struct Connection {
     requests: OwnedFd,
     process: Mutex<Child>,
 }
 
 impl Connection {
-    fn start(program: &Path) -> io::Result<Self> {
+    /// Starts it.
+    pub(super) fn start(program: &Path) -> io::Result<Self> {
         // Before there is a launcher: to make groups this process may have to move, and the launcher must not stay behind.
         Groups::ours();
         let (ours, theirs) = socket_pair()?;
@@ -105,6 +108,17 @@ impl Connection {
             .stderr(Stdio::null())
             .spawn()?;
         Ok(Self { requests: ours, process: Mutex::new(process) })
+    }
+
+    /// Its process id.
+    pub(super) fn launcher(&self) -> u32 {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner).id()
+    }
+
+    /// Whether it has not ended, as far as the kernel has told.
+    pub(super) fn is_running(&self) -> bool {
+        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(process.try_wait(), Ok(None))
     }
 
     /// How the launcher ended, if it has.
@@ -149,13 +163,14 @@ impl Drop for Connection {
 
 impl Launched {
     pub(super) fn new(level: Level, program: &Path) -> Result<Self, SandboxError> {
-        Ok(Self { level, program: program.to_owned(), connection: Mutex::new(None) })
+        Ok(Self { level, program: program.to_owned(), connection: Mutex::new(None), berths: Berths::default() })
     }
 
     /// Builds the view and runs nothing in it.
     pub(super) fn probe(&self, spec: &SandboxSpec) -> Result<Report, SandboxError> {
         let never = Cancel::new().map_err(|error| self.setup("preparing to wait", &error))?;
-        let (running, connection) = self.request(spec, Purpose::Probe, Company::default(), None)?;
+        let connection = self.connect()?;
+        let running = self.request(spec, Purpose::Probe, Company::default(), (&connection, Membership::Nowhere))?;
         let (report, _, _) =
             running.follow(None, None, &never, &mut |_, _| {}).map_err(|end| self.gone(&connection, end))?;
         Ok(report)
@@ -200,21 +215,26 @@ impl Launched {
         spec: &SandboxSpec,
         purpose: Purpose,
         company: Company,
-        group: Option<&Group>,
-    ) -> Result<(Running, Arc<Connection>), SandboxError> {
+        (connection, membership): (&Arc<Connection>, Membership<'_>),
+    ) -> Result<Running, SandboxError> {
         assert_eq!(spec.network == Network::Pod, company.pod.is_some(), "BUG: a pod's network without the pod");
-        let connection = self.connect()?;
         let prepare = |error: io::Error| self.setup("preparing its descriptors", &error);
         let (stdout, stdout_theirs) = output_pipe().map_err(prepare)?;
         let (stderr, stderr_theirs) = output_pipe().map_err(prepare)?;
         let (control, control_theirs) = socket_pair().map_err(prepare)?;
         let job = wire::anonymous_file("job", &wire::encode_spec(spec)).map_err(prepare)?;
-        let entrances: Vec<BorrowedFd<'_>> = group.into_iter().flat_map(Group::entrances).collect();
+        let (group, joins) = match membership {
+            Membership::Nowhere => (None, None),
+            Membership::Joins(group) => (Some(group), Some(group)),
+            Membership::Inside(group) => (Some(group), None),
+        };
+        let entrances: Vec<BorrowedFd<'_>> = joins.into_iter().flat_map(Group::entrances).collect();
         let along = wire::Company {
             checks: company.checked.is_some(),
             pod: company.pod.is_some(),
             groups: u8::try_from(entrances.len()).expect("there is one for each of two controllers at most"),
             crowd: self.level == Level::Namespaces && group.is_some_and(|group| !group.counts_processes()),
+            berth: matches!(membership, Membership::Inside(_)),
         };
         let request = Request { level: self.level, network: spec.network, purpose, company: along };
         let mut theirs = vec![control_theirs.as_fd(), job.as_fd(), stdout_theirs.as_fd(), stderr_theirs.as_fd()];
@@ -222,9 +242,57 @@ impl Launched {
         theirs.extend(company.pod.iter().flat_map(Pod::descriptors));
         theirs.extend(entrances);
         wire::send(&connection.requests, &request.encode(), &theirs)
-            .map_err(|error| self.gone(&connection, Gone::System(error)))?;
-        let drain = company.drain;
-        Ok((Running { control, streams: [Some(stdout), Some(stderr)], drain }, connection))
+            .map_err(|error| self.gone(connection, Gone::System(error)))?;
+        Ok(Running { control, streams: [Some(stdout), Some(stderr)], drain: company.drain })
+    }
+
+    /// Runs a command and gives its report, with the descriptors that came with it and why it was stopped.
+    fn ask(
+        &self,
+        spec: &SandboxSpec,
+        company: Company,
+        seat: (&Arc<Connection>, Membership<'_>),
+        cancel: &Cancel,
+        sink: &mut dyn FnMut(Stream, &[u8]),
+    ) -> Result<(Report, Vec<OwnedFd>, Option<Exit>), SandboxError> {
+        let (Membership::Joins(group) | Membership::Inside(group)) = seat.1 else {
+            unreachable!("BUG: a command without limits")
+        };
+        let running = self.request(spec, Purpose::Run, company, seat)?;
+        let deadline = spec.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        running.follow(deadline, Some(group), cancel, sink).map_err(|end| self.gone(seat.0, end))
+    }
+
+    /// What came of a command, from what was reported of it.
+    fn finished(
+        &self,
+        spec: &SandboxSpec,
+        group: &Group,
+        (report, mut descriptors, stopped): (Report, Vec<OwnedFd>, Option<Exit>),
+    ) -> Result<Finished, SandboxError> {
+        let (status, mut usage, observed, crowded) = match report {
+            Report::Ended { status, usage, observed, crowded } => (status, usage, observed, crowded),
+            Report::CannotStart { cause } => {
+                let program = spec.argv.first().cloned().unwrap_or_default();
+                return Err(SandboxError::CannotStart { program, cause });
+            }
+            Report::Failed(failure) => return Err(self.failed(&failure)),
+        };
+        let over = group.over().or_else(|| crowded.then_some(Limit::Processes));
+        let exit = match (stopped, over, status) {
+            (Some(Exit::Cancelled), ..) => Exit::Cancelled,
+            (_, Some(limit), _) => Exit::Over(limit),
+            (Some(stopped), None, _) => stopped,
+            (None, None, Status::Code(code)) => Exit::Code(code),
+            (None, None, Status::Signal(signal)) => Exit::Signal(signal),
+        };
+        usage.max_rss_kib = usage.max_rss_kib.max(group.peak_kib().unwrap_or(0));
+        let observation = observed.then(|| descriptors.pop().map_or_else(not_reported, |file| read_observation(&file)));
+        let workspace = match descriptors.pop() {
+            Some(descriptor) => Leftover::behind(descriptor),
+            None => Leftover::on_disk(spec.stage.join(plain::COPY_DIR)),
+        };
+        Ok(Finished { exit, usage, workspace, observation })
     }
 
     fn failed(&self, failure: &Failure) -> SandboxError {
@@ -274,36 +342,32 @@ impl Sandbox for Launched {
             let workspace = Leftover::on_disk(spec.stage.clone());
             return Ok(Finished { exit: Exit::Cancelled, usage: Usage::default(), workspace, observation: None });
         }
+        // Services come to stay, and those in a pod are forked by another process.
+        let is_alone = company.pod.is_none() && company.checked.is_none();
+        if let Some(berth) = is_alone.then(|| self.berths.take(&spec.limits, &self.program)).flatten() {
+            let seat = (&berth.connection, Membership::Inside(&berth.group));
+            let finished = self.ask(spec, company, seat, cancel, sink);
+            let finished = finished.and_then(|reported| self.finished(spec, &berth.group, reported));
+            self.berths.give_back(berth);
+            return finished;
+        }
         let group =
             Groups::ours().make(&spec.limits).map_err(|error| self.setup("making its control group", &error))?;
-        let (running, connection) = self.request(spec, Purpose::Run, company, Some(&group))?;
-        let deadline = spec.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let (report, mut descriptors, stopped) =
-            running.follow(deadline, Some(&group), cancel, sink).map_err(|end| self.gone(&connection, end))?;
-        let (status, mut usage, observed, crowded) = match report {
-            Report::Ended { status, usage, observed, crowded } => (status, usage, observed, crowded),
-            Report::CannotStart { cause } => {
-                let program = spec.argv.first().cloned().unwrap_or_default();
-                return Err(SandboxError::CannotStart { program, cause });
-            }
-            Report::Failed(failure) => return Err(self.failed(&failure)),
-        };
-        let over = group.over().or_else(|| crowded.then_some(Limit::Processes));
-        let exit = match (stopped, over, status) {
-            (Some(Exit::Cancelled), ..) => Exit::Cancelled,
-            (_, Some(limit), _) => Exit::Over(limit),
-            (Some(stopped), None, _) => stopped,
-            (None, None, Status::Code(code)) => Exit::Code(code),
-            (None, None, Status::Signal(signal)) => Exit::Signal(signal),
-        };
-        usage.max_rss_kib = usage.max_rss_kib.max(group.peak_kib().unwrap_or(0));
-        let observation = observed.then(|| descriptors.pop().map_or_else(not_reported, |file| read_observation(&file)));
-        let workspace = match descriptors.pop() {
-            Some(descriptor) => Leftover::behind(descriptor),
-            None => Leftover::on_disk(spec.stage.join(plain::COPY_DIR)),
-        };
-        Ok(Finished { exit, usage, workspace, observation })
+        let connection = self.connect()?;
+        let reported = self.ask(spec, company, (&connection, Membership::Joins(&group)), cancel, sink)?;
+        self.finished(spec, &group, reported)
     }
+}
+
+/// Which control group holds a command.
+#[derive(Clone, Copy)]
+enum Membership<'a> {
+    /// None: nothing runs.
+    Nowhere,
+    /// One that it joins.
+    Joins(&'a Group),
+    /// One that its launcher is in.
+    Inside(&'a Group),
 }
 
 fn read_observation(file: &OwnedFd) -> Observation {

@@ -32,6 +32,8 @@ pub struct Command {
 pub struct Bounds {
     /// Control groups that it joins, to be written to.
     pub groups: Vec<OwnedFd>,
+    /// Whether it is in its group from the start, and the group is to look like the only one.
+    pub hides_group: bool,
     /// Where it has namespaces of its own, the processes it may start.
     pub processes: Option<u32>,
 }
@@ -213,7 +215,8 @@ fn bound(bounds: &Bounds) -> io::Result<()> {
     for group in &bounds.groups {
         rustix::io::retry_on_intr(|| rustix::io::write(group, b"0"))?;
     }
-    let hidden = if bounds.groups.is_empty() { Ok(()) } else { kernel::own_cgroup_namespace() };
+    let is_hidden = bounds.groups.is_empty() && !bounds.hides_group;
+    let hidden = if is_hidden { Ok(()) } else { kernel::own_cgroup_namespace() };
     match bounds.processes {
         Some(processes) => hidden.and_then(|()| Ok(crowd::set_rlimit(processes)?)),
         // Where the host shows anyway, an ordinary user cannot hide this.

@@ -67,6 +67,8 @@ pub struct Company {
     pub groups: u8,
     /// Whether the init counts processes: no group does.
     pub crowd: bool,
+    /// Whether the launcher is in the control group of the command, and so whoever it starts.
+    pub berth: bool,
 }
 
 /// What the launcher must know before it forks.
@@ -101,8 +103,8 @@ impl Request {
             Purpose::Answer => 2,
             Purpose::Pod => 3,
         };
-        let Company { checks, pod, groups, crowd } = self.company;
-        let company = u8::from(checks) | u8::from(pod) << 1 | u8::from(crowd) << 2 | groups << 3;
+        let Company { checks, pod, groups, crowd, berth } = self.company;
+        let company = u8::from(checks) | u8::from(pod) << 1 | u8::from(crowd) << 2 | u8::from(berth) << 3 | groups << 4;
         [level, network_number(self.network), purpose, company]
     }
 
@@ -125,8 +127,13 @@ impl Request {
         };
         let company = decoder.u8()?;
         decoder.finish()?;
-        let company =
-            Company { checks: company & 1 != 0, pod: company & 2 != 0, crowd: company & 4 != 0, groups: company >> 3 };
+        let company = Company {
+            checks: company & 1 != 0,
+            pod: company & 2 != 0,
+            crowd: company & 4 != 0,
+            berth: company & 8 != 0,
+            groups: company >> 4,
+        };
         Ok(Self { level, network, purpose, company })
     }
 }
@@ -457,13 +464,19 @@ pub fn receive(socket: impl AsFd) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>>
     let mut buffer = vec![0; MESSAGE_BYTES_MAX];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let received = rustix::io::retry_on_intr(|| {
-        let mut parts = [IoSliceMut::new(&mut buffer)];
-        rustix::net::recvmsg(&socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
-    });
+    let mut take = || {
+        rustix::io::retry_on_intr(|| {
+            let mut parts = [IoSliceMut::new(&mut buffer)];
+            rustix::net::recvmsg(&socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+        })
+    };
+    let received = match take() {
+        // Unread bytes of ours were dropped with the other side, which is told once and first: what it had sent is still there.
+        Err(rustix::io::Errno::CONNRESET) => take(),
+        received => received,
+    };
     let length = match received {
         Ok(message) => message.bytes,
-        // Unread bytes of ours were dropped with the other side; it is gone all the same.
         Err(rustix::io::Errno::CONNRESET) => 0,
         Err(error) => return Err(error.into()),
     };
@@ -531,13 +544,24 @@ mod tests {
     }
 
     #[test]
+    fn what_was_sent_arrives_although_the_sender_went_without_reading() {
+        let (ours, theirs) = crate::sandbox::checks::socket_pair().expect("a pair of sockets");
+        send(&theirs, b"report", &[]).expect("there is room");
+        send(&ours, KILL, &[]).expect("there is room");
+        drop(theirs);
+        let received = receive(&ours).expect("no error").map(|(bytes, _)| bytes);
+        assert_eq!(received.as_deref(), Some(&b"report"[..]));
+        assert!(receive(&ours).expect("no error").is_none());
+    }
+
+    #[test]
     fn requests_and_reports_arrive_as_they_were_sent() {
         for level in [Level::None, Level::Landlock, Level::Namespaces] {
             for network in [Network::Loopback, Network::Pod, Network::Host] {
                 for purpose in [Purpose::Run, Purpose::Probe, Purpose::Answer, Purpose::Pod] {
-                    for bits in 0..24 {
-                        let (checks, pod, crowd) = (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0);
-                        let company = Company { checks, pod, crowd, groups: bits >> 3 };
+                    for bits in 0..48 {
+                        let [checks, pod, crowd, berth] = [1, 2, 4, 8].map(|bit| bits & bit != 0);
+                        let company = Company { checks, pod, crowd, berth, groups: bits >> 4 };
                         let request = Request { level, network, purpose, company };
                         assert_eq!(Request::decode(&request.encode()), Ok(request));
                     }

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use rusqlite::{Connection, OptionalExtension, params};
+use zstd::bulk::{Compressor, Decompressor};
 
 use crate::base::digest::Digest;
 use crate::base::limits::INLINE_BLOB_BYTES_MAX;
@@ -92,7 +93,7 @@ impl Body {
         match self {
             Body::File => None,
             Body::Plain(bytes) => Some(bytes.clone()),
-            Body::Zstd(packed) => zstd::bulk::decompress(packed, size).ok(),
+            Body::Zstd(packed) => unpack(packed, size).ok(),
         }
     }
 
@@ -118,14 +119,22 @@ const ZSTD_LEVEL: i32 = 3;
 /// Compresses with a context that each thread makes once: clearing a new one costs more than packing what goes into the database.
 fn pack(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
     thread_local! {
-        static PACKER: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
+        static PACKER: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
     }
-    PACKER.with_borrow_mut(|packer| {
-        let packer = match packer {
-            Some(packer) => packer,
-            none => none.insert(zstd::bulk::Compressor::new(ZSTD_LEVEL)?),
-        };
-        packer.compress(bytes)
+    PACKER.with_borrow_mut(|packer| match packer {
+        Some(packer) => packer.compress(bytes),
+        none => none.insert(Compressor::new(ZSTD_LEVEL)?).compress(bytes),
+    })
+}
+
+/// Unpacks what [`pack`] made of at most `size` bytes; likewise.
+fn unpack(packed: &[u8], size: usize) -> std::io::Result<Vec<u8>> {
+    thread_local! {
+        static UNPACKER: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+    }
+    UNPACKER.with_borrow_mut(|unpacker| match unpacker {
+        Some(unpacker) => unpacker.decompress(packed, size),
+        none => none.insert(Decompressor::new()?).decompress(packed, size),
     })
 }
 

@@ -115,3 +115,21 @@ impl Pending {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_is_known_until_all_that_was_queued_for_it_is_written() {
+        let pending = Pending::default();
+        pending.note_label("//:a");
+        pending.note_label("//:a");
+        pending.note_label("//:b");
+        pending.settle_label("//:a");
+        assert!(pending.has_label("//:a") && pending.has_label("//:b") && !pending.has_label("//:c"));
+        pending.settle_label("//:a");
+        pending.settle_label("//:c");
+        assert!(!pending.has_label("//:a") && pending.has_label("//:b"));
+    }
+}

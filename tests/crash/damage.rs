@@ -177,7 +177,7 @@ fn a_format_that_was_damaged_is_mended_or_refused_and_nothing_is_touched() {
 #[test]
 fn what_a_task_makes_again_replaces_the_damaged_content_of_the_same_digest() {
     let workspace = TestWorkspace::new(
-        "[task.t]\nrun = \"seq 9000 > a; seq 9001 > b; wc -l < in.txt > c\"\ninputs = [\"in.txt\"]\noutputs = [\"a\", \"b\", \"c\"]\n",
+        "[task.t]\nrun = \"seq 20000 > a; seq 20001 > b; wc -l < in.txt > c\"\ninputs = [\"in.txt\"]\noutputs = [\"a\", \"b\", \"c\"]\n",
     );
     workspace.write("in.txt", "1\n");
     workspace.events(&["t"]);

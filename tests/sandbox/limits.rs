@@ -110,6 +110,28 @@ fn as_many_processes_as_allowed_are_allowed() {
 }
 
 #[test]
+fn each_command_is_counted_by_itself() {
+    for level in levels_with("processes", |level| held(level).processes) {
+        let world = World::new(level);
+        let others = |count: u32| format!("i=0; while test $i -lt {count}; do sleep 60 & i=$((i+1)); done; echo all");
+        for round in 0..5 {
+            // With the shell itself one too many.
+            let ran = world.run(limited(sh(&format!("{}; wait", others(PROCESSES))), processes()));
+            assert_eq!(ran.finished.exit, Exit::Over(Limit::Processes), "{level:?} {round}: {}", ran.stderr);
+            let ran = world.run(limited(sh(&others(PROCESSES - 1)), processes()));
+            assert_eq!(
+                (ran.finished.exit, &*ran.stdout),
+                (Exit::Code(0), "all\n"),
+                "{level:?} {round}: {}",
+                ran.stderr
+            );
+        }
+        let ran = world.run(sh(&others(2 * PROCESSES)));
+        assert_eq!(ran.finished.exit, Exit::Code(0), "{level:?}: nor by the limit of the one before: {}", ran.stderr);
+    }
+}
+
+#[test]
 fn limits_show_only_as_far_as_the_key_knows() {
     if !levels().contains(&Level::Namespaces) {
         return;

@@ -11,7 +11,7 @@ use crate::store::{Store, StoreError};
 
 fn filled(trial: &Trial) -> Store {
     let store = trial.open();
-    record(&store, "a", &[("big", &noise("big", 20_000)), ("shared", b"shared")]);
+    record(&store, "a", &[("big", &noise("big", 160_000)), ("shared", b"shared")]);
     record(&store, "b", &[("dir/x", b"x"), ("shared", b"shared")]);
     store
 }
@@ -44,7 +44,7 @@ fn what_is_exported_is_imported_and_the_bytes_are_always_the_same() {
             store.fingerprint(&action(name)).expect("no error")
         );
     }
-    assert_eq!(target.read(&Digest::of(&noise("big", 20_000))).expect("no error"), Some(noise("big", 20_000)));
+    assert_eq!(target.read(&Digest::of(&noise("big", 160_000))).expect("no error"), Some(noise("big", 160_000)));
     assert_eq!(target.import(&archive).expect("readable").known, 2);
 }
 

@@ -109,7 +109,7 @@ fn users_of_a_cache_take_turns_while_it_is_evicted_again_and_again() {
 fn automatic_collection_sees_what_caches_grew_by() {
     let trial = Trial::new();
     let store = trial.open_capped(1_000_000);
-    record(&store, "result", &[("big", &noise("x", 20_000))]);
+    record(&store, "result", &[("big", &noise("x", 160_000))]);
     let small = fill(&store, "a", 100_000);
     assert_eq!(store.maybe_gc().expect("it can be collected"), None);
     let large = fill(&store, "b", 400_000);

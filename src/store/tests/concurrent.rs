@@ -12,7 +12,7 @@ const ACTIONS: usize = 40;
 fn files_of(number: usize) -> Vec<(String, Vec<u8>)> {
     vec![
         ("own".to_owned(), noise(&format!("own {number}"), 100 + number * 400)),
-        ("shared".to_owned(), noise(&format!("shared {}", number % 5), 9000)),
+        ("shared".to_owned(), noise(&format!("shared {}", number % 5), 72_000)),
     ]
 }
 

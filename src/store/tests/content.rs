@@ -12,7 +12,7 @@ use crate::store::{Recorded, StoreError};
 #[test]
 fn blobs_of_every_size_come_back_before_and_after_they_are_written() {
     let trial = Trial::new();
-    let sizes = [0, 1, 100, 8191, 8192, 8193, 70_000, 3_000_000];
+    let sizes = [0, 1, 100, 8192, 65_535, 65_536, 65_537, 70_000, 3_000_000];
     let mut all = Vec::new();
     {
         let store = trial.open();
@@ -49,7 +49,7 @@ fn blobs_of_every_size_come_back_before_and_after_they_are_written() {
 fn files_are_ingested_whole_and_links_are_refused() {
     let trial = Trial::new();
     let store = trial.open();
-    for size in [0, 10, 8192, 8193, 2_000_000] {
+    for size in [0, 10, 65_536, 65_537, 2_000_000] {
         let bytes = noise("file", size);
         let file = trial.path().join("file");
         ops::write(&file, &bytes).expect("writable");
@@ -78,7 +78,7 @@ fn listings_come_back_as_they_were_folded() {
         listing.insert(path(&format!("many/{number}")), file(false));
     }
     let set = fold(&listing);
-    assert!(set.trees.values().any(|encoded| encoded.len() > 8192), "one tree is a file");
+    assert!(set.trees.values().any(|encoded| encoded.len() > 65_536), "one tree is a file");
     trial.open().put_trees(&set).expect("they can be put");
     let store = trial.open();
     assert_eq!(store.listing(&set.root).expect("readable"), Some(listing));
@@ -135,7 +135,7 @@ fn a_result_is_found_at_once_and_by_the_next_session() {
     let result = {
         let store = trial.open();
         assert_eq!(store.lookup(&action("build")).expect("no error"), None);
-        let result = record(&store, "build", &[("dist/a.js", b"a"), ("dist/big", &noise("big", 20_000))]);
+        let result = record(&store, "build", &[("dist/a.js", b"a"), ("dist/big", &noise("big", 160_000))]);
         assert_eq!(store.lookup(&action("build")).expect("no error").as_ref(), Some(&result));
         assert_eq!(
             store.fingerprint(&action("build")).expect("no error").as_deref(),
@@ -151,7 +151,7 @@ fn a_result_is_found_at_once_and_by_the_next_session() {
     assert_eq!(store.notices(), []);
     let stat = store.stat().expect("countable");
     assert_eq!((stat.results, stat.blobs, stat.trees, stat.fingerprints), (1, 3, 2, 1));
-    assert!(stat.file_bytes == 20_000 && stat.inline_bytes > 0 && stat.database_bytes > 0);
+    assert!(stat.file_bytes == 160_000 && stat.inline_bytes > 0 && stat.database_bytes > 0);
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn a_result_of_higher_isolation_replaces_one_of_lower() {
 #[test]
 fn a_store_that_may_not_be_written_answers_and_refuses() {
     let trial = Trial::new();
-    let big = noise("big", 20_000);
+    let big = noise("big", 160_000);
     let result = record(&trial.open(), "build", &[("a", b"1"), ("big", &big)]);
     let store = trial.open_read_only();
     assert_eq!(store.lookup(&result.action).expect("no error").as_ref(), Some(&result));
@@ -260,7 +260,7 @@ fn stages_are_private_and_vanish_and_so_do_those_of_dead_sessions() {
 fn an_orphaned_file_is_not_trusted_when_the_same_bytes_are_put() {
     let trial = Trial::new();
     let store = trial.open();
-    let bytes = noise("big", 20_000);
+    let bytes = noise("big", 160_000);
     let place = content_file(&store, "blobs", &Digest::of(&bytes));
     ops::create_dir_all(place.parent().expect("a shard")).expect("writable");
     ops::write(&place, b"torn").expect("writable");

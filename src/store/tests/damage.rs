@@ -60,10 +60,12 @@ fn every_flipped_byte_of_a_blob_file_makes_it_absent() {
     let store = trial.open();
     let to = trial.path().join("to");
     let (dir, name) = Dir::above(&to).expect("a directory");
-    let digest = store.put_bytes(&bytes).expect("it can be put");
+    let from = trial.path().join("from");
+    ops::write(&from, &bytes).expect("writable");
+    let (digest, _) = store.put_file_apart(&from).expect("it can be put");
     let file = content_file(&store, "blobs", &digest);
     for position in 0..bytes.len() {
-        store.put_bytes(&bytes).expect("it can be put");
+        store.put_file_apart(&from).expect("it can be put");
         let mut bad = bytes.clone();
         bad[position] ^= 1;
         replace(&file, &bad);
@@ -84,7 +86,7 @@ fn every_flipped_byte_of_a_blob_file_makes_it_absent() {
 fn a_truncated_or_missing_file_makes_its_result_a_miss() {
     for length in [None, Some(0), Some(1), Some(8191), Some(19_999), Some(20_001)] {
         let trial = Trial::new();
-        let big = noise("big", 20_000);
+        let big = noise("big", 160_000);
         let files: [(&str, &[u8]); 2] = [("a", b"a"), ("big", &big)];
         record(&trial.open(), "build", &files);
         let store = trial.open();
@@ -133,7 +135,7 @@ fn a_changed_result_row_is_no_result() {
 
 #[test]
 fn a_damaged_database_is_set_aside_and_the_files_are_found_again() {
-    let big = noise("big", 20_000);
+    let big = noise("big", 160_000);
     let files: [(&str, &[u8]); 2] = [("a", b"a"), ("big", &big)];
     type Damage = fn(&Path);
     let damages: [(&str, Damage); 6] = [
@@ -167,7 +169,7 @@ fn a_damaged_database_is_set_aside_and_the_files_are_found_again() {
 #[test]
 fn a_missing_database_is_rebuilt_without_a_word() {
     let trial = Trial::new();
-    let big = noise("big", 20_000);
+    let big = noise("big", 160_000);
     let files: [(&str, &[u8]); 2] = [("a", b"a"), ("big", &big)];
     record(&trial.open(), "build", &files);
     ops::remove_file(&trial.store_dir().join("store.db")).expect("ours");
@@ -217,7 +219,7 @@ fn a_database_truncated_anywhere_costs_misses_and_nothing_else() {
 #[test]
 fn flipped_bytes_of_the_database_never_make_a_wrong_answer_and_repair_mends_them() {
     let trial = Trial::new();
-    let big = noise("big", 9000);
+    let big = noise("big", 72_000);
     let files: [(&str, &[u8]); 3] = [("a", b"a"), ("b", &[b'b'; 3000]), ("big", &big)];
     record(&trial.open(), "build", &files);
     let path = trial.store_dir().join("store.db");
@@ -267,7 +269,7 @@ fn a_lost_log_costs_misses_and_nothing_else() {
 #[test]
 fn damage_met_in_the_middle_of_a_session_is_survived_by_every_session() {
     let trial = Trial::new();
-    let big = noise("big", 20_000);
+    let big = noise("big", 160_000);
     let files: [(&str, &[u8]); 2] = [("a", b"a"), ("big", &big)];
     record(&trial.open(), "build", &files);
     let (one, other) = (trial.open(), trial.open());
@@ -287,7 +289,7 @@ fn damage_met_in_the_middle_of_a_session_is_survived_by_every_session() {
 #[test]
 fn a_store_whose_directories_vanish_is_made_again() {
     let trial = Trial::new();
-    let files: [(&str, &[u8]); 2] = [("a", b"a"), ("big", &noise("big", 20_000))];
+    let files: [(&str, &[u8]); 2] = [("a", b"a"), ("big", &noise("big", 160_000))];
     record(&trial.open(), "build", &files);
     for dir in ["blobs", "trees", "tmp", "stage", "locks", "workspaces", "trash"] {
         ops::remove_all(&trial.store_dir().join(dir)).expect("ours");

@@ -16,7 +16,7 @@ fn collect(store: &Store, bytes_max: u64) -> crate::store::GcReport {
 /// Records `names` in sessions of their own, a second apart, each with 20,000 bytes of its own.
 fn record_each(trial: &Trial, names: &[&str]) {
     for name in names {
-        record(&trial.open(), name, &[("big", &noise(name, 20_000)), ("shared", b"shared")]);
+        record(&trial.open(), name, &[("big", &noise(name, 160_000)), ("shared", b"shared")]);
         advance_clock(1000);
     }
 }
@@ -42,13 +42,13 @@ fn the_least_recently_used_goes_first_and_a_lookup_is_a_use() {
     advance_clock(100_000);
     let store = trial.open();
     let dry = store
-        .gc(GcOptions { mode: GcMode::DryRun, bytes_max: Some(50_000), keep_days: None })
+        .gc(GcOptions { mode: GcMode::DryRun, bytes_max: Some(400_000), keep_days: None })
         .expect("it can be planned");
     assert_eq!(files(&store), 4);
-    let report = collect(&store, 50_000);
+    let report = collect(&store, 400_000);
     assert_eq!(report, dry, "a dry run tells what happens");
     assert_eq!((report.results_removed, report.results_kept), (2, 2));
-    assert!(report.bytes_freed >= 40_000);
+    assert!(report.bytes_freed >= 320_000);
     assert_eq!(files(&store), 2);
     assert_eq!(found(&store, &names), [true, false, false, true]);
     assert_eq!(store.read(&Digest::of(b"shared")).expect("no error").as_deref(), Some(&b"shared"[..]));
@@ -92,9 +92,9 @@ fn nothing_that_a_live_session_put_or_used_is_collected() {
     record_each(&trial, &["before", "used", "put-again"]);
     let live = trial.open();
     advance_clock(1000);
-    let blob = live.put_bytes(&noise("loose", 30_000)).expect("it can be put");
-    let again = live.put_bytes(&noise("put-again", 20_000)).expect("it can be put");
-    let half = put(&live, "half", &[("half", &noise("half", 9000))]);
+    let blob = live.put_bytes(&noise("loose", 240_000)).expect("it can be put");
+    let again = live.put_bytes(&noise("put-again", 160_000)).expect("it can be put");
+    let half = put(&live, "half", &[("half", &noise("half", 72_000))]);
     assert_eq!(found(&live, &["used"]), [true]);
     advance_clock(1000);
     let other = trial.open();
@@ -121,13 +121,13 @@ fn nothing_that_a_live_session_put_or_used_is_collected() {
 #[test]
 fn automatic_collection_waits_for_the_cap() {
     let trial = Trial::new();
-    let store = trial.open_capped(100_000);
+    let store = trial.open_capped(800_000);
     for name in ["a", "b", "c", "d"] {
-        record(&store, name, &[("big", &noise(name, 20_000))]);
+        record(&store, name, &[("big", &noise(name, 160_000))]);
         advance_clock(1000);
     }
     assert_eq!(store.maybe_gc().expect("no error"), None);
-    record(&store, "e", &[("big", &noise("e", 20_000))]);
+    record(&store, "e", &[("big", &noise("e", 160_000))]);
     advance_clock(1000);
     let report = store.maybe_gc().expect("no error").expect("it is over the cap now");
     assert_eq!((report.results_removed, report.results_kept), (1, 4));
@@ -140,10 +140,10 @@ fn the_running_total_is_what_counting_gives() {
     let trial = Trial::new();
     let store = trial.open();
     for name in ["a", "b", "a"] {
-        let result = put(&store, name, &[("x", &noise(name, 9000)), ("y", b"y")]);
+        let result = put(&store, name, &[("x", &noise(name, 72_000)), ("y", b"y")]);
         store.record(result, b"fingerprint").expect("recorded");
     }
-    let file = content_file(&store, "blobs", &Digest::of(&noise("a", 9000)));
+    let file = content_file(&store, "blobs", &Digest::of(&noise("a", 72_000)));
     ops::remove_file(&file).expect("ours");
     assert_eq!(store.lookup(&action("a")).expect("no error"), None);
     store.flush().expect("written");
@@ -195,11 +195,11 @@ fn what_was_used_before_the_clock_was_set_back_is_neither_kept_for_ever_nor_lost
     let trial = Trial::new();
     advance_clock(YEARS_MS);
     let ahead = trial.open();
-    record(&ahead, "ahead", &[("big", &noise("ahead", 20_000))]);
+    record(&ahead, "ahead", &[("big", &noise("ahead", 160_000))]);
     ahead.flush().expect("written");
     advance_clock(-YEARS_MS);
     let store = trial.open();
-    record(&store, "now", &[("big", &noise("now", 20_000))]);
+    record(&store, "now", &[("big", &noise("now", 160_000))]);
     collect(&store, 0);
     assert_eq!(found(&store, &["ahead", "now"]), [true, true], "live sessions use both");
     drop((ahead, store));
@@ -209,7 +209,7 @@ fn what_was_used_before_the_clock_was_set_back_is_neither_kept_for_ever_nor_lost
     assert_eq!(found(&trial.open(), &["now"]), [true], "the use that is newest by the clock of today");
     advance_clock(1000);
     let store = trial.open();
-    assert_eq!(collect(&store, 30_000).protected, 0);
+    assert_eq!(collect(&store, 240_000).protected, 0);
     assert_eq!(found(&store, &["ahead", "now"]), [false, true]);
     drop(store);
     advance_clock(1000);

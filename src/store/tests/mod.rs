@@ -10,5 +10,6 @@ mod kept;
 mod memory;
 mod model;
 mod path_sets;
+mod stage;
 mod trial;
 mod verify;

@@ -39,7 +39,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 /// Even ones lie in the database, odd ones are files.
 fn bytes_of(content: u8) -> Vec<u8> {
-    noise(&format!("content {content}"), if content.is_multiple_of(2) { 300 } else { 9000 })
+    noise(&format!("content {content}"), if content.is_multiple_of(2) { 300 } else { 72_000 })
 }
 
 struct Model {

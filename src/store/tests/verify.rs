@@ -13,7 +13,7 @@ fn a_sound_store_is_sound() {
     let trial = Trial::new();
     let store = trial.open();
     assert!(store.verify(REPORT).expect("readable").is_sound());
-    record(&store, "a", &[("big", &noise("big", 20_000)), ("small", b"s")]);
+    record(&store, "a", &[("big", &noise("big", 160_000)), ("small", b"s")]);
     let report = store.verify(REPAIR).expect("readable");
     assert!(report.is_sound() && report.orphans.is_empty());
     assert_eq!((report.contents, report.results), (4, 1));
@@ -23,7 +23,7 @@ fn a_sound_store_is_sound() {
 #[test]
 fn what_is_bad_is_told_and_dropped_only_when_asked() {
     let trial = Trial::new();
-    let big = noise("big", 20_000);
+    let big = noise("big", 160_000);
     let store = trial.open();
     record(&store, "good", &[("x", b"x")]);
     record(&store, "file", &[("big", &big)]);
@@ -64,7 +64,7 @@ fn what_is_bad_is_told_and_dropped_only_when_asked() {
 #[test]
 fn a_database_that_contradicts_itself_is_rebuilt_when_asked() {
     let trial = Trial::new();
-    let big = noise("big", 20_000);
+    let big = noise("big", 160_000);
     let store = trial.open();
     record(&store, "a", &[("big", &big)]);
     store.flush().expect("written");
