@@ -10,6 +10,7 @@ pub mod grain;
 mod ignored;
 pub mod link;
 pub mod lock;
+pub mod nursery;
 pub mod ops;
 pub mod stat;
 pub mod unpack;

@@ -1,5 +1,7 @@
 //! Rows of the `content` table: blobs and encoded trees, inside the database or as files. Knows no queue and no lock.
 
+use std::cell::RefCell;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::base::digest::Digest;
@@ -90,7 +92,7 @@ impl Body {
         match self {
             Body::File => None,
             Body::Plain(bytes) => Some(bytes.clone()),
-            Body::Zstd(packed) => zstd::bulk::decompress(packed, size).ok(),
+            Body::Zstd(packed) => unpacked(packed, size),
         }
     }
 
@@ -108,6 +110,22 @@ impl Body {
             Body::Plain(bytes) | Body::Zstd(bytes) => bytes.len() as u64,
         }
     }
+}
+
+thread_local! {
+    /// Its tables take more time to set up than most contents to unpack.
+    static UNPACKER: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+/// Bytes as they were before they were compressed; `None` if that cannot be told, or they are more than `size`.
+fn unpacked(packed: &[u8], size: usize) -> Option<Vec<u8>> {
+    UNPACKER.with_borrow_mut(|unpacker| {
+        let known = match unpacker.take() {
+            Some(known) => known,
+            None => zstd::bulk::Decompressor::new().ok()?,
+        };
+        unpacker.insert(known).decompress(packed, size).ok()
+    })
 }
 
 const FORM_FILE: i64 = 0;
