@@ -1,8 +1,8 @@
 //! Makes owned paths on disk equal to a listing. Knows nothing of actions and runs, and decides nothing about ownership.
 //!
-//! A unit (`dist/**`) is built beside its place and exchanged with what is there; single files are renamed into place, and so
+//! A unit (`dist/**`) is built beside its place, or in the nursery (`fs::nursery`), and exchanged with what is there; single files are renamed into place, and so
 //! are those of a unit that also holds committed files. A kill at any point leaves the old output or the new one, and at worst
-//! a hidden `.name.drystone-*` beside it, which no walk lists and the next run in the workspace removes. All of it happens in directories
+//! a hidden `.name.drystone-*` beside it or at the root, which no walk lists and the next run in the workspace removes. All of it happens in directories
 //! opened beneath the root (`fs::dir`): whoever puts a link in place of one meanwhile leads nothing out of the workspace.
 //!
 //! Where the file system cannot exchange two names, the old one goes aside before the new one comes, and the next run brings it back if
@@ -24,6 +24,7 @@ use crate::engine::staging::Staging;
 use crate::fs::atomic;
 use crate::fs::dir::{Beneath, Dir};
 use crate::fs::grain::Grain;
+use crate::fs::nursery::{Cot, Nursery};
 use crate::fs::ops::{self, FsError};
 use crate::fs::stat::StatKey;
 use crate::fs::walk::WalkError;
@@ -82,6 +83,8 @@ pub struct Destination<'a> {
     pub materialize: Materialize,
     /// Learns first what is done.
     pub placing: &'a Placing,
+    /// Where new directories are better made.
+    pub nursery: &'a Nursery,
     /// Whether signatures of new files may be believed.
     pub grain: &'a Grain,
     /// Learns what was placed.
@@ -135,13 +138,13 @@ impl Destination<'_> {
         entries: impl Iterator<Item = (&'e RelPath, &'e Entry)>,
     ) -> Result<(), MaterializeError> {
         let entries: Vec<(&RelPath, &Entry)> = entries.collect();
-        let mut unswept = self.placing.will_write(entries.iter().map(|(path, _)| self.full(path).0))?;
+        self.placing.will_write(entries.iter().map(|(path, _)| self.full(path).0))?;
         let mut staging = self.staging(entries.iter().map(|(_, entry)| *entry));
         let mut dirs = Beneath::new(self.root);
         for (path, entry) in entries {
             let (parent, full) = self.full(path);
             let dir = dirs.make(&parent).map_err(|error| present::refusal(self.root, &parent, error))?;
-            if unswept.remove(&parent) {
+            if self.placing.is_first_in(&parent) {
                 atomic::remove_abandoned(dir)?;
             }
             self.place((dir, full.file_name()), path, entry, &mut staging)?;
@@ -163,13 +166,17 @@ impl Destination<'_> {
     /// Builds the unit beside its place and exchanges the two in one step.
     fn swap(&self, unit: &RelPath, present: &Present, want: &Listing) -> Result<(), MaterializeError> {
         let (parent, full) = self.full(unit);
-        let dir = self.root.make_beneath(&parent).map_err(|error| present::refusal(self.root, &parent, error))?;
+        let dir = self.make_dir(&parent).map_err(|error| present::refusal(self.root, &parent, error))?;
         let place = (&dir, full.file_name());
         // Once in a run: nobody's temporaries are left there but those of who is killed meanwhile, and the next run sweeps them.
-        if !self.placing.will_write(std::iter::once(parent))?.is_empty() {
+        if self.placing.is_first_in(&parent) {
             atomic::remove_abandoned(&dir)?;
         }
         let staged = atomic::temporary_name(full.file_name());
+        if !want.is_empty() && self.swap_from_nursery(unit, &staged, place, (present, want))? == Swapped::Done {
+            return Ok(());
+        }
+        self.placing.will_write(std::iter::once(parent))?;
         if want.is_empty() {
             // Renamed first: a kill must not leave half of it.
             match ops::if_there(dir.rename(full.file_name(), &staged)) {
@@ -178,7 +185,7 @@ impl Destination<'_> {
             };
             return Ok(dir.remove_all(&staged)?);
         }
-        let built = self.build_and_replace(place, &staged, unit, &present.below(unit), want);
+        let built = self.build_and_replace(None, &staged, place, unit, (present, want));
         if !matches!(built, Ok(Swapped::Done)) {
             // The first error is the one worth telling; what is left carries our name and is removed next time.
             drop(dir.remove_all(&staged));
@@ -189,24 +196,82 @@ impl Destination<'_> {
         }
     }
 
+    /// Opens a directory, made if it is not there, as [`Dir::make_beneath`] does; made where that is faster.
+    fn make_dir(&self, path: &RelPath) -> Result<Dir, FsError> {
+        let opened = self.root.open_beneath(path);
+        let Some(parent) = path.parent().filter(|_| opened.as_ref().is_err_and(FsError::is_missing)) else {
+            return opened;
+        };
+        let parent = self.make_dir(&parent)?;
+        let name = path.file_name();
+        if let Some(cot) = self.cot(&parent, 1) {
+            let made = atomic::temporary_name("new");
+            if cot.create_dir(&made).and_then(|()| cot.rename_to_new(&made, &parent, name)).is_ok() {
+                return parent.open_dir(name);
+            }
+            drop(cot.remove_all(&made));
+        }
+        // Somebody else has made it meanwhile, or it has to be made there.
+        match parent.create_dir(name) {
+            Err(error) if error.cause.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+            _ => parent.open_dir(name),
+        }
+    }
+
+    /// Where to make something that comes to lie in a directory, if that is not the directory itself.
+    fn cot(&self, place: &Dir, count: usize) -> Option<Cot<'_>> {
+        let announce = || self.placing.will_write(std::iter::once(RelPath::root()));
+        self.nursery.take(self.root, place, count, announce)
+    }
+
+    /// Builds the unit where files are made faster, and exchanges as [`Destination::swap`] does. [`Swapped::Fixed`] if it cannot come to its place from there: nothing has changed then.
+    fn swap_from_nursery(
+        &self,
+        unit: &RelPath,
+        staged: &str,
+        place: (&Dir, &str),
+        (present, want): (&Present, &Listing),
+    ) -> Result<Swapped, MaterializeError> {
+        let Some(cot) = self.cot(place.0, want.len()) else { return Ok(Swapped::Fixed) };
+        let swapped = self.build_and_replace(Some(&cot), staged, place, unit, (present, want));
+        if !matches!(swapped, Ok(Swapped::Done)) {
+            drop(cot.remove_all(staged));
+        }
+        drop(cot);
+        if matches!(swapped, Ok(Swapped::Fixed)) {
+            self.nursery.close();
+        }
+        swapped
+    }
+
+    /// Builds in the nursery, or else beside the place.
     fn build_and_replace(
         &self,
-        place: (&Dir, &str),
+        cot: Option<&Dir>,
         staged: &str,
+        place: (&Dir, &str),
         unit: &RelPath,
-        have: &Listing,
-        want: &Listing,
+        (present, want): (&Present, &Listing),
     ) -> Result<Swapped, MaterializeError> {
+        let cradle = cot.unwrap_or(place.0);
+        let replace = || match cot {
+            Some(cot) => replace_from((cot, staged), place),
+            None => self.replace(unit, staged, place),
+        };
         if let Some(entry @ (Entry::File { .. } | Entry::Link { .. })) = want.get(unit) {
             let mut staging = self.staging(std::iter::once(entry));
-            let stat = staging.make((place.0, staged), unit, entry)?;
-            let swapped = self.replace(unit, staged, place)?;
-            self.note(unit, entry, stat.and_then(|_| staging.signature(place, entry)));
+            let stat = staging.make((cradle, staged), unit, entry)?;
+            let swapped = replace()?;
+            if swapped == Swapped::Done {
+                self.note(unit, entry, stat.and_then(|_| staging.signature(place, entry)));
+            }
             return Ok(swapped);
         }
-        let signed = self.build(place, staged, unit, have, want)?;
-        let swapped = self.replace(unit, staged, place)?;
-        signed.into_iter().for_each(|(path, entry, stat)| self.note(path, entry, Some(stat)));
+        let signed = self.build((cradle, staged), place, unit, &present.below(unit), want)?;
+        let swapped = replace()?;
+        if swapped == Swapped::Done {
+            signed.into_iter().for_each(|(path, entry, stat)| self.note(path, entry, Some(stat)));
+        }
         Ok(swapped)
     }
 
@@ -247,18 +312,18 @@ impl Destination<'_> {
         Ok(Swapped::Done)
     }
 
-    /// Builds a directory in the one that its place is in. Gives the files that are new, with their signatures: that of one that was linked
+    /// Builds a directory. Gives the files that are new, with their signatures: that of one that was linked
     /// over changes once more when its old name goes.
     fn build<'w>(
         &self,
+        (cradle, staged): (&Dir, &str),
         (dir, name): (&Dir, &str),
-        staged: &str,
         unit: &RelPath,
         have: &Listing,
         want: &'w Listing,
     ) -> Result<Vec<(&'w RelPath, &'w Entry, StatKey)>, MaterializeError> {
-        dir.create_dir(staged)?;
-        let (new, old) = (dir.open_dir(staged)?, dir.open_dir(name).ok());
+        cradle.create_dir(staged)?;
+        let (new, old) = (cradle.open_dir(staged)?, dir.open_dir(name).ok());
         let (mut new_dirs, mut old_dirs) = (Beneath::new(&new), old.as_ref().map(Beneath::new));
         // Files that are already right are linked over: the old directory goes, so no file has two names afterwards.
         let kept: BTreeMap<(&Digest, bool), &RelPath> = have
@@ -366,6 +431,20 @@ impl Destination<'_> {
         }
         Ok(())
     }
+}
+
+/// Puts what was built in another directory in its place.
+fn replace_from((cot, staged): (&Dir, &str), (dir, name): (&Dir, &str)) -> Result<Swapped, MaterializeError> {
+    let is_there = dir.has(name);
+    let moved = if is_there { cot.exchange_with(staged, dir, name) } else { cot.rename_to(staged, dir, name) };
+    match moved {
+        Err(error) if error.is_unsupported() || error.is_across_file_systems() => return Ok(Swapped::Fixed),
+        moved => moved?,
+    }
+    if is_there {
+        cot.remove_all(staged)?;
+    }
+    Ok(Swapped::Done)
 }
 
 fn remove_if_empty(dir: &Dir, name: &str) -> Result<(), MaterializeError> {

@@ -45,8 +45,8 @@ impl Placed {
 
     /// Tells an index of the worktree.
     pub fn tell(&self, index: &StatIndex) {
-        for PlacedFile { path, stat, digest } in held(&self.files).drain(..) {
-            index.set_exact(path, stat, digest);
+        for PlacedFile { path, stat, digest } in held(&self.files).iter() {
+            index.set_exact(path.clone(), *stat, *digest);
         }
     }
 }

@@ -84,6 +84,8 @@ pub struct Placing {
 struct State {
     /// Directories that are announced.
     dirs: HashSet<RelPath>,
+    /// Directories that were asked about.
+    visited: HashSet<RelPath>,
     /// What takes the next announcement.
     open: Option<File>,
     /// Those in which one could be written in part only. What they told before holds.
@@ -103,17 +105,21 @@ impl Placing {
         Self { dir: state_dir.join("placing"), state: Mutex::default() }
     }
 
-    /// Announces temporaries in directories of the workspace; gives those that this process had not announced before.
-    ///
-    /// Cost: one small write, if there are any.
-    pub fn will_write(&self, dirs: impl Iterator<Item = RelPath>) -> Result<BTreeSet<RelPath>, FsError> {
+    /// Whether it is asked about a directory for the first time.
+    pub fn is_first_in(&self, dir: &RelPath) -> bool {
+        let mut state = held(&self.state);
+        !state.visited.contains(dir) && state.visited.insert(dir.clone())
+    }
+
+    /// Announces temporaries in directories of the workspace. Cost: one small write, if any of them is new.
+    pub fn will_write(&self, dirs: impl Iterator<Item = RelPath>) -> Result<(), FsError> {
         let mut state = held(&self.state);
         let new: BTreeSet<RelPath> = dirs.filter(|dir| !state.dirs.contains(dir)).collect();
         if !new.is_empty() {
             self.announce(&mut state, new.clone(), None)?;
             state.dirs.extend(new.iter().cloned());
         }
-        Ok(new)
+        Ok(())
     }
 
     /// Announces that what lies at a place goes aside, until something new lies there.

@@ -153,7 +153,7 @@ fn put(
         let record = records.load(&label);
         if class == Class::Outputs {
             tracked::check(session, &[task]).map_err(RestoreError::Refused)?;
-            let problem = takeover::check(session, task, owned, (&present, wanted), (&records, &record))?;
+            let problem = takeover::check(session, task, owned, (&present, wanted), (records, &record))?;
             let problem = takeover::shared(session, task, wanted).or(problem);
             if let Some(problem) = problem {
                 return Err(RestoreError::Refused(vec![problem]));
@@ -210,6 +210,7 @@ fn destination<'a>(session: &'a Session<'_>, owned: &'a Owned<'a>, materialize: 
         store: &session.store,
         materialize,
         placing: &session.placing,
+        nursery: &session.nursery,
         grain: &session.placed.grain,
         placed: RefCell::default(),
     }

@@ -26,6 +26,7 @@ use crate::fingerprint::system::{self, SystemIdentity};
 use crate::fingerprint::tools::{self, FileDigest, Tool, ToolContext, ToolError};
 use crate::fs::digest::digest_file;
 use crate::fs::dir::Dir;
+use crate::fs::nursery::Nursery;
 use crate::fs::ops::{self, FsError};
 use crate::fs::stat::StatKey;
 use crate::graph::build::TaskGraph;
@@ -150,6 +151,8 @@ pub struct Session<'w> {
     pub levels: Levels,
     /// What is kept for this worktree between invocations.
     pub(super) state_dir: PathBuf,
+    /// Where outputs are made before they are put in place. Before what announces it: fields drop in order.
+    pub(super) nursery: Nursery,
     /// Where outputs are being put in place.
     pub(super) placing: Placing,
     /// What was put in place in this worktree, in this run and before.
@@ -240,6 +243,7 @@ impl<'w> Session<'w> {
             opened: std::time::Instant::now(),
             cpu,
             levels,
+            nursery: Nursery::default(),
             placing: Placing::new(&state_dir),
             records: Records::new(&state_dir),
             placed: Placed::default(),

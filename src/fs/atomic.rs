@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use rustix::process::Pid;
 
 use crate::fs::dir::Dir;
+use crate::fs::nursery;
 use crate::fs::ops::{self, FsError};
 
 /// Bytes of a name that its temporary keeps: with the rest it must not become longer than a name may be.
@@ -99,8 +100,9 @@ pub fn remove_series(dir: &Dir, series: Series) -> Result<(), FsError> {
 /// Removes the temporaries of killed processes from a directory; those of living ones stay. Cost: one listing.
 pub fn remove_abandoned(dir: &Dir) -> Result<(), FsError> {
     for entry in dir.list()? {
-        if entry.name.to_str().and_then(maker).is_some_and(is_abandoned) {
-            dir.remove_all(&entry.name)?;
+        let Some(name) = entry.name.to_str() else { continue };
+        if maker(name).is_some_and(is_abandoned) && !nursery::is_in_use(dir, name) {
+            dir.remove_all(name)?;
         }
     }
     Ok(())

@@ -10,11 +10,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawMode, RenameFlags, ResolveFlags, StatxFlags};
+use rustix::fs::{AtFlags, CWD, FileType, IFlags, Mode, OFlags, RawMode, RenameFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
 
 use crate::base::path::RelPath;
 use crate::fs::atomic;
+use crate::fs::nursery::Bequest;
 use crate::fs::ops::{AtPath, DirEntry, FsError, Kind, change, if_there};
 use crate::fs::stat::StatKey;
 
@@ -184,11 +185,51 @@ impl Dir {
         change("rename to", &dir.at(to), || Ok(rename()?))
     }
 
+    /// The same into another directory.
+    pub fn rename_to(&self, from: impl AsRef<OsStr>, dir: &Dir, to: impl AsRef<OsStr>) -> Result<(), FsError> {
+        self.rename_into(from.as_ref(), dir, to.as_ref())
+    }
+
+    /// The same if nothing has the name there (`renameat2` with `RENAME_NOREPLACE`).
+    pub fn rename_to_new(&self, from: impl AsRef<OsStr>, dir: &Dir, to: impl AsRef<OsStr>) -> Result<(), FsError> {
+        let (from, to) = (from.as_ref(), to.as_ref());
+        let rename = || rustix::fs::renameat_with(&self.fd, from, &dir.fd, to, RenameFlags::NOREPLACE);
+        change("rename to", &dir.at(to), || Ok(rename()?))
+    }
+
     /// Swaps two names in one step (`renameat2` with `RENAME_EXCHANGE`).
     pub fn exchange(&self, one: impl AsRef<OsStr>, other: impl AsRef<OsStr>) -> Result<(), FsError> {
+        self.exchange_with(one, self, other)
+    }
+
+    /// The same with a name in another directory.
+    pub fn exchange_with(&self, one: impl AsRef<OsStr>, dir: &Dir, other: impl AsRef<OsStr>) -> Result<(), FsError> {
         let (one, other) = (one.as_ref(), other.as_ref());
-        let exchange = || rustix::fs::renameat_with(&self.fd, one, &self.fd, other, RenameFlags::EXCHANGE);
-        change("swap", &self.at(other), || Ok(exchange()?))
+        let exchange = || rustix::fs::renameat_with(&self.fd, one, &dir.fd, other, RenameFlags::EXCHANGE);
+        change("swap", &dir.at(other), || Ok(exchange()?))
+    }
+
+    /// Opens it once more, for what takes more than its name.
+    pub(super) fn readable(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.fd, ".", flags, Mode::empty())?)
+    }
+
+    /// What it gives to what is made in it; `None` where that cannot be told, or is nothing that a program can ask for.
+    pub fn bequest(&self) -> Option<Bequest> {
+        let fd = self.readable().ok()?;
+        let flags = rustix::fs::ioctl_getflags(&fd).ok()?;
+        let stat = rustix::fs::fstat(&fd).ok()?;
+        let list = rustix::fs::fgetxattr(&fd, "system.posix_acl_default", &mut [0_u8; 1]);
+        let has_list = !matches!(list, Err(Errno::NODATA | Errno::OPNOTSUPP));
+        let group = (stat.st_mode & libc::S_ISGID != 0).then_some(stat.st_gid);
+        Some(Bequest { flags, group, has_list })
+    }
+
+    /// Tells the file system that what lies below is not related, and may be spread over the disk (`chattr +T`). Whether it understood.
+    pub fn mark_as_top(&self, own: &Bequest) -> bool {
+        let mark = || Ok(rustix::fs::ioctl_setflags(self.readable()?, own.flags | IFlags::TOPDIR)?);
+        change("mark", &self.path, mark).is_ok()
     }
 
     /// Removes a file or a link; fine if it is not there.

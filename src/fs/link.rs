@@ -53,7 +53,9 @@ pub fn copy_into(from: &Path, target: &mut File, to: &Path) -> Result<(Digest, u
         target.rewind().at("read", to)?;
     }
     let mut digester = Digester::default();
-    let mut buffer = vec![0; COPY_BUFFER_BYTES];
+    // Not more than the file takes, and never nothing.
+    let expected = source.metadata().map_or(u64::MAX, |meta| meta.len().saturating_add(1));
+    let mut buffer = vec![0; usize::try_from(expected).unwrap_or(usize::MAX).min(COPY_BUFFER_BYTES)];
     let mut total = 0;
     loop {
         let count = if cloned {

@@ -12,6 +12,7 @@ pub mod link;
 pub mod lock;
 pub mod look;
 pub mod memory;
+pub mod nursery;
 pub mod ops;
 pub mod stat;
 pub mod unpack;
