@@ -78,11 +78,6 @@ impl<K: Id, V> IdMap<K, V> {
         K::from_index(self.values.len() - 1)
     }
 
-    /// Makes room for exactly so many more.
-    pub fn reserve(&mut self, count: usize) {
-        self.values.reserve_exact(count);
-    }
-
     /// How many.
     pub fn len(&self) -> usize {
         self.values.len()

@@ -445,6 +445,26 @@ mod tests {
     }
 
     #[test]
+    fn tasks_that_share_their_needs_have_the_edges_of_tasks_that_do_not() {
+        let fixture = chain().task("x").matrix("n", "1").needs(&["^build", ":y"]).task("x").matrix("n", "2");
+        let apart = fixture.needs(&["^build", ":y"]).task("y").build();
+        let mut shared = apart.clone();
+        let ids: Vec<TaskId> = shared.tasks.ids().filter(|id| shared.tasks.name(*id) == "x").collect();
+        let needs = Arc::clone(&shared.tasks[ids[0]].needs);
+        let services = Arc::clone(&shared.tasks[ids[0]].services);
+        for id in &ids {
+            shared.tasks[*id].needs = Arc::clone(&needs);
+            shared.tasks[*id].services = Arc::clone(&services);
+        }
+        let edges = |workspace: &Workspace| -> Vec<Vec<(TaskId, Purpose)>> {
+            let graph = build(workspace).expect("a graph");
+            let of = |id| graph.dependencies(id).map(|(to, edge)| (to, edge.purpose)).collect();
+            workspace.tasks.ids().map(of).collect()
+        };
+        assert_eq!(edges(&shared), edges(&apart));
+    }
+
+    #[test]
     fn packages_may_depend_on_each_other_as_long_as_tasks_do_not() {
         // The tests of `a` use the built `b`, and building `b` uses the built `a`.
         let workspace = Fixture::new()

@@ -365,6 +365,26 @@ mod tests {
     }
 
     #[test]
+    fn tasks_that_share_a_row_have_its_edges() {
+        let place = |at: usize| Place::new(crate::base::span::SourceId(0), at..at + 1);
+        let edge = |purpose, at| Edge { purpose, interface_only: at == 1, place: place(at) };
+        let rows: [Vec<(TaskId, Edge)>; 5] = [
+            vec![],
+            vec![(TaskId(0), edge(Purpose::Outputs, 1)), (TaskId(4), edge(Purpose::Service, 2))],
+            vec![(TaskId(0), edge(Purpose::Outputs, 1)), (TaskId(4), edge(Purpose::Service, 2))],
+            vec![(TaskId(0), edge(Purpose::Outputs, 1)), (TaskId(4), edge(Purpose::Service, 2))],
+            vec![],
+        ];
+        let (mut apart, mut shared) = (Rising::new(5), Rising::new(5));
+        for (at, row) in rows.iter().enumerate() {
+            apart.push(row);
+            if at == 2 || at == 3 { shared.push_like(TaskId::from_index(at - 1)) } else { shared.push(row) }
+        }
+        let finish = |rising: Rising| rising.finish().unwrap_or_else(|_| panic!("no circle"));
+        assert_eq!(told(&finish(shared)), told(&finish(apart)));
+    }
+
+    #[test]
     fn a_graph_is_read_as_it_was_built() {
         let graph = graph();
         let bytes = graph.to_bytes();

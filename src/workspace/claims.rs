@@ -224,6 +224,33 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn what_is_taken_as_peaceful_is_nothing_to_tell(
+            claims in proptest::collection::vec((0usize..5, 0usize..14, 0u8..3), 0..7),
+        ) {
+            const DIRS: [&str; 5] = ["", "a", "a/in", "a-b", "c"];
+            const PATTERNS: [&str; 14] = [
+                "dist", "dist/**", "dist/x", "**", "**/*.js", "*.js", "in/x", "in", "x.js", "a/in/x.js", "a/**", "in/*.js", "i*/x", "c/d",
+            ];
+            let mut fixture = Fixture::new();
+            for dir in DIRS {
+                fixture = fixture.package(dir);
+            }
+            for (number, (dir, pattern, kind)) in claims.iter().enumerate() {
+                fixture = fixture.package(DIRS[*dir]).task(&format!("t{number}")).outputs(&[PATTERNS[*pattern]]);
+                if *kind == 0 {
+                    fixture = fixture.committed(&[PATTERNS[*pattern]]);
+                }
+            }
+            let workspace = fixture.build();
+            let (mut quick, mut full) = (Vec::new(), Vec::new());
+            check(&workspace, &mut quick);
+            tell(&workspace, &mut full);
+            proptest::prop_assert_eq!(quick, full);
+        }
+    }
+
     #[test]
     fn the_message_names_both_tasks_and_the_way_out() {
         let fixture = Fixture::new()

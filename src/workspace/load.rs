@@ -8,7 +8,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use crate::base::diagnostic::{Diagnostic, nearest};
-use crate::base::ids::{IdMap, PackageId, TaskId};
+use crate::base::ids::{Id, IdMap, PackageId, TaskId};
 use crate::base::label::Label;
 use crate::base::limits::MANIFEST_BYTES_MAX;
 use crate::base::path::RelPath;
@@ -234,27 +234,28 @@ impl Loader<'_> {
     }
 
     /// Gives the tasks, which are in the order of their labels, their ids, and refuses labels that come twice.
-    fn add_tasks(&mut self, workspace: &mut Workspace, tasks: Vec<Task>) {
-        workspace.tasks.reserve(tasks.len());
-        let mut last: Option<(TaskId, PackageId)> = None;
-        for task in tasks {
-            let before = last.map(|(id, package)| (&workspace.tasks[id], package));
-            if let Some((first, _)) = before.filter(|(first, _)| first.label == task.label) {
+    fn add_tasks(&mut self, workspace: &mut Workspace, mut tasks: Vec<Task>) {
+        tasks.dedup_by(|task, first| {
+            let is_twice = task.label == first.label;
+            if is_twice {
                 self.diagnostics.push(
                     Diagnostic::error(format!("two tasks are called `{}`", task.label))
                         .at(&task.place, "the second")
                         .at(&first.place, "the first")
                         .help("rename one of them"),
                 );
-                continue;
             }
-            let beside = before.filter(|(first, _)| first.label.package == task.label.package);
-            let package = beside.map(|(_, package)| package).or_else(|| workspace.package_at(&task.label.package));
-            let package = package.expect("tasks are lowered from packages");
-            let id = workspace.tasks.push(task);
-            workspace.packages[package].tasks.push(id);
-            last = Some((id, package));
+            is_twice
+        });
+        let mut last: Option<(&RelPath, PackageId)> = None;
+        for (at, task) in tasks.iter().enumerate() {
+            let dir = &task.label.package;
+            let known = last.filter(|(last, _)| *last == dir).map(|(_, package)| package);
+            let package = known.or_else(|| workspace.package_at(dir)).expect("tasks are lowered from packages");
+            workspace.packages[package].tasks.push(TaskId::from_index(at));
+            last = Some((dir, package));
         }
+        workspace.tasks = tasks.into_iter().collect::<IdMap<TaskId, Task>>().into();
     }
 
     /// Edges from `[package] depends`.

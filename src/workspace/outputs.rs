@@ -298,6 +298,62 @@ mod tests {
     use super::*;
     use crate::workspace::fixture::{Fixture, path};
 
+    proptest::proptest! {
+        #[test]
+        fn the_index_tells_what_all_claims_tell(
+            outputs in proptest::collection::vec((0usize..5, 0usize..10, 0u8..4), 0..8),
+        ) {
+            const DIRS: [&str; 5] = ["", "a", "a/in", "a-b", "c/d"];
+            const PATTERNS: [&str; 10] =
+                ["dist", "dist/**", "**/*.gen", "*.gen", "in/x", "src/x.ts", "**", "in-*/x", "dist/*/y", "{dist,out}/x"];
+            const PATHS: [&str; 22] = [
+                "dist", "dist/x", "x.gen", "a", "a/dist/x", "a/dist/z/y", "a/in", "a/in/x", "a/in/dist/x", "a/in/y.gen", "a/in-1/x",
+                "a-b/dist", "a-b/x/y.gen", "c", "c/x.gen", "c/d", "c/d/dist", "c/d/out/x", "src/x.ts", "a/src/x.ts", "zz/y", "a/src",
+            ];
+            let mut fixture = Fixture::new();
+            for dir in DIRS {
+                fixture = fixture.package(dir);
+            }
+            for (number, (dir, pattern, kind)) in outputs.iter().enumerate() {
+                let pattern = PATTERNS[*pattern];
+                fixture = fixture.package(DIRS[*dir]).task(&format!("t{number}"));
+                fixture = match kind {
+                    0 => fixture.outputs(&[pattern]).committed(&[pattern]),
+                    1 => fixture.reports(pattern),
+                    _ => fixture.outputs(&[pattern]),
+                };
+            }
+            let workspace = fixture.build();
+            let reported = |id: TaskId, task: &Task| -> Vec<Claim> {
+                let TaskKind::Run(run) = &task.kind else { return Vec::new() };
+                let dir = &task.label.package;
+                let claim = |item: &PatternItem| Claim {
+                    task: id,
+                    pattern: item.pattern.below(dir),
+                    committed: Committed::No,
+                    place: item.place.clone(),
+                };
+                reports(run).map(claim).collect()
+            };
+            let all: Vec<Claim> =
+                workspace.tasks.iter().flat_map(|(id, task)| [claims_of(id, task), reported(id, task)].concat()).collect();
+            let index = OutputIndex::new(&workspace);
+            let mut hider = index.hider(TaskId(0));
+            for text in PATHS {
+                let at = path(text);
+                let owner = workspace.owner(&at);
+                let own = all.iter().filter(|claim| owner == Some(workspace.package_of(claim.task)) && claim.covers(&at));
+                let mut expect: Vec<(TaskId, Committed)> = own.map(|claim| (claim.task, claim.committed)).collect();
+                expect.sort_unstable();
+                expect.dedup_by_key(|(task, _)| *task);
+                proptest::prop_assert_eq!(index.producers(&at), expect, "{}", text);
+                proptest::prop_assert_eq!(hider(&at), index.hides(&at, TaskId(0)), "{}", text);
+                let beneath = all.iter().any(|claim| claim.pattern.prefix.starts_with(&at));
+                proptest::prop_assert_eq!(index.any_beneath(&at), beneath, "{}", text);
+            }
+        }
+    }
+
     #[test]
     fn a_path_is_an_output_where_a_task_of_its_package_declares_it() {
         let workspace = Fixture::new()

@@ -175,14 +175,10 @@ impl Tasks {
     }
 
     /// Appends one, which belongs behind all others.
+    #[cfg(test)]
     pub(super) fn push(&mut self, task: Task) -> TaskId {
         self.facts.take();
         self.whole().push(task)
-    }
-
-    /// Makes room for so many more.
-    pub(super) fn reserve(&mut self, count: usize) {
-        self.whole().reserve(count);
     }
 
     /// The table with every task in it, to be changed.

@@ -84,6 +84,7 @@ static SCHEMA: LazyLock<jsonschema::Validator> =
 /// Lowers the text; checks every place; a text without errors must also be one by the schema.
 fn survive(text: &str) {
     super::compact::check(text);
+    super::kept::check(text);
     let lowered = lower(text);
     for diagnostic in &lowered.diagnostics {
         let places: Vec<_> = diagnostic.marks.iter().map(|mark| mark.place.range.clone()).collect();

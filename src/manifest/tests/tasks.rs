@@ -109,7 +109,7 @@ fn inputs_are_relative_to_the_workspace_and_outputs_to_the_package() {
         "[task.a]\nrun = 'x'\ninputs = ['src/**', '!src/**/*.md', 'src/keep.md', '//tsconfig.json']\noutputs = ['dist']\n",
     );
     let Inputs::Patterns(inputs) = &task.inputs else { panic!("inputs are a list") };
-    let check = |path: &str, expect: bool| assert_eq!(matches(&inputs, path), expect, "{path}");
+    let check = |path: &str, expect: bool| assert_eq!(matches(inputs, path), expect, "{path}");
     check("apps/web/src/a.ts", true);
     check("apps/web/src/a.md", false);
     check("apps/web/src/keep.md", true);

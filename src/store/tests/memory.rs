@@ -142,3 +142,21 @@ fn another_repository_in_the_same_store_explains_and_estimates_nothing() {
     assert_eq!(recent("shop/one"), [b"own"], "a busy repository does not push out another's");
     assert_eq!(recent("bank/one").len(), FINGERPRINTS_PER_TASK);
 }
+
+#[test]
+fn asked_of_very_many_tasks_it_is_what_is_known_of_each() {
+    let trial = Trial::new();
+    let store = trial.open();
+    // A name that a pattern would take for another, and one of another repository.
+    for (label, workspace) in [("//:t", "/a"), ("//:t_1", "/a"), ("//:b", "/b"), ("//:other", "other/x")] {
+        store.note_run(run(label, workspace, label, "ran", 100));
+    }
+    let mut labels: Vec<String> = (0..3000).map(|number| format!("//:n{number}")).collect();
+    labels.extend(["//:t", "//:t_1", "//:b", "//:other"].map(str::to_owned));
+    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+    let many = store.history("/a", &labels).expect("readable");
+    let one_by_one: std::collections::BTreeMap<String, History> =
+        labels.iter().filter_map(|label| Some(((*label).to_owned(), history(&store, label)?))).collect();
+    assert_eq!(many, one_by_one);
+    assert!(many.contains_key("//:t") && !many.contains_key("//:other"));
+}

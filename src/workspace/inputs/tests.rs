@@ -205,3 +205,28 @@ fn covering_agrees_with_selecting() {
         }
     }
 }
+
+#[test]
+fn tasks_select_alike_where_their_patterns_are_written_alike() {
+    let lists: [&[&str]; 8] =
+        [&["src/**"], &["!src/**"], &["//p/src/**"], &["src/*"], &["src/**", "x"], &["x", "src/**"], &[], &["src/**"]];
+    let mut fixture = Fixture::new().package("p");
+    for (number, list) in lists.iter().enumerate() {
+        fixture = fixture.task(&format!("t{number}")).inputs(list);
+    }
+    let workspace = fixture.build();
+    let written = |id: TaskId| -> Vec<String> {
+        let run = workspace.tasks[id].kind.command().expect("a command");
+        let Inputs::Patterns(list) = &run.inputs else { panic!("a list") };
+        list.items.iter().map(PatternItem::written).collect()
+    };
+    let selects: Vec<Selects> = workspace.tasks.ids().filter_map(|id| Selects::of(&workspace, id)).collect();
+    let different: std::collections::HashSet<&Selects> = selects.iter().collect();
+    let texts: std::collections::HashSet<Vec<String>> = workspace.tasks.ids().map(written).collect();
+    assert_eq!((selects.len(), different.len()), (lists.len(), texts.len()));
+    for (one, first) in workspace.tasks.ids().zip(&selects) {
+        for (other, second) in workspace.tasks.ids().zip(&selects) {
+            assert_eq!(first == second, written(one) == written(other), "{one:?} {other:?}");
+        }
+    }
+}
