@@ -28,8 +28,13 @@ use crate::fs::ops::FsError;
 use crate::fs::stat::StatKey;
 use crate::manifest::glob::{Pattern, PatternList};
 use crate::manifest::model::{Inputs, RunTask, Undeclared};
+<<<<<<< HEAD
 use crate::sandbox::spec::{Exit, Finished, Observation, SandboxError, Usage, View};
 use crate::store::{ActionLock, ActionResult, Recorded, StoreError};
+=======
+use crate::sandbox::spec::{Exit, Finished, Level, Observation, SandboxError, Usage, View};
+use crate::store::{ActionLock, ActionResult, StoreError};
+>>>>>>> cold
 
 /// What came of running a task.
 pub enum Executed {
@@ -187,16 +192,7 @@ fn attempt(
     attempts: u32,
 ) -> Result<Executed, Broken> {
     let sandbox = session.sandbox(prepared.action.isolation)?;
-    let is_traced = matches!(run.inputs, Inputs::Traced);
-    // Made now, its change time tells when all began.
-    let early = is_traced.then(|| Place::on_disk(session)).transpose()?;
-    let begun = early.as_ref().map(|place| StatKey::at(place.path())).transpose()?;
-    let mut shown = view::show(session, task, run, prepared, dependencies, Purpose::Run)?;
-    let place = match early {
-        Some(early) => early,
-        None => Place::of(session, sandbox.level(), &shown.spec)?,
-    };
-    shown.spec.stage = place.path().to_owned();
+    let (mut shown, place, begun) = lay_out(session, task, run, prepared, dependencies, sandbox.level())?;
     shown.spec.observe = undeclared::is_observed(session, run);
     let company = services.join(&mut shown.spec);
     let spec = &shown.spec;
@@ -207,10 +203,7 @@ fn attempt(
     let finished = match sandbox.run_in(spec, company, &session.cancel, &mut take) {
         Ok(finished) => finished,
         Err(SandboxError::CannotStart { program, cause }) => {
-            let cause = format!("cannot start `{program}`: {cause}");
-            let help = "list the program under `tools`, or check its path";
-            let diagnostics = vec![Diagnostic::error(cause.clone()).help(help)];
-            let failure = Failure { cause, exit: None, diagnostics };
+            let failure = not_started(&program, &cause);
             let (log, duration) = (capture.finish(), started.elapsed());
             return Ok(Executed::Failed { log, failure, duration, attempts, left: Listing::new() });
         }
@@ -288,6 +281,35 @@ fn attempt(
         storable: changed.is_none() && collected.leaking.is_empty() && proven && keyed.is_ok(),
         keyed: keyed.unwrap_or_default(),
     }))
+}
+
+/// What a command sees, the place for it, and for a traced task a mark of the time before which all that it sees was looked at.
+fn lay_out(
+    session: &Session<'_>,
+    task: TaskId,
+    run: &RunTask,
+    prepared: &Prepared,
+    dependencies: &[Dependency],
+    level: Level,
+) -> Result<(view::Shown, Place, Option<StatKey>), Broken> {
+    let is_traced = matches!(run.inputs, Inputs::Traced);
+    // Made now, its change time tells when all began.
+    let early = is_traced.then(|| Place::on_disk(session)).transpose()?;
+    let begun = early.as_ref().map(|place| StatKey::at(place.path())).transpose()?;
+    let mut shown = view::show(session, task, run, prepared, dependencies, Purpose::Run)?;
+    let place = match early {
+        Some(early) => early,
+        None => Place::of(session, level, &shown.spec)?,
+    };
+    shown.spec.stage = place.path().to_owned();
+    Ok((shown, place, begun))
+}
+
+fn not_started(program: &str, cause: &str) -> Failure {
+    let cause = format!("cannot start `{program}`: {cause}");
+    let help = "list the program under `tools`, or check its path";
+    let diagnostics = vec![Diagnostic::error(cause.clone()).help(help)];
+    Failure { cause, exit: None, diagnostics }
 }
 
 fn changed_note(session: &Session<'_>, task: TaskId, path: &RelPath) -> Diagnostic {
