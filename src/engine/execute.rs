@@ -28,13 +28,8 @@ use crate::fs::ops::FsError;
 use crate::fs::stat::StatKey;
 use crate::manifest::glob::{Pattern, PatternList};
 use crate::manifest::model::{Inputs, RunTask, Undeclared};
-<<<<<<< HEAD
-use crate::sandbox::spec::{Exit, Finished, Observation, SandboxError, Usage, View};
-use crate::store::{ActionLock, ActionResult, Recorded, StoreError};
-=======
 use crate::sandbox::spec::{Exit, Finished, Level, Observation, SandboxError, Usage, View};
-use crate::store::{ActionLock, ActionResult, StoreError};
->>>>>>> cold
+use crate::store::{ActionLock, ActionResult, Recorded, StoreError};
 
 /// What came of running a task.
 pub enum Executed {

@@ -196,14 +196,7 @@ pub fn look(
     let why = explain::why(session, task, &prepared, reuse);
     let waits_light = session.workspace.split_of(task).is_some();
     let prepared = if waits_light { None } else { keep(session, prepared) };
-    Looked::Miss(Box::new(Missed {
-        prepared,
-        dependencies,
-        why,
-        reuse,
-        memo,
-        history,
-    }))
+    Looked::Miss(Box::new(Missed { prepared, dependencies, why, reuse, memo, history }))
 }
 
 /// The error of a split task without items: that no test was found must not pass for tests that passed.
