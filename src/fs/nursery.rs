@@ -9,11 +9,13 @@
 //! tree while files are placed, and in it one for each thread, in a group of its own; what is made there keeps its group when it is
 //! renamed to its place. Elsewhere, and where a place gives what is made in it something that the nursery does not, there is none.
 
+use std::marker::PhantomData;
 use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FlockOperation, IFlags};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::base::path::RelPath;
 use crate::fs::atomic;
@@ -25,6 +27,13 @@ const NAME: &str = "nursery";
 
 /// Things made in one directory before another group is taken, so that it does not fill up: fewer than the inodes of a group.
 const MADE_MAX: usize = 2048;
+
+/// Things made in one directory before the time they took says anything of its group.
+const MADE_JUDGED: usize = 16;
+
+/// Time of a processor for one thing made, on the average, above which another group is taken, in nanoseconds: several times what it takes
+/// where no inode has to be left out.
+const SLOW_NS: i64 = 150_000;
 
 /// Flags of a directory that what is made in it has too (`EXT4_FL_INHERITED`), and encryption.
 const INHERITED: u32 = 0x6201_CCCF;
@@ -69,16 +78,42 @@ struct Open {
     bequest: Bequest,
     /// Held as long as it is in use.
     _lock: OwnedFd,
-    /// Those that nobody uses, with how much was made in them.
-    idle: Vec<(Dir, usize)>,
+    /// Those that nobody uses.
+    idle: Vec<(Dir, Used)>,
 }
 
-/// A directory in which one thread makes things.
+/// What was done in a directory.
+#[derive(Clone, Copy, Default, Debug)]
+struct Used {
+    /// Things made.
+    made: usize,
+    /// Time of a processor that it took, in nanoseconds.
+    cpu_ns: i64,
+}
+
+impl Used {
+    /// Whether something else is better made in another group.
+    fn is_enough(self) -> bool {
+        let made = i64::try_from(self.made).unwrap_or(i64::MAX);
+        self.made >= MADE_MAX || (self.made >= MADE_JUDGED && self.cpu_ns / made > SLOW_NS)
+    }
+}
+
+/// Time that the calling thread had a processor, in nanoseconds.
+fn thread_cpu_ns() -> i64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec)
+}
+
+/// A directory in which one thread makes things; it stays with that thread.
 #[derive(Debug)]
 pub struct Cot<'a> {
     nursery: &'a Nursery,
     /// Taken when dropped.
-    dir: Option<(Dir, usize)>,
+    dir: Option<(Dir, Used)>,
+    began_ns: i64,
+    /// A clock of one thread tells another nothing.
+    _stays: PhantomData<*const ()>,
 }
 
 impl Deref for Cot<'_> {
@@ -92,10 +127,12 @@ impl Deref for Cot<'_> {
 
 impl Drop for Cot<'_> {
     fn drop(&mut self) {
-        if let (State::Open(open), Some((dir, made))) = (&mut *self.nursery.state(), self.dir.take())
-            && made < MADE_MAX
+        let Some((dir, mut used)) = self.dir.take() else { return };
+        used.cpu_ns = used.cpu_ns.saturating_add(thread_cpu_ns().saturating_sub(self.began_ns));
+        if let State::Open(open) = &mut *self.nursery.state()
+            && !used.is_enough()
         {
-            open.idle.push((dir, made));
+            open.idle.push((dir, used));
         }
     }
 }
@@ -123,11 +160,12 @@ impl Nursery {
         if !place.bequest().is_some_and(|bequest| bequest.is_like(&open.bequest)) {
             return None;
         }
-        let (dir, made) = match open.idle.pop() {
+        let (dir, mut used) = match open.idle.pop() {
             Some(idle) => idle,
-            None => open.add()?,
+            None => (open.add()?, Used::default()),
         };
-        Some(Cot { nursery: self, dir: Some((dir, made + count)) })
+        used.made = used.made.saturating_add(count);
+        Some(Cot { nursery: self, dir: Some((dir, used)), began_ns: thread_cpu_ns(), _stays: PhantomData })
     }
 
     /// What was made could not be moved to its place: from now on everything is made there.
@@ -161,10 +199,10 @@ impl Open {
         open
     }
 
-    fn add(&mut self) -> Option<(Dir, usize)> {
+    fn add(&mut self) -> Option<Dir> {
         let name = atomic::temporary_name("cot");
         self.top.create_dir(&name).ok()?;
-        Some((self.top.open_dir(&name).ok()?, 0))
+        self.top.open_dir(&name).ok()
     }
 
     /// Nothing of it is needed any more; what stays is removed by the next run.
@@ -227,6 +265,19 @@ mod tests {
         let place = root.open_dir("a").expect("a directory");
         assert!(Nursery::default().take(&root, &place, 1, || Ok(())).is_none());
         assert_eq!(root.list().expect("readable").len(), 1);
+    }
+
+    #[test]
+    fn a_group_is_left_that_is_full_or_slow() {
+        let check = |made: usize, each_ns: i64, expect: bool| {
+            let cpu_ns = each_ns * i64::try_from(made).expect("small");
+            assert_eq!(Used { made, cpu_ns }.is_enough(), expect, "{made} {each_ns}");
+        };
+        check(0, 0, false);
+        check(MADE_JUDGED - 1, 10 * SLOW_NS, false);
+        check(MADE_JUDGED, SLOW_NS + 1, true);
+        check(MADE_MAX - 1, SLOW_NS, false);
+        check(MADE_MAX, 1, true);
     }
 
     #[test]

@@ -21,22 +21,24 @@ fn files_with(dir: &Path, value: &[u8]) -> Vec<String> {
 
 #[test]
 fn a_secret_in_an_output_is_shown_and_never_stored() {
-    let mut workspace = TestWorkspace::new(
-        "[task.t]\nrun = \"echo key=$TOKEN > out.txt; echo fine > other.txt\"\ninputs = []\noutputs = [\"*.txt\"]\nsecret-env = [\"TOKEN\"]\n",
-    );
-    workspace.set("TOKEN", "s3cr3t-value");
-    for _ in 0..2 {
-        let events = workspace.events(&["t"]);
-        assert_eq!(events.with("ran"), set(&["//:t"]), "never served from the store");
+    for materialize in ["copy", "link"] {
+        let mut workspace = TestWorkspace::new(&format!(
+            "[store]\nmaterialize = \"{materialize}\"\n[task.t]\nrun = \"echo key=$TOKEN > out.txt; echo fine > other.txt\"\ninputs = []\noutputs = [\"*.txt\"]\nsecret-env = [\"TOKEN\"]\n",
+        ));
+        workspace.set("TOKEN", "s3cr3t-value");
+        for _ in 0..2 {
+            let events = workspace.events(&["t"]);
+            assert_eq!(events.with("ran"), set(&["//:t"]), "never served from the store");
+        }
+        let ran = workspace.run(&["run", "t"]).expect(0);
+        let text = format!("{}{}", ran.stdout, ran.stderr);
+        assert!(text.contains("`out.txt` of `//:t` holds a secret") && !text.contains("s3cr3t-value"), "{text}");
+        assert_eq!(workspace.read("out.txt"), "key=s3cr3t-value\n");
+        assert_eq!(files_with(&workspace.store(), b"s3cr3t-value"), Vec::<String>::new());
+        workspace.set("TOKEN", "another");
+        assert_eq!(workspace.events(&["t"]).with("ran"), set(&["//:t"]));
+        assert_eq!(workspace.read("out.txt"), "key=another\n");
     }
-    let ran = workspace.run(&["run", "t"]).expect(0);
-    let text = format!("{}{}", ran.stdout, ran.stderr);
-    assert!(text.contains("`out.txt` of `//:t` holds a secret") && !text.contains("s3cr3t-value"), "{text}");
-    assert_eq!(workspace.read("out.txt"), "key=s3cr3t-value\n");
-    assert_eq!(files_with(&workspace.store(), b"s3cr3t-value"), Vec::<String>::new());
-    workspace.set("TOKEN", "another");
-    assert_eq!(workspace.events(&["t"]).with("ran"), set(&["//:t"]));
-    assert_eq!(workspace.read("out.txt"), "key=another\n");
 }
 
 #[test]

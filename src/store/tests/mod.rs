@@ -1,5 +1,6 @@
 //! What the store promises as a whole, tried from outside its parts.
 
+mod ahead;
 mod archive;
 mod caches;
 mod concurrent;
