@@ -18,13 +18,16 @@ pub const JOURNAL_BYTES_MAX: usize = 1 << 20;
 
 const EXTENSION: &str = "journal";
 
+/// What a task stands by, with its listing as it is encoded.
+pub type StoodNow = (StoodLine, Vec<u8>);
+
 /// What is new.
 #[derive(Clone, Debug, Default)]
 pub struct Patch {
     /// Claims by position.
     pub claims: Vec<(u32, Claim)>,
-    /// What tasks stand by now, by position, each with its listing as it is encoded; `None` for one that does not stand.
-    pub lines: Vec<(usize, Option<(StoodLine, Vec<u8>)>)>,
+    /// What tasks stand by now, by position; `None` for one that does not stand.
+    pub lines: Vec<(usize, Option<StoodNow>)>,
     /// Git's index, if no output was found in it.
     pub index: Option<(PathBuf, StatKey)>,
 }

@@ -9,7 +9,7 @@ use crate::base::encode::Encoder;
 use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::engine::again::Compared;
-use crate::engine::journal::Patch;
+use crate::engine::journal::{Patch, StoodNow};
 use crate::engine::owned::Owned;
 use crate::engine::plan::Plan;
 use crate::engine::rest::Rest;
@@ -65,10 +65,13 @@ pub fn renew(compared: &Compared, request: &Request) {
     }
 }
 
+/// A result, and claims on its outputs.
+type Renewed = (StoodNow, Vec<u8>);
+
 /// What became of the tasks that were left.
 struct Changes {
-    /// By line: its result with its listing as it is encoded, and claims on its outputs; `None` for one that does not stand.
-    lines: BTreeMap<usize, Option<(StoodLine, Vec<u8>, Vec<u8>)>>,
+    /// By line; `None` for one that does not stand.
+    lines: BTreeMap<usize, Option<Renewed>>,
     /// Claims on anything else, by position.
     claims: BTreeMap<u32, Claim>,
     /// Git's index, if no output was found in it.
@@ -82,9 +85,9 @@ fn changes(session: &Session<'_>, plan: &Plan, keys: &[Option<Digest>], rest: &R
     let compared = rest.compared();
     let mut lines = BTreeMap::new();
     let mut dirs: BTreeSet<RelPath> = BTreeSet::new();
-    for ix in 0..rest.count() {
+    for (ix, key) in keys.iter().enumerate().take(rest.count()) {
         let (task, at) = (plan.tasks[ix], rest.line_at(ix));
-        if keys[ix].is_none() {
+        if key.is_none() {
             lines.insert(at, None);
             continue;
         }
@@ -92,13 +95,13 @@ fn changes(session: &Session<'_>, plan: &Plan, keys: &[Option<Digest>], rest: &R
             continue;
         }
         let place = Place { session, task, root: compared.root(), role: Role::Output(u32::try_from(at).ok()?) };
-        let stood = session.standing.get(&session.label(task)).filter(|stood| keys[ix] == Some(stood.key));
+        let stood = session.standing.get(&session.label(task)).filter(|stood| *key == Some(stood.key));
         let mut draft = Draft::new(compared.root());
         let stood = stood.filter(|stood| place.add_outputs(&mut draft, stood).is_some());
         let line = stood.and_then(|stood| {
             let mut encoder = Encoder::new();
             encode_listing(&mut encoder, &stood.listing);
-            Some((StoodLine::of(&stood, place.record()), encoder.into_vec(), draft.finish()?.0))
+            Some(((StoodLine::of(&stood, place.record()), encoder.into_vec()), draft.finish()?.0))
         });
         lines.insert(at, line);
         dirs.extend(above_outputs(session, task));
@@ -113,10 +116,10 @@ fn patch(compared: &Compared, changes: &Changes) -> Option<Patch> {
     let mut patch = Patch { index: changes.index.clone(), ..Patch::default() };
     patch.claims.extend(changes.claims.iter().map(|(position, claim)| (*position, *claim)));
     for (at, line) in &changes.lines {
-        if let Some((_, _, claims)) = line {
+        if let Some((_, claims)) = line {
             patch.claims.extend(in_place_of(compared, *at, Census::of(claims)?)?);
         }
-        patch.lines.push((*at, line.as_ref().map(|(stood, listing, _)| (stood.clone(), listing.clone()))));
+        patch.lines.push((*at, line.as_ref().map(|(stood, _)| stood.clone())));
     }
     Some(patch)
 }
@@ -127,14 +130,14 @@ fn rebuild(session: &Session<'_>, compared: &Compared, changes: &Changes, reques
     let mut draft = Draft::new(compared.root());
     let old = compared.census();
     let mut numbers = vec![None; old.len()];
-    for at in 0..old.len() {
+    for (at, number) in numbers.iter_mut().enumerate() {
         let Some(claim) = old.claim(at) else { return compared.forget(request) };
         if !matches!(claim.role, Role::Output(owner) if changes.lines.contains_key(&(owner as usize))) {
             let claim = u32::try_from(at).ok().and_then(|at| changes.claims.get(&at)).copied().unwrap_or(claim);
-            numbers[at] = Some(draft.add_again(old, at, claim));
+            *number = Some(draft.add_again(old, at, claim));
         }
     }
-    for (_, _, claims) in changes.lines.values().flatten() {
+    for (_, claims) in changes.lines.values().flatten() {
         let new = Census::of(claims).expect("BUG: it was put together just now");
         (0..new.len()).for_each(|at| {
             new.claim(at).map(|claim| draft.add_again(new, at, claim));
@@ -156,7 +159,9 @@ fn rebuild(session: &Session<'_>, compared: &Compared, changes: &Changes, reques
 
 fn saved<'a>(compared: &'a Compared, changes: &'a Changes, at: usize, line: &Line) -> Saved<'a> {
     match changes.lines.get(&at) {
-        Some(Some((stood, listing, _))) => Saved { line: Line { stood: Some(stood.clone()), ..line.clone() }, listing },
+        Some(Some(((stood, listing), _))) => {
+            Saved { line: Line { stood: Some(stood.clone()), ..line.clone() }, listing }
+        }
         Some(None) => Saved { line: Line { stood: None, ..line.clone() }, listing: &[] },
         None => Saved { line: line.clone(), listing: line.stood.as_ref().map_or(&[], |stood| compared.encoded(stood)) },
     }

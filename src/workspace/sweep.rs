@@ -294,12 +294,13 @@ mod tests {
     #[test]
     fn whatever_changes_is_news_of_what_it_concerns() {
         type Change = fn(&Scene);
+        type Case = (&'static str, Change, &'static [(Aspect, bool)]);
         let put = |scene: &Scene, name: &str, text: &str| {
             let path = scene.root.join(name);
             ops::remove_file(&path).expect("it can go");
             ops::write(&path, text.as_bytes()).expect("a temporary file");
         };
-        let cases: [(&str, Change, &[(Aspect, bool)]); 6] = [
+        let cases: [Case; 6] = [
             (
                 "a source",
                 |scene| ops::write(&scene.root.join("src/b"), b"ten").expect("written"),
