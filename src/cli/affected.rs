@@ -7,7 +7,7 @@ use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
 use crate::cli::table::json;
-use crate::cli::{opening, reach, wholes};
+use crate::cli::{again, opening, reach, wholes};
 use crate::report::ink::{Color, Ink, paint};
 
 /// Options of `affected`.
@@ -61,7 +61,7 @@ pub fn affected_text(rows: &[AffectedRow], format: AffectedFormat, color: Color)
 
 /// Lists what a change reaches.
 pub fn run(args: AffectedArgs, context: &Context) -> Result<ExitKind, CliError> {
-    let opened = opening::open(context)?;
+    let opened = again::open(context)?;
     let store = opening::open_store(context, opened.workspace.config.store_bytes_max)?;
     let session = opened.session(context, store, opening::looking(), opening::never_cancelled()?)?;
     let found = reach::affected_tasks(&opened, &session, args.revision.as_deref())?;

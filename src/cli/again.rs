@@ -89,6 +89,19 @@ pub fn rest_of(asked: &Asked, context: &Context) -> Result<Option<(Opened, Rest)
     Ok(Rest::of(compared).map(|rest| (opened, rest)))
 }
 
+/// The workspace around the current directory as the last run loaded it, where nothing of it has changed; loaded otherwise.
+pub fn open(context: &Context) -> Result<Opened, CliError> {
+    if let Some(asked) = plan_of(&[], None, context) {
+        let store_dir = context.environment.store_dir()?;
+        let (root, variables) = (&asked.located.root, context.environment.variables());
+        let kept = Kept::of(&Question { store_dir: &store_dir, root, request: None, variables });
+        if let Some((workspace, graph)) = kept.filter(Kept::is_same_structure).and_then(|kept| kept.model()) {
+            return Ok(Opened { workspace, graph, here: asked.located.here, sizes: Sizes::default() });
+        }
+    }
+    opening::open(context)
+}
+
 /// A task that stands with all it needs, by what is kept of the last run, whatever that was asked for.
 pub struct Standing {
     /// The workspace.

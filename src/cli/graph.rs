@@ -2,10 +2,10 @@
 
 use clap::{Args, ValueEnum};
 
+use crate::cli::again;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
-use crate::cli::opening;
 use crate::graph::export;
 
 /// Options of `graph`.
@@ -32,7 +32,7 @@ pub enum GraphFormat {
 
 /// Writes the graph.
 pub fn run(args: GraphArgs, context: &Context) -> Result<ExitKind, CliError> {
-    let opened = opening::open(context)?;
+    let opened = again::open(context)?;
     let (workspace, graph) = (&opened.workspace, &opened.graph);
     let tasks = if args.targets.is_empty() {
         graph.topological().to_vec()

@@ -3,11 +3,12 @@
 use clap::Args;
 use serde::Serialize;
 
+use crate::cli::again;
 use crate::cli::args::Format;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
-use crate::cli::opening::{self, Opened};
+use crate::cli::opening::Opened;
 use crate::cli::table::{aligned, json};
 use crate::cli::wholes::{self, Shown};
 use crate::manifest::model::{Command, TaskKind};
@@ -78,7 +79,7 @@ fn first_line(text: &str) -> String {
 
 /// Lists tasks.
 pub fn run(args: ListArgs, context: &Context) -> Result<ExitKind, CliError> {
-    let opened = opening::open(context)?;
+    let opened = again::open(context)?;
     let tasks = wholes::shown(&opened.workspace, opened.select(&args.targets)?);
     let mut rows: Vec<ListRow> = tasks.into_iter().map(|shown| row(&opened, shown)).collect();
     rows.sort_by(|one, other| one.task.cmp(&other.task));

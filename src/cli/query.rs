@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::base::diagnostic::Diagnostic;
 use crate::base::ids::TaskId;
+use crate::cli::again;
 use crate::cli::args::Format;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
@@ -38,7 +39,7 @@ pub fn labels_text(labels: &[String], format: Format) -> String {
 
 /// Evaluates an expression.
 pub fn run(args: QueryArgs, context: &Context) -> Result<ExitKind, CliError> {
-    let opened = opening::open(context)?;
+    let opened = again::open(context)?;
     let affected = |revision: &str| affected_in(&opened, context, revision);
     let found = query::query(&opened.workspace, &opened.graph, &args.expression, &opened.here, &affected)
         .map_err(CliError::Usage)?;

@@ -78,14 +78,7 @@ struct Changes {
 impl Changes {
     fn since(session: &Session<'_>, revision: Option<&str>) -> Result<Self, CliError> {
         let commit = commit(session, revision)?;
-        let paths = changed_paths(session, &commit)?;
-        if paths.is_empty() {
-            return Ok(Self { all: Vec::new(), before: Before::default() });
-        }
-        let files = git::files_of(&commit).map_err(|error| CliError::usage(error.to_string()))?;
-        let files =
-            run_git(session, &files).ok_or_else(|| CliError::infrastructure("git could not tell what was there"))?;
-        let before = git::parse_files(&files);
+        let (paths, before) = changed_paths(session, &commit)?;
         let is_directory = |path: &&RelPath| file_kind(session, path) == Some(FileKind::Other);
         let change = |path: RelPath| {
             let now = file_kind(session, &path);
@@ -196,15 +189,26 @@ fn commit(session: &Session<'_>, revision: Option<&str>) -> Result<String, CliEr
     }
 }
 
-/// The files that differ from a commit, and those that git does not know.
-fn changed_paths(session: &Session<'_>, commit: &str) -> Result<Vec<RelPath>, CliError> {
-    let ask = |argv: Vec<String>| run_git(session, &argv);
-    let diff = ask(git::changed_since(commit).map_err(|error| CliError::usage(error.to_string()))?);
-    let diff = diff.ok_or_else(|| CliError::infrastructure("git could not tell what changed"))?;
-    let mut changed = git::parse_changed(&diff);
-    let untracked = ask(git::untracked()).ok_or_else(|| CliError::infrastructure("git could not tell what is new"))?;
-    changed.extend(git::parse_changed(&untracked));
+/// The files that differ from a commit, and those that git does not know; with what of the commit has to be known of them.
+fn changed_paths(session: &Session<'_>, commit: &str) -> Result<(Vec<RelPath>, Before), CliError> {
+    let bad = |error: git::RevisionError| CliError::usage(error.to_string());
+    let (differences, files) = (git::differences(commit).map_err(bad)?, git::files_of(commit).map_err(bad)?);
+    let ask = |argv: &[String], what: &str| {
+        run_git(session, argv).ok_or_else(|| CliError::infrastructure(format!("git could not tell {what}")))
+    };
+    // Each looks at the whole tree.
+    let (differences, untracked) = std::thread::scope(|scope| {
+        let untracked = scope.spawn(|| ask(&git::untracked(), "what is new"));
+        let differences = ask(&differences, "what changed");
+        (differences, untracked.join().expect("BUG: asking git panicked"))
+    });
+    let (mut changed, mut before) = git::parse_differences(&differences?);
+    changed.extend(git::parse_changed(&untracked?));
     changed.sort();
     changed.dedup();
-    Ok(changed)
+    // Only of what traced tasks saw it matters in which directories there was something.
+    if !changed.is_empty() && !session.workspace.tasks.facts().traced.is_empty() {
+        before = git::parse_files(&ask(&files, "what was there")?);
+    }
+    Ok((changed, before))
 }

@@ -89,6 +89,13 @@ impl Kept {
         graph::compiled::open(&self.state_dir.join(COMPILED), &self.root, self.settled.found.model.as_ref()?)
     }
 
+    /// Whether what tasks are made of is as it was, whatever has become of their files. Cost: one `stat` per claim on that.
+    pub fn is_same_structure(&self) -> bool {
+        let census = self.settled.census();
+        let concerns = |at: usize| census.claim(at).is_none_or(|claim| claim.role == Role::Structure);
+        sweep_some(census, &self.root, &concerns).is_ok_and(|news| news.iter().all(|news| news.holds))
+    }
+
     /// Compares all of it. Cost: one `stat` per claim.
     pub fn compare(self) -> Option<Compared> {
         let news = sweep(self.settled.census(), &self.root).ok()?;

@@ -34,8 +34,8 @@ impl Change {
     }
 }
 
-/// The files of a commit.
-#[derive(Clone, Debug, Default)]
+/// The files of a commit, or those of them that changed since.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Before {
     /// By path: what it is.
     files: BTreeMap<RelPath, FileKind>,
@@ -71,7 +71,7 @@ impl Before {
         Change { path, kind }
     }
 
-    /// Whether there was a file in the directory or deeper.
+    /// Whether there was a file in the directory or deeper; to be asked only of all files of a commit.
     pub fn has_dir(&self, dir: &RelPath) -> bool {
         if dir.is_root() {
             return true;

@@ -49,6 +49,13 @@ pub fn changed_since(commit: &str) -> Result<Vec<String>, RevisionError> {
     Ok(command(&words))
 }
 
+/// The same with what lay at each path in the commit, for [`parse_differences`].
+pub fn differences(commit: &str) -> Result<Vec<String>, RevisionError> {
+    let commit = revision(commit)?;
+    let words = ["diff", "--raw", "-z", "--no-renames", "--no-ext-diff", "--no-color", "--relative", commit, "--"];
+    Ok(command(&words))
+}
+
 /// Prints the files of a commit, for [`parse_files`].
 pub fn files_of(commit: &str) -> Result<Vec<String>, RevisionError> {
     Ok(command(&["ls-tree", "-r", "-z", revision(commit)?]))
@@ -94,16 +101,42 @@ pub fn parse_changed(answer: &[u8]) -> Vec<RelPath> {
     paths
 }
 
+/// Reads the answer to [`differences`]: the paths, sorted, each once, and what lay there in the commit.
+///
+/// Entries are `:OLD-MODE NEW-MODE OLD-OBJECT NEW-OBJECT STATUS`, the path follows (git-diff, "Raw output format"). The old mode is 0
+/// where nothing lay, and in the first of two entries on a path that is not merged. Names that are not UTF-8 are left out.
+pub fn parse_differences(answer: &[u8]) -> (Vec<RelPath>, Before) {
+    let mut fields = answer.split(|byte| *byte == 0);
+    let (mut paths, mut files) = (Vec::new(), BTreeMap::new());
+    while let (Some(entry), Some(name)) = (fields.next(), fields.next()) {
+        let (Some(mode), Ok(path)) = (entry.get(1..7), RelPath::parse_bytes(name)) else { continue };
+        if path.is_root() {
+            continue;
+        }
+        if mode != b"000000" {
+            files.insert(path.clone(), kind_of(mode));
+        }
+        paths.push(path);
+    }
+    paths.sort();
+    paths.dedup();
+    (paths, Before::new(files))
+}
+
+/// What a mode in a tree of git stands for.
+fn kind_of(mode: &[u8]) -> FileKind {
+    match mode {
+        b"120000" => FileKind::Link,
+        mode if mode.starts_with(b"100") => FileKind::File,
+        _ => FileKind::Other,
+    }
+}
+
 /// Reads the answer to [`files_of`]. Names that are not UTF-8 are left out.
 pub fn parse_files(answer: &[u8]) -> Before {
     let file = |entry: &[u8]| {
         let tab = entry.iter().position(|byte| *byte == b'\t')?;
-        let kind = match entry.get(..6)? {
-            b"120000" => FileKind::Link,
-            mode if mode.starts_with(b"100") => FileKind::File,
-            _ => FileKind::Other,
-        };
-        Some((RelPath::parse_bytes(&entry[tab + 1..]).ok()?, kind))
+        Some((RelPath::parse_bytes(&entry[tab + 1..]).ok()?, kind_of(entry.get(..6)?)))
     };
     Before::new(answer.split(|byte| *byte == 0).filter_map(file).collect::<BTreeMap<_, _>>())
 }
@@ -124,6 +157,20 @@ mod tests {
         check(b"a b\n\"c\0x/y", &["a b\n\"c", "x/y"]);
         check(b"\xff\0ok\0../out\0/abs\0", &["ok"]);
         check(b"sub/\0/\0", &["sub"]);
+    }
+
+    #[test]
+    fn what_lay_at_a_path_is_read_with_the_difference() {
+        let answer = b":100644 100644 aa bb M\0b\0:000000 100644 00 bb A\0a\0:120000 000000 aa 00 D\0l\0\
+                       :000000 000000 00 00 U\0m\0:100755 100644 aa 00 M\0m\0:160000 160000 aa 00 M\0sub\0:100644 000000 aa 00 D\0\xff\0";
+        let (paths, before) = parse_differences(answer);
+        assert_eq!(paths.iter().map(RelPath::as_str).collect::<Vec<_>>(), ["a", "b", "l", "m", "sub"]);
+        let was = [("b", FileKind::File), ("l", FileKind::Link), ("m", FileKind::File), ("sub", FileKind::Other)];
+        let was = was.into_iter().map(|(name, kind)| (RelPath::parse(name).expect("a path"), kind));
+        assert_eq!(before, Before::new(was.collect()));
+        for cut in 0..answer.len() {
+            parse_differences(&answer[..cut]);
+        }
     }
 
     #[test]
@@ -153,6 +200,7 @@ mod tests {
             parse_changed(&answer);
             parse_commit(&answer);
             parse_files(&answer);
+            parse_differences(&answer);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Behaviour through the binary, each test in a hermetic temporary workspace.
 
 mod affected;
+mod again;
 mod bad_input;
 mod checklist;
 mod commands;

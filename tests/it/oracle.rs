@@ -1,7 +1,7 @@
 //! Random builds against a model, and against clean sequential runs: the same bytes always, and nothing run needlessly.
 //!
 //! A task concatenates its sources and the outputs of what it needs, keeping only what stands before `#` in each line: edits
-//! behind it must stop there. Seeds are printed; `DRYSTONE_SEED=N` replays one, `DRYSTONE_ROUNDS=N` makes a run longer.
+//! behind it must stop there. Beside it goes a twin whose runs load all anew: they must agree on what runs. Seeds are printed; `DRYSTONE_SEED=N` replays one, `DRYSTONE_ROUNDS=N` makes a run longer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -134,19 +134,37 @@ fn play(seed: u64) {
     let mut random = Random(seed);
     let mut world = World::new(&mut random);
     let workspace = TestWorkspace::empty();
+    let mut twin = TestWorkspace::empty();
+    twin.set("DRYSTONE_ANEW", "1");
     let mut earlier: Vec<World> = Vec::new();
     let mut seen: Vec<BTreeSet<String>> = vec![BTreeSet::new(); world.tasks.len()];
     for step in 0..14 {
         world.write(&workspace);
-        if random.below(4) == 0 {
-            drop(fs::remove_dir_all(workspace.root().join("out")));
+        world.write(&twin);
+        let harm = random.below(8);
+        for each in [&workspace, &twin] {
+            match harm {
+                0 | 1 => drop(fs::remove_dir_all(each.root().join("out"))),
+                2 => drop(fs::write(each.root().join("out/t0"), "harm\n")),
+                3 => drop(fs::remove_file(each.root().join("out/t1"))),
+                _ => {}
+            }
         }
-        let events = workspace.events(&["//..."]);
+        // Another request at times, which has to see what this one does.
+        if random.below(3) == 0 {
+            let word = format!(":t{}", random.below(world.tasks.len()));
+            let (events, twins) = (workspace.events(&[&word]), twin.events(&[&word]));
+            assert_eq!(events.with("ran"), twins.with("ran"), "seed {seed}, step {step}, {word}");
+        }
+        let observed = world.observations();
+        let (events, twins) = (workspace.events(&["//..."]), twin.events(&["//..."]));
+        assert_eq!(events.with("ran"), twins.with("ran"), "seed {seed}, step {step}");
+        assert_eq!(events.with("hit"), twins.with("hit"), "seed {seed}, step {step}");
         for (number, text) in world.outputs().into_iter().enumerate() {
             assert_eq!(workspace.read(&format!("out/t{number}")), text, "seed {seed}, step {step}, task t{number}");
         }
         let ran = events.with("ran");
-        for (number, observation) in world.observations().into_iter().enumerate() {
+        for (number, observation) in observed.into_iter().enumerate() {
             let is_new = seen[number].insert(observation);
             let label = format!("//:t{number}");
             assert!(is_new || !ran.contains(&label), "seed {seed}, step {step}: {label} ran needlessly");

@@ -141,7 +141,12 @@ impl TestWorkspace {
             ("TERM".into(), "dumb".into()),
             ("LANG".into(), "C.UTF-8".into()),
         ]);
-        Self { dir, variables }
+        let mut workspace = Self { dir, variables };
+        // So that all of it can be tried without what is kept of runs as well.
+        if let Ok(value) = std::env::var("DRYSTONE_ANEW") {
+            workspace.set("DRYSTONE_ANEW", &value);
+        }
+        workspace
     }
 
     /// A workspace whose root manifest has `[workspace] name = "test"` and then this text.
