@@ -4,6 +4,7 @@ mod affected;
 mod bad_input;
 mod checklist;
 mod commands;
+mod counts;
 mod examples;
 mod explain;
 mod images;
