@@ -25,6 +25,8 @@ import tempfile
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+# Nothing is left in the checkout.
+sys.dont_write_bytecode = True
 sys.path.insert(0, str(CHECKOUT / "benches/peers"))
 
 from monorepo import Monorepo  # noqa: E402
