@@ -36,6 +36,15 @@ peers *args:
     cargo build --locked --release
     python3 benches/peers/run.py {{args}}
 
+# Times single parts: the encoder, trees, the scheduler, manifests, the sweep of a census.
+bench *args:
+    cargo bench --locked --bench encode --bench fold --bench schedule --bench manifest --bench sweep -- {{args}}
+
+# Counts instructions and allocations of a no-op and compares them with the baseline; `--update` writes it: benches/gate/noop.py.
+gate *args:
+    cargo build --locked
+    python3 benches/gate/noop.py "${CARGO_TARGET_DIR:-target}/debug/drystone" {{args}}
+
 # Times what a sandbox costs.
 overhead:
     cargo bench --locked --bench overhead

@@ -12,9 +12,10 @@ Everything depends on the first package, directly or not, and nothing on the las
 
 import random
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
-SIZES = {"S": (20, 20), "M": (200, 50), "L": (1000, 100)}  # packages, sources of each
+SIZES = {"S": (20, 20), "M": (200, 50), "L": (1000, 100), "XL": (3000, 100)}  # packages, sources of each
 KINDS = ("build", "lint", "test")
 SOURCE_DIRS = ("src", "src/model", "src/view", "src/view/parts")
 PACKAGES_PER_AREA = 25
@@ -70,7 +71,7 @@ class Monorepo:
     def leaf(self) -> Package:
         return self.packages[-1]
 
-    @property
+    @cached_property
     def middle(self) -> Package:
         """One that about a tenth of all packages depend on."""
         tenth = len(self.packages) / 10
@@ -89,6 +90,9 @@ class Monorepo:
 
     def files(self) -> int:
         return sum(len(package.sources) for package in self.packages)
+
+    def outputs(self) -> int:
+        return sum(len(package.outputs(kind)) for package in self.packages for kind in KINDS)
 
     def write_sources(self, root: Path) -> None:
         dice = random.Random(f"sources {self.size}")

@@ -1,4 +1,4 @@
-"""Tables of what `run.py` measured, as Markdown. `report.py FILE` prints those of a file that `--json` wrote."""
+"""Tables of what `run.py` and `scaling.py` measured, as Markdown. `report.py FILE` prints those of a file that `--json` wrote."""
 
 import json
 import statistics
@@ -31,7 +31,10 @@ def of_case(name: str, case: dict, tasks: int) -> list[str]:
     runs = case["runs"]
     base, own = runs.get(case["against"]), runs.get("drystone")
     per_task = name == "cold" and base
-    head = ["peer", "median", "best", f"× {case['against']}", "× drystone", "CPU", "peak MiB", f"ran ({case['must_run']} must)"]
+    # Hard links are another thing than copies, so there is a second baseline for engines that make them.
+    links = runs.get("cp -l") if name == "restore" else None
+    head = ["peer", "median", "best", f"× {case['against']}", *(["× cp -l"] if links else [])]
+    head += ["× drystone", "CPU", "peak MiB", f"ran ({case['must_run']} must)"]
     head += ["ms a task above xargs"] if per_task else []
     lines = [f"## {name}: {case['says']}", "", f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1)]
     for peer, figures in runs.items():
@@ -41,6 +44,7 @@ def of_case(name: str, case: dict, tasks: int) -> list[str]:
             seconds(middle(figures, "wall")),
             seconds(min(it["wall"] for it in figures)),
             ratio(figures, base),
+            *([ratio(figures, links)] if links else []),
             ratio(figures, own),
             seconds(middle(figures, "cpu")),
             f"{max(it['peak_kib'] for it in figures) / 1024:.0f}",
@@ -51,6 +55,33 @@ def of_case(name: str, case: dict, tasks: int) -> list[str]:
             cells.append(f"{statistics.median(above):.2f}")
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def scaling(results: list[dict]) -> str:
+    """A no-op by size, and what each further file and task adds. A file here is a source or an output: all that is looked at."""
+    head = ["size", "packages", "files", "tasks", "peer", "wall", "CPU", "peak MiB", "× limit", "wall a file", "CPU a file"]
+    head += ["wall a task", "wall, each further file", "CPU, each further file", "wall, each further task"]
+    lines = [f"| {' | '.join(head)} |", "|---|---:|---:|---:|---|" + "---:|" * 10]
+    before: dict[str, dict] = {}
+    for result in results:
+        runs = result["cases"]["noop"]["runs"]
+        for peer, figures in runs.items():
+            now = {name: middle(figures, name) for name in ("wall", "cpu")}
+            now |= {"files": result["files"] + result["outputs"], "tasks": result["tasks"]}
+            last = before.get(peer)
+            each = lambda what, by: micros(now[what] / now[by])
+            further = lambda what, by: micros((now[what] - last[what]) / (now[by] - last[by])) if last else "–"
+            cells = [result["size"], f"{result['packages']:,}", f"{now['files']:,}", f"{now['tasks']:,}", peer]
+            cells += [seconds(now["wall"]), seconds(now["cpu"]), f"{max(it['peak_kib'] for it in figures) / 1024:.0f}"]
+            cells += [ratio(figures, runs.get("limit")), each("wall", "files"), each("cpu", "files"), each("wall", "tasks")]
+            cells += [further("wall", "files"), further("cpu", "files"), further("wall", "tasks")]
+            lines.append(f"| {' | '.join(cells)} |")
+            before[peer] = now
+    return "\n".join(lines)
+
+
+def micros(value: float) -> str:
+    return f"{1e6 * value:.2f} µs"
 
 
 def middle(figures: list[dict], name: str) -> float:
@@ -68,4 +99,5 @@ def seconds(value: float) -> str:
 
 
 if __name__ == "__main__":
-    print(tables(json.loads(Path(sys.argv[1]).read_text())))
+    found = json.loads(Path(sys.argv[1]).read_text())
+    print(scaling(found) if isinstance(found, list) else tables(found))

@@ -49,6 +49,7 @@ def cases_of(repo: Monorepo) -> list[Case]:
         Case("affected", "what one edit reaches, a tenth of the packages", "limit", 0),
         Case("explain", "why one task would run", "limit", 0),
         Case("restore", "all outputs deleted, everything in the cache", "cp -r", 0),
+        Case("digest", "first plan in a fresh clone, everything in the cache", "read", 0),
         Case("clone", "first run in a fresh clone, everything in the cache", "read", 0),
         Case("cold", "nothing known, everything runs", "xargs", repo.tasks()),
     ]
@@ -144,8 +145,8 @@ class Round:
                 self.forget()
             case "affected":
                 return self.with_an_edit()
-            case "clone":
-                return self.in_a_clone()
+            case "digest" | "clone":
+                return self.in_a_clone(case)
         return self.time(case)
 
     def with_an_edit(self) -> dict:
@@ -159,14 +160,14 @@ class Round:
             path.write_bytes(before)
             os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
-    def in_a_clone(self) -> dict:
+    def in_a_clone(self, case: str) -> dict:
         erase(self.peer.clone)
         self.peer.clone.parent.mkdir(exist_ok=True)
         commit(self.peer.tree)
         git(self.bench.home, "clone", "-q", "--shared", str(self.peer.tree), str(self.peer.clone))
         self.peer.link(self.peer.clone)
         try:
-            return self.time("clone", self.peer.clone)
+            return self.time(case, self.peer.clone)
         finally:
             erase(self.peer.clone)
 
@@ -266,9 +267,9 @@ class Comparison:
             print(f"round {number + 1} of {self.options.rounds}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
     def turn(self, case: Case, number: int) -> None:
-        able = [it for it in self.entrants if it.peer.command(case.name)]
-        if case.name == "clone":
-            able = [it for it in able if it.peer.baseline or it.peer.restores]
+        able = [it for it in self.entrants if it.peer.command(case.name) and case.name not in it.peer.aside]
+        if case.name in ("digest", "clone"):
+            able = [it for it in able if it.peer.baseline or (it.peer.digests if case.name == "digest" else it.peer.restores)]
         for it in [self.bare, *self.engines()]:
             if it not in able and case.name in EDITS:
                 it.edit(case.name, number)
@@ -295,7 +296,7 @@ class Comparison:
                     self.wrong.setdefault(it.peer.name, []).append(case.name)
 
     def stand_by(self, it: Round, case: str) -> None:
-        if case in ("restore", "clone", "cold"):
+        if case in ("restore", "digest", "clone", "cold"):
             it.erase_outputs()
         elif not (it.peer.tree / self.repo.leaf.dir / "dist").exists():
             self.reference()
@@ -309,6 +310,7 @@ class Comparison:
             "size": self.repo.size,
             "packages": len(self.repo.packages),
             "files": self.repo.files(),
+            "outputs": self.repo.outputs(),
             "tasks": self.repo.tasks(),
             "rounds": self.options.rounds,
             "machine": {"cores": CORES, "kernel": platform.release(), "load_1m": round(os.getloadavg()[0], 2)},
@@ -338,7 +340,7 @@ def options_of() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     names, cases = ",".join(PEERS), ",".join(case.name for case in cases_of(Monorepo("S")))
     words = lambda text: [word for word in text.split(",") if word]
-    parser.add_argument("--size", choices=SIZES, default="S", help="S, M or L: 20, 200 or 1,000 packages")
+    parser.add_argument("--size", choices=SIZES, default="S", help="S, M, L or XL: 20, 200, 1,000 or 3,000 packages")
     parser.add_argument("--peers", type=words, default=words(names), help=f"of {names}")
     parser.add_argument("--cases", type=words, default=words(cases), help=f"of {cases}")
     parser.add_argument("--rounds", type=int, default=9)

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use crate::base::diagnostic::Diagnostic;
 use crate::fs::atomic::{self, Durability};
 use crate::fs::ops;
+use crate::fs::witness::unheard;
 use crate::manifest::model::IsolationRequest;
 use crate::sandbox::probe::{Probe, probe_with};
 use crate::sandbox::spec::Level;
@@ -74,15 +75,21 @@ impl Levels {
     fn best(&self) -> Option<Level> {
         *self.best.get_or_init(|| {
             let known = known();
-            if known.is_some() && ops::read_text(&self.memo).ok() == known {
+            let is_known = || known.is_some() && ops::read_text(&self.memo).ok() == known;
+            // Whoever keeps account of what was looked at takes the memory for all that is tried once.
+            if unheard(is_known) && is_known() {
                 return Some(Level::Namespaces);
             }
-            let best = self.probe().best();
-            if let (Some(Level::Namespaces), Some(known)) = (best, known)
+            let best = unheard(|| self.probe().best());
+            if let (Some(Level::Namespaces), Some(known)) = (best, &known) {
                 // Only saves time.
-                && let Err(error) = atomic::write(&self.memo, known.as_bytes(), Durability::Relaxed)
-            {
-                tracing::debug!(%error, "that namespaces work was not noted");
+                if let Err(error) = atomic::write(&self.memo, known.as_bytes(), Durability::Relaxed) {
+                    tracing::debug!(%error, "that namespaces work was not noted");
+                }
+            }
+            if !is_known() {
+                // Anything less is tried anew each time: what changes with each process must not pass for what was seen.
+                drop(ops::read_text(Path::new(OF_THIS_PROCESS)));
             }
             best
         })
@@ -92,6 +99,9 @@ impl Levels {
         self.probe.get_or_init(|| probe_with(&self.launcher))
     }
 }
+
+/// What no two processes read alike.
+const OF_THIS_PROCESS: &str = "/proc/self/stat";
 
 /// What must be the same for the memory to hold: this start of the machine, the user, the container.
 fn known() -> Option<String> {

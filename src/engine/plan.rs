@@ -11,7 +11,7 @@ use crate::base::path::RelPath;
 use crate::base::tree::Entry;
 use crate::engine::meeting;
 use crate::engine::rest::Rest;
-use crate::engine::scheduler::{Ix, Node, Weight};
+use crate::engine::scheduler::{Ix, Node, UNKNOWN_MS, Weight};
 use crate::engine::session::{Reuse, Session};
 use crate::engine::sources::{SharedSources, Sources};
 use crate::engine::traced;
@@ -90,9 +90,6 @@ pub enum PlanError {
     #[error(transparent)]
     Store(#[from] StoreError),
 }
-
-/// Expected time of a task that never ran, in milliseconds.
-pub(super) const UNKNOWN_MS: u64 = 1000;
 
 /// Plans the selected tasks with everything they need.
 ///

@@ -2,14 +2,24 @@
 //!
 //! A task is looked up as soon as everything it needs is done, in any number; only misses are admitted to job slots, longest
 //! remaining critical path first. The path of a task is its own expected time plus the longest path among its dependants.
+//!
+//! What a task that ran leaves ready is looked up before it can be admitted. Meanwhile its slot is not given to a long task with a
+//! shorter path: along a chain, that would happen at every link, and each would wait for a task that nothing waits for.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::ops::Bound;
 
 use crate::engine::event::Outcome;
 
 /// Position of a task in the plan.
 pub type Ix = usize;
+
+/// Expected time of a task that never ran, in milliseconds.
+pub const UNKNOWN_MS: u64 = 1_000;
+
+/// A task that takes less is admitted whatever is being looked up: it keeps nobody waiting for much longer than a lookup does.
+const LONG_MS: u64 = 20;
 
 /// What a running task holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -127,6 +137,8 @@ pub struct Scheduler {
     paths: Vec<u64>,
     states: Vec<State>,
     queue: BinaryHeap<Rank>,
+    /// Tasks that are being looked up since one that they need ran.
+    awaited: BTreeSet<Rank>,
     capacity: Capacity,
     on_failure: OnFailure,
     free_slots: Vec<usize>,
@@ -166,6 +178,7 @@ impl Scheduler {
             paths,
             states,
             queue: BinaryHeap::new(),
+            awaited: BTreeSet::new(),
             capacity,
             on_failure,
             free_slots,
@@ -195,7 +208,8 @@ impl Scheduler {
                     effects.push(Effect::Drop { task, outcome: Outcome::Cancelled, because_of: None });
                 } else {
                     self.states[task] = State::Queued;
-                    self.queue.push((self.paths[task], self.nodes[task].failed_last, Reverse(task)));
+                    self.awaited.remove(&self.rank(task));
+                    self.queue.push(self.rank(task));
                 }
             }
             Input::Done(task, outcome) => self.done(task, outcome, effects),
@@ -215,7 +229,12 @@ impl Scheduler {
     fn over(&mut self, task: Ix) {
         assert_ne!(self.states[task], State::Over, "BUG: task {task} is over twice");
         self.states[task] = State::Over;
+        self.awaited.remove(&self.rank(task));
         self.pending -= 1;
+    }
+
+    fn rank(&self, task: Ix) -> Rank {
+        (self.paths[task], self.nodes[task].failed_last, Reverse(task))
     }
 
     fn done(&mut self, task: Ix, outcome: Outcome, effects: &mut Vec<Effect>) {
@@ -225,13 +244,20 @@ impl Scheduler {
         self.over(task);
         match outcome {
             Outcome::Hit | Outcome::Ran => {
+                let mut ready = Vec::new();
                 for position in 0..self.dependants[task].len() {
                     let dependant = self.dependants[task][position];
                     let State::Waiting(left) = self.states[dependant] else { continue };
                     self.states[dependant] = State::Waiting(left - 1);
                     if left == 1 && !self.stopping {
-                        self.look(dependant, effects);
+                        ready.push(self.rank(dependant));
                     }
+                }
+                // A slot may wait for the best of them.
+                ready.sort_unstable_by(|one, other| other.cmp(one));
+                ready.iter().for_each(|rank| self.look(rank.2.0, effects));
+                if outcome == Outcome::Ran {
+                    self.awaited.extend(ready);
                 }
             }
             Outcome::Failed => {
@@ -293,11 +319,23 @@ impl Scheduler {
             && pool_fits
     }
 
+    /// Whether better tasks than this long one are about to want all the free slots. A task whose time is unknown is not known to be long.
+    fn is_promised(&self, rank: Rank) -> bool {
+        let duration_ms = self.nodes[rank.2.0].duration_ms;
+        let better = self.awaited.range((Bound::Excluded(rank), Bound::Unbounded));
+        let wanted = || better.take(self.free_slots.len()).count();
+        duration_ms >= LONG_MS && duration_ms != UNKNOWN_MS && wanted() == self.free_slots.len()
+    }
+
     /// Starts what fits, best rank first; what does not fit is passed over and does not hold up the rest.
     fn admit(&mut self, effects: &mut Vec<Effect>) {
         let mut passed_over = Vec::new();
         while !self.free_slots.is_empty() && !self.exclusive {
-            let Some(rank) = self.queue.pop() else { break };
+            let Some(rank) = self.queue.peek().copied() else { break };
+            if self.is_promised(rank) {
+                break;
+            }
+            self.queue.pop();
             let task = rank.2.0;
             if !self.fits(task) {
                 passed_over.push(rank);
@@ -339,6 +377,9 @@ impl Scheduler {
 }
 
 #[cfg(test)]
+mod makespan;
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
@@ -371,6 +412,25 @@ mod tests {
         assert_eq!(started(&step(&mut scheduler, Input::Miss(1))), [1]);
         assert_eq!(started(&step(&mut scheduler, Input::Miss(0))), [0; 0]);
         assert_eq!(started(&step(&mut scheduler, Input::Done(1, Outcome::Ran))), [0]);
+    }
+
+    #[test]
+    fn a_slot_waits_for_the_lookup_of_what_is_more_urgent_and_no_longer() {
+        let check = |other_ms: u64, answer: Input, expect: [&[Ix]; 2]| {
+            // A chain of two, and two tasks beside it.
+            let nodes = vec![node(&[], 200), node(&[], other_ms), node(&[], other_ms), node(&[0], 2_000)];
+            let mut scheduler = Scheduler::new(nodes, capacity(1), OnFailure::Stop);
+            step(&mut scheduler, Input::Begin);
+            for task in 0..3 {
+                step(&mut scheduler, Input::Miss(task));
+            }
+            let ended = started(&step(&mut scheduler, Input::Done(0, Outcome::Ran)));
+            assert_eq!([&ended[..], &started(&step(&mut scheduler, answer))[..]], expect, "{other_ms} {answer:?}");
+        };
+        check(1_500, Input::Miss(3), [&[], &[3]]);
+        check(1_500, Input::Done(3, Outcome::Hit), [&[], &[1]]);
+        check(LONG_MS - 1, Input::Miss(3), [&[1], &[]]);
+        check(UNKNOWN_MS, Input::Miss(3), [&[1], &[]]);
     }
 
     #[test]
@@ -419,7 +479,7 @@ mod tests {
             jobs in 1u32..5,
             keep_going: bool,
         ) {
-            let mut nodes: Vec<Node> = (0..30).map(|task| node(&[], task as u64 * 7 % 11)).collect();
+            let mut nodes: Vec<Node> = (0..30).map(|task| node(&[], task as u64 * 7 % 11 * LONG_MS / 4)).collect();
             for (one, other) in edges {
                 let (low, high) = (one.min(other), one.max(other));
                 if low != high && !nodes[high].dependencies.contains(&low) {

@@ -10,11 +10,13 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, IFlags, Mode, OFlags, RawMode, RenameFlags, ResolveFlags, StatxFlags};
+use rustix::fs::{AtFlags, CWD, FileType, IFlags, Mode, OFlags, RawMode, RenameFlags, StatxFlags};
 use rustix::io::Errno;
+use rustix::path::Arg;
 
 use crate::base::path::RelPath;
 use crate::fs::atomic;
+use crate::fs::beneath;
 use crate::fs::nursery::Bequest;
 use crate::fs::ops::{AtPath, DirEntry, FsError, Kind, change, if_there};
 use crate::fs::stat::StatKey;
@@ -91,10 +93,8 @@ impl Dir {
     }
 
     fn resolve(&self, path: &RelPath, flags: OFlags, verb: &'static str) -> Result<OwnedFd, FsError> {
-        let flags = flags | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let text = if path.is_root() { "." } else { path.as_str() };
-        let bounds = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let fd = rustix::fs::openat2(&self.fd, text, flags, Mode::empty(), bounds);
+        let fd = text.into_with_c_str(|text| beneath::open_dir(&self.fd, text, flags));
         fd.map_err(|cause| FsError::new(verb, self.path_of(path), explained(cause)))
     }
 
@@ -337,8 +337,8 @@ impl<'a> Beneath<'a> {
 /// Says what is missing where the call itself is refused, which says nothing of the path.
 fn explained(cause: Errno) -> io::Error {
     match cause {
-        Errno::NOSYS | Errno::PERM => io::Error::other(
-            "`openat2` is refused here: that takes Linux 5.6, and in a container a seccomp profile that knows it",
+        Errno::PERM => io::Error::other(
+            "`openat2` is refused here: in a container, that takes a seccomp profile that knows the call",
         ),
         cause => cause.into(),
     }

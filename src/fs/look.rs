@@ -6,8 +6,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags};
 
+use crate::fs::beneath;
 use crate::fs::ops::{AtPath, FsError};
 use crate::fs::stat::StatKey;
 
@@ -40,10 +41,7 @@ impl Lookout {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = match links {
             Links::Followed => rustix::fs::openat(&self.0, path, flags, Mode::empty()),
-            Links::Refused => {
-                let bounds = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-                rustix::fs::openat2(&self.0, path, flags, Mode::empty(), bounds)
-            }
+            Links::Refused => beneath::open_dir(&self.0, path, flags),
         };
         match opened {
             Ok(fd) => Ok(Some(Self(fd))),

@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod atomic;
+mod beneath;
 pub mod digest;
 pub mod dir;
 #[cfg(debug_assertions)]

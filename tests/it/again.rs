@@ -85,6 +85,9 @@ fn files(workspace: &TestWorkspace) -> Vec<PathBuf> {
 
 type Change = (&'static str, fn(&TestWorkspace), &'static [&'static str]);
 
+/// One by itself.
+type Harm = (&'static str, fn(&TestWorkspace));
+
 /// Makes the changes one after the other, each after all stood; those tasks have to run, and no others.
 fn each(pair: &Pair, changes: &[Change]) {
     pair.run("first", &["//..."], 0);
@@ -236,7 +239,7 @@ fn whatever_happens_to_outputs_is_put_right() {
     pair.run("first", &["//..."], 0);
     pair.settle("first");
     let before = pair.kept.snapshot();
-    let changes: [(&str, fn(&TestWorkspace)); 9] = [
+    let changes: [Harm; 9] = [
         ("edited", |w| w.write("dist/all", "x\n")),
         ("edited to the same size", |w| w.write("app.out", &"x".repeat(w.read("app.out").len()))),
         ("gone", |w| fs::remove_file(at(w, "lib.out")).expect("removed")),
@@ -423,7 +426,7 @@ fn timeless(said: &str) -> String {
 #[test]
 fn plan_and_explain_say_what_they_say_when_all_is_loaded() {
     let mut workspace = Pair::new(MANIFEST).kept;
-    let changes: [(&str, fn(&TestWorkspace)); 6] = [
+    let changes: [Harm; 6] = [
         ("all stands", |_| ()),
         ("a source was edited", |w| w.write("src/a.txt", "aa\n")),
         ("a remark", |w| w.write("src/a.txt", "a#\n")),

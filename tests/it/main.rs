@@ -5,6 +5,7 @@ mod again;
 mod bad_input;
 mod checklist;
 mod commands;
+mod counts;
 mod examples;
 mod explain;
 mod images;
