@@ -14,7 +14,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::Pid;
 
 use crate::base::encode::{DecodeError, Decoder, Encoder};
-use crate::sandbox::start::{self, Bounds, Command, Started, Watch};
+use crate::sandbox::start::{self, Bounds, Command, Started};
 use crate::sandbox::wire::{self, Report, Status};
 
 /// A socket with message boundaries, both ends.
@@ -169,7 +169,7 @@ impl Checking {
         let started =
             output.try_clone().map_err(|error| wire::Failure::new("starting a check", error)).and_then(|both| {
                 let command = Command { argv, env: self.env.clone(), cwd: self.cwd.clone() };
-                start::start(command, &self.bounds, (output, both), Watch::No).map(|(started, _)| started)
+                start::start_beside(command, &self.bounds, (output, both)).map(|(started, _)| started)
             });
         let report = match started {
             Ok(Started::Running(pid)) => {

@@ -43,6 +43,35 @@ pub fn fork() -> io::Result<Side> {
     side(libc::c_long::from(unsafe { libc::fork() }))
 }
 
+/// Bytes of stack for whoever runs on this process's memory: only what is touched takes any.
+const BORROWED_STACK_BYTES: usize = 256 * 1024;
+
+/// Starts a process that runs `child` on this one's memory, and waits until it executes a program or ends: nothing is copied of what
+/// is about to be replaced. What the child opens, closes, ignores and limits is its own; what it writes and allocates is here too.
+///
+/// Only for a process with one thread. `child` must not wait for this process, which does not run meanwhile, nor end by a panic.
+pub fn fork_to_execute(child: &dyn Fn()) -> io::Result<Pid> {
+    extern "C" fn enter(argument: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: it is the pointer given below, to a reference that lives there until this process has its own memory or is gone.
+        let child: &&dyn Fn() = unsafe { &*argument.cast() };
+        child();
+        exit_now(127)
+    }
+    let mut stack: Vec<u8> = Vec::with_capacity(BORROWED_STACK_BYTES);
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: the stack is the child's alone, grows down from an address that is 16-byte aligned (glibc aligns it) and within the
+    // allocation, and both it and `child` stay until this process goes on. With CLONE_VFORK that is when the child no longer uses the
+    // memory, so nobody changes it at the same time. No panic crosses `enter`: an `extern "C"` function aborts instead.
+    let pid = unsafe {
+        let top = stack.as_mut_ptr().add(BORROWED_STACK_BYTES).map_addr(|address| address & !15);
+        libc::clone(enter, top.cast(), flags, (&raw const child).cast_mut().cast())
+    };
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Pid::from_raw(pid).expect("the kernel returns a positive pid_t here"))
+}
+
 /// Has this process and its children see the control groups they are in as the roots of all there are.
 pub fn own_cgroup_namespace() -> io::Result<()> {
     // SAFETY: touches no memory, no descriptors and no file system of this process.
@@ -421,4 +450,31 @@ pub fn read_memory(thread: i32, address: u64, into: &mut [u8]) -> io::Result<usi
     // SAFETY: ours is a live buffer of that length; theirs is checked by the kernel in the other process.
     let count = unsafe { libc::process_vm_readv(thread, &raw const ours, 1, &raw const theirs, 1, 0) };
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use rustix::process::{Resource, Rlimit, WaitOptions};
+
+    use super::*;
+
+    #[test]
+    fn what_runs_on_this_memory_writes_here_and_limits_only_itself() {
+        let before = rustix::process::getrlimit(Resource::Core);
+        let (written, is_here) = (Cell::new(0), Cell::new(true));
+        let own = std::process::id();
+        let pid = fork_to_execute(&|| {
+            written.set(7);
+            is_here.set(std::process::id() == own);
+            let _ = rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+        });
+        let pid = pid.expect("it starts");
+        assert_eq!((written.get(), is_here.get()), (7, false), "it has run before this process went on");
+        let (_, status) =
+            rustix::process::waitpid(Some(pid), WaitOptions::empty()).expect("a child").expect("it has ended");
+        assert_eq!(status.exit_status(), Some(127), "a program that was not executed is not found");
+        assert_eq!(rustix::process::getrlimit(Resource::Core), before);
+    }
 }

@@ -1,5 +1,6 @@
 //! Turns a fork of the init into the command, and says why when that cannot be done. Knows no namespaces and no view.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::{CString, NulError};
 use std::io::{self, Read, Write};
@@ -69,14 +70,56 @@ pub enum Watch {
 /// The observer of a command that was to be watched, or why there is none.
 pub type Observed = Option<Result<Observer, String>>;
 
-/// Starts the command in a session of its own. The descriptors are the command's alone afterwards.
+const STEP: &str = "starting a process for the command";
+
+/// Starts the command in a session of its own, as the first that runs here. The descriptors are the command's alone afterwards.
 pub fn start(
     command: Command,
     bounds: &Bounds,
     (stdout, stderr): (OwnedFd, OwnedFd),
     watch: Watch,
 ) -> Result<(Started, Observed), Failure> {
-    let step = "starting a process for the command";
+    // An observed one is answered while it begins. And who joins a group that limits memory must not share this process's: where the
+    // group has no room for the program, the kernel kills whoever has the memory of the one it chose.
+    if watch == Watch::No && bounds.groups.is_empty() {
+        return Ok((start_on_this_memory(&command, bounds, [&stdout, &stderr])?, None));
+    }
+    start_on_a_copy(command, bounds, (stdout, stderr), watch)
+}
+
+/// Starts one more command beside the one that runs, which could kill or stop whoever is on this process's memory.
+pub fn start_beside(
+    command: Command,
+    bounds: &Bounds,
+    streams: (OwnedFd, OwnedFd),
+) -> Result<(Started, Observed), Failure> {
+    start_on_a_copy(command, bounds, streams, Watch::No)
+}
+
+/// Goes on once the program runs, or does not. Nothing else that the command could have started is there yet.
+///
+/// Should somebody outside kill the new process before it executes, what it allocated may be half done in here: then the command was
+/// killed, which is no success whatever becomes of this process.
+fn start_on_this_memory(command: &Command, bounds: &Bounds, streams: [&OwnedFd; 2]) -> Result<Started, Failure> {
+    let cause = RefCell::new(None);
+    let started = kernel::fork_to_execute(&|| {
+        let said = become_command(command, bounds, streams, None);
+        cause.replace(Some(said));
+    });
+    let pid = started.map_err(|error| Failure::new(STEP, error))?;
+    Ok(match cause.into_inner() {
+        None => Started::Running(pid),
+        Some(cause) => Started::Not { cause },
+    })
+}
+
+fn start_on_a_copy(
+    command: Command,
+    bounds: &Bounds,
+    (stdout, stderr): (OwnedFd, OwnedFd),
+    watch: Watch,
+) -> Result<(Started, Observed), Failure> {
+    let step = STEP;
     let (reader, writer) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|error| Failure::new(step, error))?;
     let (ours, theirs) = match watch {
