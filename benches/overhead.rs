@@ -223,7 +223,7 @@ fn view(host: &Path, count: usize, form: Form) -> BTreeMap<RelPath, View> {
     let file = |path: String, content: Content| (rel(&path), View::File { content, executable: false });
     match form {
         Form::Memory => {
-            let bytes = |path: &str| Content::Bytes(fs::read(host.join(path)).expect("a file"));
+            let bytes = |path: &str| Content::Bytes(fs::read(host.join(path)).expect("a file").into());
             paths(count).map(|path| file(path.clone(), bytes(&path))).collect()
         }
         Form::Files => paths(count).map(|path| file(path.clone(), Content::Host(host.join(path)))).collect(),

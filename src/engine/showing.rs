@@ -54,7 +54,7 @@ impl<'a> Showing<'a> {
     fn add_file(&mut self, path: &RelPath, digest: &Digest, size: u64, executable: bool) -> Result<(), RestoreError> {
         let content = if size <= VIEW_FILE_BYTES_MAX && size <= self.bytes_left {
             self.bytes_left -= size;
-            self.contents.bytes(path, digest, size)?.map(Content::Bytes)
+            self.contents.bytes(path, digest, size)?.map(|bytes| Content::Bytes(bytes.into()))
         } else if (self.is_secret)(digest) {
             let to = self.aside()?;
             let is_whole = self.contents.copy(path, digest, size, &to)?;

@@ -134,7 +134,8 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 
 fn read_spec(descriptor: OwnedFd) -> Result<SandboxSpec, Failure> {
     let bytes = wire::read_anonymous_file(&descriptor).map_err(|error| Failure::new("reading the job", error))?;
-    wire::decode_spec(&bytes).map_err(|error| Failure::said("reading the job", error.to_string()))
+    // A process has one job, and ends with it.
+    wire::decode_spec(bytes.leak()).map_err(|error| Failure::said("reading the job", error.to_string()))
 }
 
 /// Who may have the command stopped.

@@ -1,5 +1,6 @@
 //! What a sandboxed command sees and what comes back. Plain data; the levels interpret it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -67,8 +68,8 @@ pub const fn input_mode(executable: bool) -> u32 {
 /// What is in a file of the view.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Content {
-    /// These bytes.
-    Bytes(Vec<u8>),
+    /// These bytes: what the engine has read, or in an init where they lie in the job.
+    Bytes(Cow<'static, [u8]>),
     /// What is in a regular file of the host, which nothing changes. It is bound where files can be bound: then the command sees
     /// its mode and times as well.
     Host(PathBuf),

@@ -178,7 +178,7 @@ fn static_programs_raw_calls_threads_and_children_are_seen() {
 #[test]
 fn an_interpreter_in_the_workspace_is_read_like_the_script() {
     let Some(world) = namespaces() else { return };
-    let script = |text: &str| View::File { content: Content::Bytes(text.as_bytes().to_vec()), executable: true };
+    let script = |text: &str| View::File { content: Content::Bytes(text.as_bytes().to_vec().into()), executable: true };
     let spec = with(
         sh("./script; cp script /tmp/copy; /tmp/copy"),
         &[

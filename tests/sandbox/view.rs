@@ -72,7 +72,7 @@ fn inputs_cannot_be_written_replaced_or_removed() {
 fn of_inputs_nothing_shows_but_content_kind_and_executable_bit() {
     for level in levels() {
         let world = World::new(level);
-        let program = View::File { content: Content::Bytes(b"#!/bin/sh\n".to_vec()), executable: true };
+        let program = View::File { content: Content::Bytes(b"#!/bin/sh\n".into()), executable: true };
         let mut spec = with(
             // Read before they are looked at: where they cannot be changed, reading leaves no time of its own either.
             sh(

@@ -138,7 +138,7 @@ pub fn with(mut spec: SandboxSpec, views: &[(&str, View)]) -> SandboxSpec {
 
 /// Small inputs as the engine gives them.
 pub fn bytes_view(text: &str) -> View {
-    View::File { content: Content::Bytes(text.as_bytes().to_vec()), executable: false }
+    View::File { content: Content::Bytes(text.as_bytes().to_vec().into()), executable: false }
 }
 
 pub fn file_view(host: PathBuf) -> View {
