@@ -182,7 +182,8 @@ impl Launched {
 
     fn connect(&self) -> Result<Arc<Connection>, SandboxError> {
         let mut held = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(connection) = held.as_ref() {
+        // One that was killed since the last command has nothing to tell of this one.
+        if let Some(connection) = held.as_ref().filter(|connection| connection.is_running()) {
             return Ok(Arc::clone(connection));
         }
         let started = Connection::start(&self.program).map_err(|error| SandboxError::LauncherGone {
