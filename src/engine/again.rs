@@ -315,23 +315,11 @@ fn strayed(settled: &Settled, records: &Records) -> Vec<usize> {
 pub(super) fn hit(line: &Line) -> Option<TaskFinished> {
     let stood = line.stood.as_ref()?;
     Some(TaskFinished {
-        task: line.task,
-        label: line.label.clone(),
-        part_of: None,
-        outcome: Outcome::Hit,
         source: Some(ResultSource::Local),
         action: Some(stood.key),
         outputs: Some(stood.outputs),
         isolation: Level::parse(&stood.isolation),
-        duration: Duration::ZERO,
         saved: Duration::from_millis(stood.duration_ms),
-        why: Vec::new(),
-        log: Vec::new(),
-        failure: None,
-        because_of: None,
-        attempts: 0,
-        flaky: false,
-        notes: Vec::new(),
-        materialized: false,
+        ..TaskFinished::blank(line.task, line.label.clone(), Outcome::Hit)
     })
 }

@@ -398,30 +398,10 @@ impl Loop<'_, '_> {
 
     fn blank(&self, ix: Ix, outcome: Outcome) -> TaskFinished {
         let task = self.plan.tasks[ix];
-        TaskFinished {
-            task,
-            label: self.session.label(task),
-            part_of: self
-                .session
-                .workspace
-                .split_of(task)
-                .map(|split| PartOf { label: split.label.to_string(), to_come: self.parts.to_come(split.parts[0]) }),
-            outcome,
-            source: None,
-            action: None,
-            outputs: None,
-            isolation: None,
-            duration: Duration::ZERO,
-            saved: Duration::ZERO,
-            why: Vec::new(),
-            log: Vec::new(),
-            failure: None,
-            because_of: None,
-            attempts: 0,
-            flaky: false,
-            notes: Vec::new(),
-            materialized: false,
-        }
+        let part_of = self.session.workspace.split_of(task);
+        let part_of =
+            part_of.map(|split| PartOf { label: split.label.to_string(), to_come: self.parts.to_come(split.parts[0]) });
+        TaskFinished { part_of, ..TaskFinished::blank(task, self.session.label(task), outcome) }
     }
 
     /// Takes what a part of a split task left, and settles the whole once it was the last one.

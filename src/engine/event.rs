@@ -137,6 +137,32 @@ pub struct TaskFinished {
     pub materialized: bool,
 }
 
+impl TaskFinished {
+    /// One of which nothing but how it ended is known.
+    pub fn blank(task: TaskId, label: String, outcome: Outcome) -> Self {
+        Self {
+            task,
+            label,
+            part_of: None,
+            outcome,
+            source: None,
+            action: None,
+            outputs: None,
+            isolation: None,
+            duration: Duration::ZERO,
+            saved: Duration::ZERO,
+            why: Vec::new(),
+            log: Vec::new(),
+            failure: None,
+            because_of: None,
+            attempts: 0,
+            flaky: false,
+            notes: Vec::new(),
+            materialized: false,
+        }
+    }
+}
+
 /// How many tasks ended how.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counts {
