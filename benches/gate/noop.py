@@ -29,8 +29,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(CHECKOUT / "benches/peers"))
 
-from monorepo import Monorepo  # noqa: E402
-from peers import KINDS, Bench, Drystone  # noqa: E402
+from monorepo import KINDS, Monorepo  # noqa: E402
+from peers import Bench, Drystone  # noqa: E402
 
 SIZE = "S"
 LIMIT = 1.05

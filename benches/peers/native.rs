@@ -3,8 +3,9 @@
 //!
 //! It knows nothing of Drystone. `run.py` builds it, and copies it as `chore`: under that name it is the task.
 //!
-//! - `chore [-C DIR] [--keep] build PARTS DEPENDENCY…`, `chore … lint`, `chore … test`: the task. In the directory of a package it
-//!   reads `src/`, and the `dist/index` of the dependencies or of itself. Lines that begin with `//` do not matter to `build`.
+//! - `chore [-C DIR] [--made ROOT] [--keep] build PARTS DEPENDENCY…`, `chore … lint`, `chore … test`: the task. In the directory of a
+//!   package it reads `src/`, and the `dist/index` of the dependencies or of itself. Lines that begin with `//` do not matter to
+//!   `build`. What is made lies beneath `ROOT`, for engines that keep it apart from the sources.
 //!   `--keep` leaves an output alone that is right already, for engines that go by its time. Each run appends a line to `ran.log`,
 //!   two directories above the program, where a sandbox does not hide it: it is how the number of runs is known.
 //! - `stopwatch SECONDS COMMAND…`: runs it, and prints wall seconds, CPU seconds, peak KiB and exit code as the last line of its
@@ -47,15 +48,18 @@ fn main() -> ExitCode {
 /// The task: about a millisecond with fifty sources.
 fn chore(mut words: &[&str]) -> io::Result<()> {
     let mut dir = PathBuf::from(".");
+    let mut made = PathBuf::from(".");
     let mut keep = false;
     loop {
         match words {
             ["-C", into, rest @ ..] => (dir, words) = (PathBuf::from(into), rest),
+            ["--made", root, rest @ ..] => (made, words) = (PathBuf::from(root), rest),
             ["--keep", rest @ ..] => (keep, words) = (true, rest),
             _ => break,
         }
     }
     note(&dir, words);
+    let made = made.join(&dir);
     let mut sources = Vec::new();
     files(&dir.join("src"), &mut sources)?;
     sources.sort();
@@ -76,23 +80,23 @@ fn chore(mut words: &[&str]) -> io::Result<()> {
             }
             for dependency in dependencies {
                 // `xargs` may be a moment early; a declared graph is not, and outputs are compared there.
-                digest.update(&fs::read(dir.join(dependency).join("dist/index")).unwrap_or_default());
+                digest.update(&fs::read(made.join(dependency).join("dist/index")).unwrap_or_default());
             }
-            fs::create_dir_all(dir.join("dist"))?;
+            fs::create_dir_all(made.join("dist"))?;
             for (number, text) in texts.iter().enumerate() {
-                leave(&dir.join(format!("dist/part-{number}")), text, keep)?;
+                leave(&made.join(format!("dist/part-{number}")), text, keep)?;
             }
-            leave(&dir.join("dist/index"), digest.finalize().to_hex().as_bytes(), keep)
+            leave(&made.join("dist/index"), digest.finalize().to_hex().as_bytes(), keep)
         }
         [kind @ ("lint" | "test")] => {
             for source in &sources {
                 digest.update(&fs::read(source)?);
             }
             if *kind == "test" {
-                digest.update(&fs::read(dir.join("dist/index")).unwrap_or_default());
+                digest.update(&fs::read(made.join("dist/index")).unwrap_or_default());
             }
-            fs::create_dir_all(dir.join("checked"))?;
-            leave(&dir.join("checked").join(kind), digest.finalize().to_hex().as_bytes(), keep)
+            fs::create_dir_all(made.join("checked"))?;
+            leave(&made.join("checked").join(kind), digest.finalize().to_hex().as_bytes(), keep)
         }
         _ => Err(io::Error::other("build PARTS DEPENDENCY…, lint or test")),
     }

@@ -25,7 +25,7 @@ from peers import CORES, PEERS, Bench, Missing, Peer, Xargs
 CHECKOUT = Path(__file__).resolve().parents[2]
 TIMEOUT_SECONDS = 1800
 EDITS = ("leaf", "root", "comment")
-IGNORED = "dist/\nchecked/\nnode_modules/\n.turbo/\n.nx/\n.ninja_log\n.ninja_deps\n"
+IGNORED = "dist/\nchecked/\nnode_modules/\n.turbo/\n.nx/\n.moon/cache/\n.wireit/\nbazel-*\n.ninja_log\n.ninja_deps\n"
 # What a person's shell would have and an engine needs; nothing that tells it to be another.
 KEPT_VARIABLES = ("HOME", "LANG", "USER", "TERM")
 
@@ -93,12 +93,14 @@ class Round:
     def erase_outputs(self) -> None:
         for package in self.repo.packages:
             for name in ("dist", "checked"):
-                shutil.rmtree(self.peer.tree / package.dir / name, ignore_errors=True)
+                shutil.rmtree(self.peer.output(package, name), ignore_errors=True)
 
     def forget(self) -> None:
+        self.peer.stop()
         self.erase_outputs()
         for state in self.peer.states():
             erase(state)
+        self.peer.start()
 
     def append(self, package, line: str) -> None:
         with open(self.peer.tree / package.dir / package.sources[0], "a") as file:
@@ -176,7 +178,7 @@ class Round:
         digest = hashlib.sha256()
         for package in self.repo.packages:
             for path in (output for kind in ("build", "lint", "test") for output in package.outputs(kind)):
-                place = self.peer.tree / package.dir / path
+                place = self.peer.output(package, path)
                 digest.update(path.encode() + b"\0")
                 digest.update(hashlib.sha256(place.read_bytes()).digest() if place.is_file() else b"absent")
         return digest.hexdigest()
@@ -366,12 +368,14 @@ def main() -> int:
     for place in (bench.native, bench.chore):
         place.unlink(missing_ok=True)
         shutil.copy2(program, place)
+    comparison = Comparison(bench, options)
     try:
-        comparison = Comparison(bench, options)
         comparison.prepare()
         comparison.rounds()
         result = comparison.result()
     finally:
+        for it in comparison.engines():
+            it.peer.stop()
         if not options.keep:
             erase(home)
     if options.json:
