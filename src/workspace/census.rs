@@ -8,7 +8,7 @@
 //!
 //! [`fs::witness`]: crate::fs::witness
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -92,12 +92,20 @@ pub struct Claim {
     pub role: Role,
     /// Whether there was an answer: something of the kind lay there.
     pub is_there: bool,
-    /// Whether a change since cannot have left the signature as it was.
+    /// Whether a change since cannot have left the signature as it was. Of [`Aspect::Link`]: whether it was read after the names in its
+    /// directory were, so that it is as it was while the signature of those holds.
     pub is_settled: bool,
     /// The signature; of [`Aspect::Kind`] and [`Aspect::Presence`] nothing but the mode counts.
     pub stat: StatKey,
     /// The digest of bytes, names or the text of a link, by the aspect.
     pub digest: Digest,
+}
+
+impl Claim {
+    /// Whether it is on the names in a directory.
+    pub fn is_of_names(&self) -> bool {
+        matches!(self.aspect, Aspect::AllNames | Aspect::UnignoredNames)
+    }
 }
 
 /// What the claims of one directory are relative to.
@@ -285,6 +293,29 @@ struct Group {
     path: Vec<u8>,
     /// Names, claims and the order in which they came.
     claims: Vec<(Vec<u8>, Claim, usize)>,
+    /// When its names were looked at first, in nanoseconds since 1970.
+    names_ns: Option<i64>,
+    /// When links in it were looked at, by number of the claim.
+    links_ns: Vec<(usize, i64)>,
+}
+
+impl Group {
+    /// Notes when a claim was seen, before it is added as the one of a number.
+    fn note(&mut self, claim: &Claim, number: usize, seen_ns: i64) {
+        if claim.aspect == Aspect::Link {
+            self.links_ns.push((number, seen_ns));
+        } else if claim.is_of_names() && claim.is_there {
+            self.names_ns = Some(self.names_ns.map_or(seen_ns, |known| known.min(seen_ns)));
+        }
+    }
+
+    /// Settles the links that were seen after the names. Whatever else is claimed of the names then fails by itself.
+    fn settle_links(&mut self) {
+        let Some(names_ns) = self.names_ns else { return };
+        let late = self.links_ns.iter().filter(|(_, seen_ns)| *seen_ns > names_ns);
+        let late: HashSet<usize> = late.map(|(number, _)| *number).collect();
+        self.claims.iter_mut().for_each(|(_, claim, number)| claim.is_settled |= late.contains(number));
+    }
 }
 
 impl Draft {
@@ -301,14 +332,15 @@ impl Draft {
     pub fn add_sighting(&mut self, sighting: &Sighting) {
         let path = sighting.path.as_os_str().as_bytes();
         let Some(claim) = claim_of(sighting) else { return };
-        let names_itself = matches!(claim.aspect, Aspect::AllNames | Aspect::UnignoredNames);
+        let names_itself = claim.is_of_names();
+        let seen_ns = Some(sighting.seen_ns);
         if let Some(below) = path.strip_prefix(self.root.as_slice()) {
             let below = below.to_vec();
-            self.add(Base::Workspace, &below, names_itself, claim);
+            self.add(Base::Workspace, (&below, names_itself), claim, seen_ns);
         } else if path == &self.root[..self.root.len() - 1] {
-            self.add(Base::Workspace, b"", true, claim);
+            self.add(Base::Workspace, (b"", true), claim, seen_ns);
         } else if let Some(below) = path.strip_prefix(b"/") {
-            self.add(Base::Machine, below, names_itself, claim);
+            self.add(Base::Machine, (below, names_itself), claim, seen_ns);
         }
     }
 
@@ -348,20 +380,20 @@ impl Draft {
             Entry::Dir => return None,
         };
         let claim = Claim { aspect, role, is_there: true, is_settled, stat, digest };
-        Some(self.add(Base::Workspace, path.as_str().as_bytes(), false, claim))
+        Some(self.add(Base::Workspace, (path.as_str().as_bytes(), false), claim, None))
     }
 
     /// Claims the names in a directory of outputs.
     pub fn add_names(&mut self, dir: &RelPath, stat: StatKey, digest: Digest, role: Role, is_settled: bool) {
         let claim = Claim { aspect: Aspect::AllNames, role, is_there: true, is_settled, stat, digest };
-        self.add(Base::Workspace, dir.as_str().as_bytes(), true, claim);
+        self.add(Base::Workspace, (dir.as_str().as_bytes(), true), claim, None);
     }
 
     /// Claims that nothing lies at a path of the workspace.
     pub fn add_absence(&mut self, path: &RelPath, role: Role) {
         let (stat, digest) = (StatKey::default(), Digest::from_bytes([0; DIGEST_LEN]));
         let claim = Claim { aspect: Aspect::Presence, role, is_there: false, is_settled: true, stat, digest };
-        self.add(Base::Workspace, path.as_str().as_bytes(), false, claim);
+        self.add(Base::Workspace, (path.as_str().as_bytes(), false), claim, None);
     }
 
     /// Adds a claim on what one of another census is about. Gives the number of the claim.
@@ -369,14 +401,14 @@ impl Draft {
         let place = from.dir_of(at);
         let (dir, name) = (without_nul(place.path), without_nul(from.name(at)));
         match (dir, name) {
-            (dir, b"") => self.add(place.base, dir, true, claim),
-            (b"", name) => self.add(place.base, name, false, claim),
-            (dir, name) => self.add(place.base, &[dir, b"/", name].concat(), false, claim),
+            (dir, b"") => self.add(place.base, (dir, true), claim, None),
+            (b"", name) => self.add(place.base, (name, false), claim, None),
+            (dir, name) => self.add(place.base, (&[dir, b"/", name].concat(), false), claim, None),
         }
     }
 
-    /// `path` has no slash in front. Gives the number of the claim.
-    fn add(&mut self, base: Base, path: &[u8], is_itself: bool, claim: Claim) -> usize {
+    /// The path has no slash in front, and the claim may be on it as a directory. Gives the number of the claim.
+    fn add(&mut self, base: Base, (path, is_itself): (&[u8], bool), claim: Claim, seen_ns: Option<i64>) -> usize {
         let (dir, name) = match path.iter().rposition(|byte| *byte == b'/') {
             _ if is_itself || path.is_empty() => (path, &b""[..]),
             Some(slash) => (&path[..slash], &path[slash + 1..]),
@@ -389,10 +421,14 @@ impl Draft {
             let next = self.groups.len();
             let at = *self.known.entry((base == Base::Machine, dir.to_vec())).or_insert(next);
             if at == next {
-                self.groups.push(Group { base, path: dir.to_vec(), claims: Vec::new() });
+                let path = dir.to_vec();
+                self.groups.push(Group { base, path, claims: Vec::new(), names_ns: None, links_ns: Vec::new() });
             }
             at
         };
+        if let Some(seen_ns) = seen_ns {
+            self.groups[at].note(&claim, self.count, seen_ns);
+        }
         self.groups[at].claims.push((name.to_vec(), claim, self.count));
         self.count += 1;
         self.count - 1
@@ -409,6 +445,7 @@ impl Draft {
         let (mut dirs, mut claims, mut names) = (Vec::new(), Vec::new(), Names32::default());
         let mut count: u32 = 0;
         for group in &mut self.groups {
+            group.settle_links();
             group.claims.sort_by(|(one, one_claim, _), (other, other_claim, _)| {
                 (one, one_claim.aspect).cmp(&(other, other_claim.aspect))
             });
@@ -521,7 +558,7 @@ fn claim_of(sighting: &Sighting) -> Option<Claim> {
             (Aspect::Content, found.is_some(), stat, digest, found.is_none() || settled(&stat))
         }
         Told::Link(target) => {
-            (Aspect::Link, target.is_some(), StatKey::default(), text_digest(target.as_deref()), true)
+            (Aspect::Link, target.is_some(), StatKey::default(), text_digest(target.as_deref()), false)
         }
         Told::Real(path) => (Aspect::Real, path.is_some(), StatKey::default(), text_digest(path.as_deref()), true),
         Told::Names(which, found) => {

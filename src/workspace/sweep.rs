@@ -1,7 +1,7 @@
 //! Compares a census with the disk, on all cores. Decides nothing of what a difference means.
 //!
 //! Where a signature is what it was and settled (no change since can have left it so), nothing is read: one `stat` per claim and one
-//! `open` per directory. Where it is not, what it stands for is read and compared, so that a file that was only touched, or
+//! `open` per directory, and nothing for links in a directory whose names are claimed and hold by its signature. Where it is not, what it stands for is read and compared, so that a file that was only touched, or
 //! checked out anew, is the same.
 
 use std::ffi::{CStr, OsStr};
@@ -101,14 +101,23 @@ impl Visit<'_> {
             Base::Machine => (self.base[1], Links::Followed),
         };
         let opened = as_c(place.path).and_then(|path| base.open_beneath(path, links).ok());
+        let mut is_untouched = false;
         for at in (place.claims.0..place.claims.1).filter(|at| (self.is_wanted)(*at)) {
             let different = News { claim: at, holds: false, now: None, is_settled: false };
             match (&opened, self.census.claim(at), as_c(self.census.name(at))) {
                 // A link that nobody follows, no permission, bytes that were written wrong: nothing is known.
                 (None, ..) | (_, None, _) | (_, _, None) => news.push(different),
+                // A link cannot be changed, only replaced, which changes the directory.
+                (
+                    Some(Some(_)),
+                    Some(Claim { aspect: Aspect::Link, is_there: true, is_settled: true, .. }),
+                    Some(name),
+                ) if is_untouched && !name.is_empty() => {}
                 (Some(dir), Some(claim), Some(name)) => {
                     let path = || self.path(place.base, without_nul(place.path), name.to_bytes());
-                    news.extend(judge(at, &claim, dir.as_ref(), name, &path));
+                    let found = judge(at, &claim, dir.as_ref(), name, &path);
+                    is_untouched |= name.is_empty() && found.is_none() && claim.is_there && claim.is_of_names();
+                    news.extend(found);
                 }
             }
         }
@@ -353,6 +362,38 @@ mod tests {
             news.contains(&(Aspect::File, false)) && news.contains(&(Aspect::Kind, false)),
             "behind a link: {news:?}"
         );
+    }
+
+    #[test]
+    fn a_link_is_read_where_its_directory_was_touched_or_may_have_been() {
+        let scene = Scene::new();
+        let (dir, link) = (scene.root.join("src"), scene.root.join("src/link"));
+        let stat = scene.stat("src");
+        let after = stat.ctime_ns + LATER_NS;
+        let census = |names_ns: i64, link_ns: i64, target: &str| {
+            let digest = names(&dir, Role::Structure).expect("readable");
+            let told = Told::Names(Names::All, Some((stat, digest)));
+            let mut draft = Draft::new(&scene.root);
+            draft.add_sighting(&Sighting { path: dir.clone(), told, seen_ns: names_ns });
+            draft.add_sighting(&Sighting {
+                path: link.clone(),
+                told: Told::Link(Some(target.into())),
+                seen_ns: link_ns,
+            });
+            draft.finish().expect("small").0
+        };
+        assert_eq!(scene.news(&census(after, after + 1, "elsewhere")), [], "not read: nothing can have changed");
+        assert_eq!(
+            scene.news(&census(after, after, "elsewhere")),
+            [(Aspect::Link, false)],
+            "seen with the names, or before"
+        );
+        let unsettled = [(Aspect::AllNames, true), (Aspect::Link, false)];
+        assert_eq!(scene.news(&census(stat.ctime_ns, after, "elsewhere")), unsettled, "changed as it was looked at");
+        let before = census(after, after + 1, "a");
+        ops::remove_file(&link).expect("it can go");
+        ops::symlink("b", &link).expect("a temporary link");
+        assert_eq!(scene.news(&before), [(Aspect::AllNames, true), (Aspect::Link, false)], "another link of that name");
     }
 
     #[test]
