@@ -3,10 +3,12 @@
 //! A workspace is named `REPOSITORY/WORKTREE`. One store serves many repositories whose tasks have the same labels: nothing
 //! here looks beyond the worktrees of one.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::io::{Read, Write};
+use std::io::Read;
 
 use rusqlite::{Connection, OptionalExtension, params};
+use zstd::bulk::Compressor;
 
 use crate::base::digest::Digest;
 use crate::base::limits::FINGERPRINTS_PER_TASK;
@@ -128,12 +130,21 @@ impl Store {
 
 /// Packs a fingerprint, with a checksum.
 pub(super) fn pack(bytes: &[u8]) -> Vec<u8> {
-    let packed = (|| {
-        let mut encoder = zstd::stream::Encoder::new(Vec::new(), ZSTD_LEVEL)?;
-        encoder.include_checksum(true)?;
-        encoder.write_all(bytes)?;
-        encoder.finish()
-    })();
+    thread_local! {
+        /// Made once by each thread: a new one costs more than packing a fingerprint.
+        static PACKER: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+    }
+    let packed = PACKER.with_borrow_mut(|packer| {
+        let packer = match packer {
+            Some(packer) => packer,
+            none => {
+                let mut packer = Compressor::new(ZSTD_LEVEL)?;
+                packer.include_checksum(true)?;
+                none.insert(packer)
+            }
+        };
+        packer.compress(bytes)
+    });
     packed.expect("compressing memory into memory fails only without memory")
 }
 
