@@ -133,9 +133,9 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 fn read_spec(descriptor: OwnedFd) -> Result<SandboxSpec, Failure> {
-    let bytes = wire::read_anonymous_file(&descriptor).map_err(|error| Failure::new("reading the job", error))?;
-    // A process has one job, and ends with it.
-    wire::decode_spec(bytes.leak()).map_err(|error| Failure::said("reading the job", error.to_string()))
+    // Not read but mapped: what it holds of the inputs is copied once, to where the command finds it.
+    let bytes = kernel::map_for_good(&descriptor).map_err(|error| Failure::new("reading the job", error))?;
+    wire::decode_spec(bytes).map_err(|error| Failure::said("reading the job", error.to_string()))
 }
 
 /// Who may have the command stopped.

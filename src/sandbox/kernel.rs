@@ -334,6 +334,24 @@ pub fn install_filter(program: &[libc::sock_filter]) -> io::Result<OwnedFd> {
     Err(io::Error::last_os_error())
 }
 
+/// The bytes of an anonymous file, for as long as this process lives. Nobody may change them any more.
+pub fn map_for_good(file: &OwnedFd) -> io::Result<&'static [u8]> {
+    let length = usize::try_from(rustix::fs::fstat(file)?.st_size).unwrap_or(0);
+    if length == 0 {
+        return Ok(&[]);
+    }
+    let flags = libc::MAP_PRIVATE | libc::MAP_POPULATE;
+    // SAFETY: the kernel chooses an address where nothing is. The mapping stays until the process ends, and is as long as the file,
+    // which who made it neither shortens nor writes to again: it is sent once it is whole.
+    unsafe {
+        let at = libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ, flags, file.as_raw_fd(), 0);
+        if at == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(std::slice::from_raw_parts(at.cast(), length))
+    }
+}
+
 /// Has whoever asks run on this processor at once, and us again when it goes on: half the cost. Older kernels do not know it.
 pub fn answer_on_one_processor(listener: &OwnedFd) {
     const SYNC_WAKE_UP: libc::c_ulong = 1;
