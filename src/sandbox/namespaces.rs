@@ -56,16 +56,34 @@ const DEVICE_LINKS: [(&str, &str); 5] = [
 /// Where the workspace is mounted once more while it is built. Later `/proc` is mounted over it: that is cheaper than letting go.
 const ASIDE: &str = "proc";
 
+/// A directory in which nothing lies that is seen: what is mounted over it in the end hides what does.
+const EMPTY: &str = "proc";
+
+/// Where anybody may write what nobody keeps: directories of the root's own tmpfs, for each further one takes the kernel as long as ten
+/// files. Mounted over themselves they can be written although the root cannot.
+const SCRATCH: [&str; 2] = ["tmp", "dev/shm"];
+
+const SCRATCH_MODE: u32 = 0o1777;
+
 /// The mounts of our own that the command may write to, but for the pseudo-terminals and `/proc`.
 const WRITABLE: [&str; 3] = ["workspace", "tmp", "dev/shm"];
 
-/// Builds everything and enters it. The init's namespaces must be new and its own.
-pub fn build(spec: &SandboxSpec, owner: Owner, counting: Counting) -> Result<Built, Failure> {
+/// How the loopback interface is found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Loopback {
+    /// In a net namespace that is new: down.
+    New,
+    /// In one that was made ready, or that is another's.
+    Ready,
+}
+
+/// Builds everything and enters it. The init's namespaces must be new and its own, but for the one of the network.
+pub fn build(spec: &SandboxSpec, owner: Owner, counting: Counting, loopback: Loopback) -> Result<Built, Failure> {
     // Directories have the modes that are asked for, whatever the engine was started with.
     rustix::process::umask(Mode::from_raw_mode(0o022));
     map_ids(owner)?;
     name_host()?;
-    if spec.network == Network::Loopback {
+    if loopback == Loopback::New {
         kernel::loopback_up().map_err(|error| Failure::new("bringing up the loopback interface", error))?;
     }
     // Only paths below the new root are relative from here on.
@@ -362,12 +380,18 @@ fn mount_proc(processes: Option<u32>) -> Result<(), Failure> {
     if let Some(processes) = processes {
         crowd::set_pid_max(processes);
     }
-    for place in PROC_HIDDEN.map(Path::new).into_iter().filter(|place| ops::exists(place)) {
-        rustix::mount::mount_bind("dev/null", place)
-            .map_err(|error| Failure::new(format!("hiding {}", shown(place)), error))?;
+    // Which of them there are depends on the kernel.
+    for place in PROC_HIDDEN.map(Path::new) {
+        match rustix::mount::mount_bind("dev/null", place) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(Failure::new(format!("hiding {}", shown(place)), error)),
+        }
     }
-    for place in PROC_READ_ONLY.map(Path::new).into_iter().filter(|place| ops::exists(place)) {
-        bind_dir(place, place)?;
+    for place in PROC_READ_ONLY.map(Path::new) {
+        match bind_dir(place, place) {
+            Err(failure) if failure.errno == Errno::NOENT.raw_os_error() => {}
+            bound => bound?,
+        }
     }
     Ok(())
 }
