@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::sandbox::group::{Group, Groups};
 use crate::sandbox::open::Connection;
-use crate::sandbox::spec::Limits;
+use crate::sandbox::spec::{Limits, Network};
 
 /// The launcher, which is always in the group.
 const LAUNCHER: u32 = 1;
@@ -24,6 +24,8 @@ pub struct Berth {
     pub connection: Arc<Connection>,
     /// Where it is.
     pub group: Group,
+    /// Which network its commands have. A launcher that has left the host's network does not come back.
+    pub network: Network,
 }
 
 /// Those that no command is in.
@@ -35,10 +37,10 @@ pub struct Berths {
 }
 
 impl Berths {
-    /// One that is ready for a command with these limits; `None` where there can be none: the command must join groups itself then.
+    /// One that is ready for a command with these limits and this network; `None` where there can be none: the command must join groups itself then.
     ///
     /// Cost: three small reads and writes where one is idle, else the start of a launcher and some milliseconds.
-    pub fn take(&self, limits: &Limits, program: &Path) -> Option<Berth> {
+    pub fn take(&self, limits: &Limits, network: Network, program: &Path) -> Option<Berth> {
         if limits.memory_bytes.is_some() {
             return None;
         }
@@ -47,7 +49,9 @@ impl Berths {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
             idle.retain(|berth| berth.connection.is_running());
             // Last come, last served: whoever ran in the first one has had most time to go.
-            let ready = idle.iter_mut().position(|berth| berth.group.renew(LAUNCHER, processes).unwrap_or(false));
+            let ready = idle
+                .iter_mut()
+                .position(|berth| berth.network == network && berth.group.renew(LAUNCHER, processes).unwrap_or(false));
             if let Some(position) = ready {
                 return Some(idle.remove(position));
             }
@@ -55,7 +59,7 @@ impl Berths {
         if self.is_refused.load(Ordering::Relaxed) {
             return None;
         }
-        let made = make(limits, processes, program);
+        let made = make(limits, processes, network, program);
         self.is_refused.fetch_or(made.is_none(), Ordering::Relaxed);
         made
     }
@@ -66,10 +70,10 @@ impl Berths {
     }
 }
 
-fn make(limits: &Limits, processes: u32, program: &Path) -> Option<Berth> {
+fn make(limits: &Limits, processes: u32, network: Network, program: &Path) -> Option<Berth> {
     let mut group = Groups::ours().make_to_stay(limits)?;
     let connection = Arc::new(Connection::start(program).ok()?);
     group.take_in(connection.launcher()).ok()?;
     let is_ready = group.renew(LAUNCHER, processes).unwrap_or(false);
-    is_ready.then_some(Berth { connection, group })
+    is_ready.then_some(Berth { connection, group, network })
 }

@@ -12,6 +12,7 @@ use crate::process::usage;
 use crate::sandbox::checks::Checking;
 use crate::sandbox::crowd::{self, Counting};
 use crate::sandbox::kernel;
+use crate::sandbox::namespaces::Loopback;
 use crate::sandbox::observation::Observation;
 use crate::sandbox::spec::{Level, SandboxSpec};
 use crate::sandbox::start::{self, Bounds, Started, Watch};
@@ -27,6 +28,8 @@ pub const GRACE: Duration = Duration::from_secs(2);
 pub struct Job {
     /// Level, network, purpose.
     pub request: Request,
+    /// How it finds its network.
+    pub loopback: Loopback,
     /// The encoded spec, as an anonymous file.
     pub spec: OwnedFd,
     /// Where the command writes.
@@ -47,13 +50,13 @@ pub struct Job {
 
 /// Runs the job and ends the process. Never returns into the launcher's code.
 pub fn main(job: Job) -> ! {
-    let Job { request, spec, stdout, stderr, control, checks, groups, lifeline, owner } = job;
+    let Job { request, loopback, spec, stdout, stderr, control, checks, groups, lifeline, owner } = job;
     let run = || {
         let spec = read_spec(spec)?;
         let counting = if request.company.crowd { Counting::Here } else { Counting::NotHere };
         let tree = Tree::adopt(request.level).map_err(|error| Failure::new("watching over the command", error))?;
         let built = match request.level {
-            Level::Namespaces => namespaces::build(&spec, owner, counting)?,
+            Level::Namespaces => namespaces::build(&spec, owner, counting, loopback)?,
             Level::None => plain::build(&spec)?,
             // A probe asks for no view, and there is no place for one.
             Level::Landlock if request.purpose == Purpose::Probe => return probe_confinement(&spec),

@@ -74,8 +74,22 @@ pub fn fork_to_execute(child: &dyn Fn()) -> io::Result<Pid> {
 
 /// Has this process and its children see the control groups they are in as the roots of all there are.
 pub fn own_cgroup_namespace() -> io::Result<()> {
+    unshare(libc::CLONE_NEWCGROUP)
+}
+
+/// Moves this process into a user namespace of its own, and into a net namespace that belongs to that. It must have one thread.
+pub fn own_user_and_network() -> io::Result<()> {
+    unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET)
+}
+
+/// Moves this process into a net namespace of its own.
+pub fn own_network() -> io::Result<()> {
+    unshare(libc::CLONE_NEWNET)
+}
+
+fn unshare(namespaces: libc::c_int) -> io::Result<()> {
     // SAFETY: touches no memory, no descriptors and no file system of this process.
-    if unsafe { libc::unshare(libc::CLONE_NEWCGROUP) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if unsafe { libc::unshare(namespaces) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Ends this process at once: no destructors, no exit handlers of the parent's copy.

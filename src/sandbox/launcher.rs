@@ -11,7 +11,9 @@ use rustix::process::WaitOptions;
 use crate::fs::ops;
 use crate::sandbox::init::{self, Job};
 use crate::sandbox::kernel::{self, Side};
+use crate::sandbox::namespaces::Loopback;
 use crate::sandbox::pod::{self, PodEnds};
+use crate::sandbox::quiet::QuietNetwork;
 use crate::sandbox::spec::{Level, Network};
 use crate::sandbox::wire::{self, Failure, NAMESPACES_STEP, Owner, Purpose, Report, Request, Status};
 
@@ -42,6 +44,17 @@ struct Launcher {
     alive: OwnedFd,
     lifeline: OwnedFd,
     owner: Owner,
+    network: OwnNetwork,
+}
+
+/// The network of this process.
+enum OwnNetwork {
+    /// That of whoever started it.
+    NotYet,
+    /// It may have none of its own.
+    Refused,
+    /// One that commands find themselves in.
+    Quiet(QuietNetwork),
 }
 
 impl Launcher {
@@ -59,14 +72,44 @@ impl Launcher {
         kernel::ignore(libc::SIGCHLD);
         let (lifeline, alive) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let owner = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
-        Ok(Self { requests, alive, lifeline, owner })
+        Ok(Self { requests, alive, lifeline, owner, network: OwnNetwork::NotYet })
     }
 
-    fn serve(self) -> io::Result<()> {
+    /// Sees to the network of a command. The only one of its launcher finds itself in the launcher's own, which then is as new.
+    fn loopback(&mut self, request: Request) -> Result<Loopback, Failure> {
+        if request.level != Level::Namespaces || request.network != Network::Loopback {
+            return Ok(Loopback::Ready);
+        }
+        if !request.company.berth {
+            return Ok(Loopback::New);
+        }
+        match &mut self.network {
+            OwnNetwork::Quiet(network) => network.renew()?,
+            OwnNetwork::Refused => return Ok(Loopback::New),
+            OwnNetwork::NotYet => match QuietNetwork::enter(self.owner)? {
+                Some(network) => self.network = OwnNetwork::Quiet(network),
+                None => {
+                    self.network = OwnNetwork::Refused;
+                    return Ok(Loopback::New);
+                }
+            },
+        }
+        Ok(Loopback::Ready)
+    }
+
+    fn serve(mut self) -> io::Result<()> {
         while let Some((bytes, descriptors)) = wire::receive(&self.requests)? {
             let malformed = || io::Error::new(io::ErrorKind::InvalidData, "malformed request");
             let request = Request::decode(&bytes).map_err(|_| malformed())?;
             let given = Given::of(request, descriptors).ok_or_else(malformed)?;
+            let loopback = match self.loopback(request) {
+                Ok(loopback) => loopback,
+                Err(failure) => {
+                    // As below.
+                    drop(wire::send(&given.control, &Report::Failed(failure).encode(), &[]));
+                    continue;
+                }
+            };
             let forked = match (request.purpose, given.job.as_ref(), &given.pod) {
                 (Purpose::Answer, ..) => {
                     // As below: if the engine has gone meanwhile, the next receive says so.
@@ -74,19 +117,30 @@ impl Launcher {
                     continue;
                 }
                 (Purpose::Pod, ..) => kernel::clone_into(pod::NAMESPACES),
-                (_, Some(_), Some(ends)) => pod::clone_beneath(ends, namespaces(request)),
-                (_, _, _) => kernel::clone_into(namespaces(request)),
+                (_, Some(_), Some(ends)) => pod::clone_beneath(ends, namespaces(request, loopback)),
+                (_, _, _) => kernel::clone_into(namespaces(request, loopback)),
             };
             match forked {
                 Ok(Side::Parent(_)) => {}
                 Ok(Side::Child) => {
-                    let Self { requests, alive, lifeline, owner } = self;
-                    drop((requests, alive));
+                    let Self { requests, alive, lifeline, owner, network } = self;
+                    drop((requests, alive, network));
                     match given.job {
                         None => pod::found(&given.control, owner),
                         Some([spec, stdout, stderr]) => {
                             let Given { control, checks, groups, .. } = given;
-                            init::main(Job { request, spec, stdout, stderr, control, checks, groups, lifeline, owner })
+                            init::main(Job {
+                                request,
+                                loopback,
+                                spec,
+                                stdout,
+                                stderr,
+                                control,
+                                checks,
+                                groups,
+                                lifeline,
+                                owner,
+                            })
                         }
                     }
                 }
@@ -130,13 +184,13 @@ impl Given {
     }
 }
 
-fn namespaces(request: Request) -> libc::c_int {
+fn namespaces(request: Request, loopback: Loopback) -> libc::c_int {
     if request.level != Level::Namespaces {
         return 0;
     }
-    let network = match request.network {
-        Network::Loopback => libc::CLONE_NEWNET,
-        Network::Pod | Network::Host => 0,
+    let network = match loopback {
+        Loopback::New => libc::CLONE_NEWNET,
+        Loopback::Ready => 0,
     };
     network
         | libc::CLONE_NEWUSER

@@ -24,6 +24,7 @@ pub mod open;
 mod plain;
 pub mod pod;
 pub mod probe;
+mod quiet;
 mod refusal;
 mod rootfs;
 pub mod spec;

@@ -166,8 +166,10 @@ fn lay_foundation() -> Result<OwnedFd, Failure> {
         make_dir(Path::new(dir))?;
     }
     tmpfs_at(Path::new("workspace"), "mode=0755")?;
-    tmpfs_at(Path::new("tmp"), "mode=1777")?;
-    tmpfs_at(Path::new("dev/shm"), "mode=1777")?;
+    for scratch in SCRATCH.map(Path::new) {
+        ops::set_mode(scratch, SCRATCH_MODE).map_err(failed)?;
+        bind(scratch, scratch)?;
+    }
     mount_fs("devpts", "dev/pts", MountFlags::NOSUID | MountFlags::NOEXEC, Some("newinstance,ptmxmode=0666,mode=620"))?;
     for device in DEVICES {
         bind_file(&Path::new("/").join(device), Path::new(device))?;
@@ -188,7 +190,7 @@ fn mount_system() -> Result<(), Failure> {
         bind_dir(Path::new("/usr"), Path::new("usr"))?;
         // A link leads out of `/usr`, to where nothing is in here.
         if ops::symlink_metadata(Path::new("/usr/local")).is_ok_and(|meta| meta.is_dir()) {
-            tmpfs_at(Path::new("usr/local"), "mode=0755")?;
+            bind(Path::new(EMPTY), Path::new("usr/local"))?;
         }
     }
     for name in ["bin", "sbin", "lib", "lib32", "lib64"] {
@@ -380,18 +382,12 @@ fn mount_proc(processes: Option<u32>) -> Result<(), Failure> {
     if let Some(processes) = processes {
         crowd::set_pid_max(processes);
     }
-    // Which of them there are depends on the kernel.
-    for place in PROC_HIDDEN.map(Path::new) {
-        match rustix::mount::mount_bind("dev/null", place) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => return Err(Failure::new(format!("hiding {}", shown(place)), error)),
-        }
+    for place in PROC_HIDDEN.map(Path::new).into_iter().filter(|place| ops::exists(place)) {
+        rustix::mount::mount_bind("dev/null", place)
+            .map_err(|error| Failure::new(format!("hiding {}", shown(place)), error))?;
     }
-    for place in PROC_READ_ONLY.map(Path::new) {
-        match bind_dir(place, place) {
-            Err(failure) if failure.errno == Errno::NOENT.raw_os_error() => {}
-            bound => bound?,
-        }
+    for place in PROC_READ_ONLY.map(Path::new).into_iter().filter(|place| ops::exists(place)) {
+        bind_dir(place, place)?;
     }
     Ok(())
 }

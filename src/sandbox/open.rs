@@ -345,7 +345,7 @@ impl Sandbox for Launched {
         }
         // Services come to stay, and those in a pod are forked by another process.
         let is_alone = company.pod.is_none() && company.checked.is_none();
-        if let Some(berth) = is_alone.then(|| self.berths.take(&spec.limits, &self.program)).flatten() {
+        if let Some(berth) = is_alone.then(|| self.berths.take(&spec.limits, spec.network, &self.program)).flatten() {
             let seat = (&berth.connection, Membership::Inside(&berth.group));
             let finished = self.ask(spec, company, seat, cancel, sink);
             let finished = finished.and_then(|reported| self.finished(spec, &berth.group, reported));

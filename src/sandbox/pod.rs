@@ -54,7 +54,17 @@ pub(super) fn found(control: &OwnedFd, owner: Owner) -> ! {
 }
 
 fn ready(owner: Owner) -> Result<PodEnds, Failure> {
-    // The ids stay what they are: who joins maps them once more, beneath.
+    keep_ids(owner)?;
+    kernel::loopback_up().map_err(|error| Failure::new("bringing up the loopback interface of a pod", error))?;
+    let open = |name: &str| {
+        let file = ops::open(&Path::new("/proc/self/ns").join(name));
+        file.map(OwnedFd::from).map_err(|error| Failure::new("keeping hold of a pod", error.cause))
+    };
+    Ok(PodEnds { user: open("user")?, net: open("net")? })
+}
+
+/// Has the ids in a new user namespace stay what they are: who is in it maps them once more, beneath.
+pub(super) fn keep_ids(owner: Owner) -> Result<(), Failure> {
     let maps = [
         ("/proc/self/setgroups", "deny".to_owned()),
         ("/proc/self/uid_map", format!("{0} {0} 1", owner.uid)),
@@ -62,14 +72,9 @@ fn ready(owner: Owner) -> Result<PodEnds, Failure> {
     ];
     for (file, text) in maps {
         ops::write(Path::new(file), text.as_bytes())
-            .map_err(|error| Failure::new(format!("mapping the user of a pod through {file}"), error.cause))?;
+            .map_err(|error| Failure::new(format!("mapping the owner of a network through {file}"), error.cause))?;
     }
-    kernel::loopback_up().map_err(|error| Failure::new("bringing up the loopback interface of a pod", error))?;
-    let open = |name: &str| {
-        let file = ops::open(&Path::new("/proc/self/ns").join(name));
-        file.map(OwnedFd::from).map_err(|error| Failure::new("keeping hold of a pod", error.cause))
-    };
-    Ok(PodEnds { user: open("user")?, net: open("net")? })
+    Ok(())
 }
 
 /// As [`kernel::clone_into`], with the new process in the pod and its own namespaces beneath. Leaves the caller where it is.

@@ -1,5 +1,6 @@
 //! Runs commands through the real launcher and asks them what they see. Each test names a law of the sandbox.
 
+mod after;
 mod ending;
 mod escape;
 mod evading;
