@@ -382,12 +382,18 @@ fn mount_proc(processes: Option<u32>) -> Result<(), Failure> {
     if let Some(processes) = processes {
         crowd::set_pid_max(processes);
     }
-    for place in PROC_HIDDEN.map(Path::new).into_iter().filter(|place| ops::exists(place)) {
-        rustix::mount::mount_bind("dev/null", place)
-            .map_err(|error| Failure::new(format!("hiding {}", shown(place)), error))?;
+    // Which of them there are depends on the kernel.
+    for place in PROC_HIDDEN.map(Path::new) {
+        match rustix::mount::mount_bind("dev/null", place) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(Failure::new(format!("hiding {}", shown(place)), error)),
+        }
     }
-    for place in PROC_READ_ONLY.map(Path::new).into_iter().filter(|place| ops::exists(place)) {
-        bind_dir(place, place)?;
+    for place in PROC_READ_ONLY.map(Path::new) {
+        match bind_dir(place, place) {
+            Err(failure) if failure.errno == Errno::NOENT.raw_os_error() => {}
+            bound => bound?,
+        }
     }
     Ok(())
 }
