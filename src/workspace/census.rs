@@ -284,8 +284,6 @@ pub struct Draft {
     groups: Vec<Group>,
     /// Positions in `groups`.
     known: HashMap<(bool, Vec<u8>), usize>,
-    /// The names of all claims, one behind the other.
-    names: Vec<u8>,
     count: usize,
 }
 
@@ -293,7 +291,8 @@ pub struct Draft {
 struct Group {
     base: Base,
     path: Vec<u8>,
-    claims: Vec<Claimed>,
+    /// Names, claims and the order in which they came.
+    claims: Vec<(Vec<u8>, Claim, usize)>,
     /// When its names were looked at first, in nanoseconds since 1970.
     names_ns: Option<i64>,
     /// When links in it were looked at, by number of the claim.
@@ -315,24 +314,7 @@ impl Group {
         let Some(names_ns) = self.names_ns else { return };
         let late = self.links_ns.iter().filter(|(_, seen_ns)| *seen_ns > names_ns);
         let late: HashSet<usize> = late.map(|(number, _)| *number).collect();
-        for claimed in &mut self.claims {
-            claimed.claim.is_settled |= late.contains(&claimed.number);
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Claimed {
-    claim: Claim,
-    /// Where its name lies among all names, and how long it is.
-    name: (usize, usize),
-    /// The how manieth it was.
-    number: usize,
-}
-
-impl Claimed {
-    fn name<'a>(&self, names: &'a [u8]) -> &'a [u8] {
-        &names[self.name.0..][..self.name.1]
+        self.claims.iter_mut().for_each(|(_, claim, number)| claim.is_settled |= late.contains(number));
     }
 }
 
@@ -343,7 +325,7 @@ impl Draft {
         if root.last() != Some(&b'/') {
             root.push(b'/');
         }
-        Self { root, groups: Vec::new(), known: HashMap::new(), names: Vec::new(), count: 0 }
+        Self { root, groups: Vec::new(), known: HashMap::new(), count: 0 }
     }
 
     /// Claims what a look told. A path that is relative, which nothing looked at has, is left out.
@@ -366,8 +348,7 @@ impl Draft {
     pub fn meaning(&self) -> Digest {
         let mut all: Vec<Vec<u8>> = Vec::with_capacity(self.count);
         for group in &self.groups {
-            for claimed in &group.claims {
-                let (claim, name) = (&claimed.claim, claimed.name(&self.names));
+            for (name, claim, _) in &group.claims {
                 let mut encoder = Encoder::new();
                 encoder.u8(u8::from(group.base == Base::Machine)).bytes(&group.path).bytes(name);
                 encoder.u8(claim.aspect as u8).u8(u8::from(claim.is_there)).digest(&claim.digest);
@@ -448,61 +429,53 @@ impl Draft {
         if let Some(seen_ns) = seen_ns {
             self.groups[at].note(&claim, self.count, seen_ns);
         }
-        let place = (self.names.len(), name.len());
-        self.names.extend_from_slice(name);
-        self.groups[at].claims.push(Claimed { claim, name: place, number: self.count });
+        self.groups[at].claims.push((name.to_vec(), claim, self.count));
         self.count += 1;
         self.count - 1
     }
 
     /// The bytes, and the position of each claim by its number. Of equal claims one stays.
     ///
-    /// `None` if there is more than the format holds. Cost: each claim is in memory once, as it was made or as it is kept.
-    pub fn finish(self) -> Option<(Vec<u8>, Vec<u32>)> {
-        let Self { mut groups, names: texts, count: claimed_count, .. } = self;
-        groups.sort_unstable_by(|one, other| {
+    /// `None` if there is more than the format holds.
+    pub fn finish(mut self) -> Option<(Vec<u8>, Vec<u32>)> {
+        self.groups.sort_unstable_by(|one, other| {
             (one.base == Base::Machine, &one.path).cmp(&(other.base == Base::Machine, &other.path))
         });
-        let mut positions = vec![0; claimed_count];
-        let (dir_count, dirs_len) = (groups.len(), groups.len() * DIR_LEN);
-        let paths_len: usize = groups.iter().map(|group| group.path.len() + 1).sum();
-        let names_len = texts.len() + claimed_count + paths_len;
-        let mut bytes = Vec::with_capacity(HEADER_LEN + dirs_len + claimed_count * CLAIM_LEN + names_len);
-        // Filled in as they are known.
-        bytes.resize(HEADER_LEN + dirs_len, 0);
-        let mut names = Names32::default();
+        let mut positions = vec![0; self.count];
+        let (mut dirs, mut claims, mut names) = (Vec::new(), Vec::new(), Names32::default());
         let mut count: u32 = 0;
-        for (position, mut group) in groups.into_iter().enumerate() {
+        for group in &mut self.groups {
             group.settle_links();
-            group.claims.sort_by(|one, other| {
-                (one.name(&texts), one.claim.aspect).cmp(&(other.name(&texts), other.claim.aspect))
+            group.claims.sort_by(|(one, one_claim, _), (other, other_claim, _)| {
+                (one, one_claim.aspect).cmp(&(other, other_claim.aspect))
             });
             let first = count;
             let mut last: Option<(&[u8], &Claim)> = None;
             let mut name_at: (u32, u16) = (0, 0);
-            for claimed in &group.claims {
-                let (name, claim) = (claimed.name(&texts), &claimed.claim);
+            for (name, claim, number) in &group.claims {
                 if last.is_none_or(|(known, _)| known != name) {
                     name_at = names.add(name)?;
                 }
                 if last.is_none_or(|known| known != (name, claim)) {
-                    encode_claim(&mut bytes, name_at, claim);
+                    encode_claim(&mut claims, name_at, claim);
                     count = count.checked_add(1)?;
                 }
-                positions[claimed.number] = count - 1;
+                positions[*number] = count - 1;
                 last = Some((name, claim));
             }
             let (path_at, path_len) = names.add(&group.path)?;
-            let dir = &mut bytes[HEADER_LEN + position * DIR_LEN..][..DIR_LEN];
-            dir[..4].copy_from_slice(&path_at.to_le_bytes());
-            dir[4..8].copy_from_slice(&first.to_le_bytes());
-            dir[8..12].copy_from_slice(&(count - first).to_le_bytes());
-            dir[12..14].copy_from_slice(&path_len.to_le_bytes());
-            dir[14..].copy_from_slice(&[0, u8::from(group.base == Base::Machine)]);
+            dirs.extend_from_slice(&path_at.to_le_bytes());
+            dirs.extend_from_slice(&first.to_le_bytes());
+            dirs.extend_from_slice(&(count - first).to_le_bytes());
+            dirs.extend_from_slice(&path_len.to_le_bytes());
+            dirs.extend_from_slice(&[0, u8::from(group.base == Base::Machine)]);
         }
-        bytes[..4].copy_from_slice(&u32::try_from(dir_count).ok()?.to_le_bytes());
-        bytes[4..8].copy_from_slice(&count.to_le_bytes());
-        bytes[8..HEADER_LEN].copy_from_slice(&u32::try_from(names.0.len()).ok()?.to_le_bytes());
+        let mut bytes = Vec::with_capacity(HEADER_LEN + dirs.len() + claims.len() + names.0.len());
+        bytes.extend_from_slice(&u32::try_from(self.groups.len()).ok()?.to_le_bytes());
+        bytes.extend_from_slice(&count.to_le_bytes());
+        bytes.extend_from_slice(&u32::try_from(names.0.len()).ok()?.to_le_bytes());
+        bytes.extend_from_slice(&dirs);
+        bytes.extend_from_slice(&claims);
         bytes.extend_from_slice(&names.0);
         Some((bytes, positions))
     }
