@@ -11,6 +11,7 @@ pub mod files;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod git;
+pub mod git_index;
 pub mod inputs;
 pub mod load;
 pub mod model;
