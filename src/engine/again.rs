@@ -92,8 +92,18 @@ impl Kept {
     /// Whether what tasks are made of is as it was, whatever has become of their files. Cost: one `stat` per claim on that.
     pub fn is_same_structure(&self) -> bool {
         let census = self.settled.census();
-        let concerns = |at: usize| census.claim(at).is_none_or(|claim| claim.role == Role::Structure);
-        sweep_some(census, &self.root, &concerns).is_ok_and(|news| news.iter().all(|news| news.holds))
+        sweep_some(census, &self.root, &|at| census.is_structure(at))
+            .is_ok_and(|news| news.iter().all(|news| news.holds))
+    }
+
+    /// The census.
+    pub fn census(&self) -> Census<'_> {
+        self.settled.census()
+    }
+
+    /// The root of the workspace, without links.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Compares all of it. Cost: one `stat` per claim.

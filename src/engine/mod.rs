@@ -56,6 +56,7 @@ mod trust;
 pub mod undeclared;
 pub mod union;
 pub mod unready;
+pub mod untracked;
 pub mod view;
 pub mod visible;
 pub mod waiting;

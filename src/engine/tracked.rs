@@ -77,7 +77,7 @@ fn examine(session: &Session<'_>) -> Tracked {
 }
 
 /// The index of the repository that a directory is in: what git tracks is what this says.
-fn git_index(root: &Path) -> Option<PathBuf> {
+pub(super) fn git_index(root: &Path) -> Option<PathBuf> {
     let git = root.ancestors().map(|dir| dir.join(".git")).find(|git| ops::exists(git))?;
     if look::stat(&git, Links::Followed)?.is_dir() {
         return Some(git.join("index"));
@@ -104,7 +104,12 @@ fn problem(session: &Session<'_>, task: TaskId, paths: &[RelPath]) -> Diagnostic
 
 /// Output of git in the workspace root; `None` if it cannot be had (no git, not a repository).
 pub fn run_git(session: &Session<'_>, argv: &[String]) -> Option<Vec<u8>> {
+    run_git_in(&session.workspace.root, argv)
+}
+
+/// Output of git in a directory; `None` if it cannot be had.
+pub fn run_git_in(dir: &Path, argv: &[String]) -> Option<Vec<u8>> {
     let words: Vec<&str> = argv.iter().map(String::as_str).collect();
-    let captured = spawn::run_captured(&words, &session.workspace.root, &[], GIT_LIMIT).ok()?;
+    let captured = spawn::run_captured(&words, dir, &[], GIT_LIMIT).ok()?;
     (captured.exit == 0).then_some(captured.stdout)
 }

@@ -211,9 +211,22 @@ impl<'a> Census<'a> {
         decode_claim(self.raw(index).first_chunk()?)
     }
 
+    /// Whether a claim is part of what the workspace is, as far as its record tells. Cost: less than to read it.
+    pub fn is_structure(&self, index: usize) -> bool {
+        !matches!(self.raw(index)[7] >> 2, 1 | 2)
+    }
+
     /// The claim on the names in a directory of the workspace that git does not ignore. Cost: a binary search.
     pub fn names_in(&self, dir: &RelPath) -> Option<usize> {
-        let wanted = (false, dir.as_str().as_bytes());
+        let place = self.place(Base::Workspace, dir.as_str().as_bytes())?;
+        // Those on the directory itself come first.
+        let itself = (place.claims.0..place.claims.1).take_while(|at| without_nul(self.name(*at)).is_empty());
+        itself.into_iter().find(|at| self.claim(*at).is_some_and(|claim| claim.aspect == Aspect::UnignoredNames))
+    }
+
+    /// The claims of a directory, which is named without a NUL. Cost: a binary search.
+    pub fn place(&self, base: Base, path: &[u8]) -> Option<Place<'a>> {
+        let wanted = (base == Base::Machine, path);
         let key = |index: usize| {
             let place = self.dir(index);
             (place.base == Base::Machine, without_nul(place.path))
@@ -223,10 +236,7 @@ impl<'a> Census<'a> {
             let middle = low + (high - low) / 2;
             if key(middle) < wanted { low = middle + 1 } else { high = middle }
         }
-        let place = (low < self.dirs && key(low) == wanted).then(|| self.dir(low))?;
-        // Those on the directory itself come first.
-        let itself = (place.claims.0..place.claims.1).take_while(|at| without_nul(self.name(*at)).is_empty());
-        itself.into_iter().find(|at| self.claim(*at).is_some_and(|claim| claim.aspect == Aspect::UnignoredNames))
+        (low < self.dirs && key(low) == wanted).then(|| self.dir(low))
     }
 
     /// The directory that a claim belongs to. Cost: a binary search.

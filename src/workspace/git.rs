@@ -66,6 +66,11 @@ pub fn untracked() -> Vec<String> {
     command(&["ls-files", "-z", "--others", "--exclude-standard"])
 }
 
+/// Prints all settings, for [`parse_settings`].
+pub fn settings() -> Vec<String> {
+    command(&["config", "--list", "-z"])
+}
+
 /// Prints the files beneath the given paths that git neither tracks nor ignores, for [`parse_changed`]. No path is a pattern.
 pub fn untracked_beneath(paths: &[RelPath]) -> Vec<String> {
     let mut words = command(&["--literal-pathspecs", "ls-files", "-z", "--others", "--exclude-standard", "--"]);
@@ -141,10 +146,44 @@ pub fn parse_files(answer: &[u8]) -> Before {
     Before::new(answer.split(|byte| *byte == 0).filter_map(file).collect::<BTreeMap<_, _>>())
 }
 
+/// What of git's settings decides what it tells.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Settings {
+    /// `core.excludesFile`, as it is written.
+    pub excludes_file: Option<String>,
+    /// `extensions.objectFormat`.
+    pub object_format: Option<String>,
+}
+
+/// Reads the answer to [`settings`]: entries of a name, a line feed and a value, the last of a name counts.
+pub fn parse_settings(answer: &[u8]) -> Settings {
+    let mut found = Settings::default();
+    for entry in String::from_utf8_lossy(answer).split('\0') {
+        let Some((name, value)) = entry.split_once('\n') else { continue };
+        match name {
+            "core.excludesfile" => found.excludes_file = Some(value.to_owned()),
+            "extensions.objectformat" => found.object_format = Some(value.to_owned()),
+            _ => {}
+        }
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn the_last_setting_of_a_name_counts() {
+        let check = |answer: &[u8], excludes_file: Option<&str>, object_format: Option<&str>| {
+            let (excludes_file, object_format) = (excludes_file.map(str::to_owned), object_format.map(str::to_owned));
+            assert_eq!(parse_settings(answer), Settings { excludes_file, object_format }, "{answer:?}");
+        };
+        check(b"", None, None);
+        check(b"core.excludesfile\n~/one\0user.name\nX\0core.excludesfile\n/two\nlines\0", Some("/two\nlines"), None);
+        check(b"core.excludesfile\0extensions.objectformat\nsha256\0", None, Some("sha256"));
+    }
 
     #[test]
     fn nul_separated_paths_are_read_whatever_they_contain() {
@@ -201,6 +240,7 @@ mod tests {
             parse_commit(&answer);
             parse_files(&answer);
             parse_differences(&answer);
+            parse_settings(&answer);
         }
     }
 }

@@ -22,6 +22,7 @@ pub mod split;
 pub mod stat_index;
 pub mod sweep;
 pub mod tasks;
+pub mod untracked;
 mod upstream;
 
 pub use discover::find_root;
