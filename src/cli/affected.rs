@@ -1,11 +1,18 @@
 //! `drystone affected`: the tasks a change reaches, each with the way from a changed file to it.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use crate::base::ids::TaskId;
 use crate::cli::context::Context;
+use crate::cli::differing::Asked;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
+use crate::cli::opening::Opened;
+use crate::cli::reach::Proof;
 use crate::cli::table::json;
 use crate::cli::{again, opening, reach, wholes};
 use crate::report::ink::{Color, Ink, paint};
@@ -61,10 +68,24 @@ pub fn affected_text(rows: &[AffectedRow], format: AffectedFormat, color: Color)
 
 /// Lists what a change reaches.
 pub fn run(args: AffectedArgs, context: &Context) -> Result<ExitKind, CliError> {
-    let opened = again::open(context)?;
-    let store = opening::open_store(context, opened.workspace.config.store_bytes_max)?;
-    let session = opened.session(context, store, opening::looking(), opening::never_cancelled()?)?;
-    let found = reach::affected_tasks(&opened, &session, args.revision.as_deref())?;
+    std::thread::scope(|scope| {
+        // Git looks at the whole tree while the workspace is opened.
+        let asked = Asked::of(scope, context, args.revision.as_deref());
+        let (opened, kept) = again::open_with_kept(context)?;
+        let store = opening::open_store_lazily(context, opened.workspace.config.store_bytes_max)?;
+        let session = opened.session_to_look(context, Arc::clone(&store))?;
+        let differing = asked.differing(&session, kept.as_ref())?;
+        let found = reach::reached(&opened, &session, differing);
+        opening::tell_store(context, &store, 0);
+        show(&args, &opened, &found, context);
+        // The program ends here: to take apart what names every file of the workspace would only delay it.
+        session.leave();
+        std::mem::forget((opened, kept));
+        Ok(ExitKind::Done)
+    })
+}
+
+fn show(args: &AffectedArgs, opened: &Opened, found: &BTreeMap<TaskId, Proof>, context: &Context) {
     // What runs because of a service are its users; a CI job that ran it alone would never end.
     let tasks = found.keys().copied().filter(|task| !opened.workspace.tasks[*task].kind.is_service());
     let shown = wholes::shown(&opened.workspace, tasks);
@@ -72,7 +93,6 @@ pub fn run(args: AffectedArgs, context: &Context) -> Result<ExitKind, CliError> 
     let mut rows: Vec<AffectedRow> = shown.into_iter().map(row).collect();
     rows.sort_by(|one, other| one.task.cmp(&other.task));
     context.out.write(affected_text(&rows, args.format, context.stdout.color).as_bytes());
-    Ok(ExitKind::Done)
 }
 
 #[cfg(test)]

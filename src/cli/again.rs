@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::base::digest::Digest;
 use crate::base::ids::TaskId;
+use crate::base::path::RelPath;
 use crate::base::span::Sources;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
@@ -91,15 +92,26 @@ pub fn rest_of(asked: &Asked, context: &Context) -> Result<Option<(Opened, Rest)
 
 /// The workspace around the current directory as the last run loaded it, where nothing of it has changed; loaded otherwise.
 pub fn open(context: &Context) -> Result<Opened, CliError> {
-    if let Some(asked) = plan_of(&[], None, context) {
-        let store_dir = context.environment.store_dir()?;
-        let (root, variables) = (&asked.located.root, context.environment.variables());
-        let kept = Kept::of(&Question { store_dir: &store_dir, root, request: None, variables });
-        if let Some((workspace, graph)) = kept.filter(Kept::is_same_structure).and_then(|kept| kept.model()) {
-            return Ok(Opened { workspace, graph, here: asked.located.here, sizes: Sizes::default() });
-        }
-    }
-    opening::open(context)
+    open_with_kept(context).map(|(opened, _)| opened)
+}
+
+/// The same, with what is kept of that run.
+pub fn open_with_kept(context: &Context) -> Result<(Opened, Option<Kept>), CliError> {
+    let Some((kept, here)) = kept(context)? else { return Ok((opening::open(context)?, None)) };
+    let opened = match kept.model() {
+        Some((workspace, graph)) => Opened { workspace, graph, here, sizes: Sizes::default() },
+        None => opening::open(context)?,
+    };
+    Ok((opened, Some(kept)))
+}
+
+/// What is kept of the last run, where nothing of what it loaded has changed; and where the person stands.
+pub fn kept(context: &Context) -> Result<Option<(Kept, RelPath)>, CliError> {
+    let Some(asked) = plan_of(&[], None, context) else { return Ok(None) };
+    let store_dir = context.environment.store_dir()?;
+    let (root, variables) = (&asked.located.root, context.environment.variables());
+    let kept = Kept::of(&Question { store_dir: &store_dir, root, request: None, variables });
+    Ok(kept.filter(Kept::is_same_structure).map(|kept| (kept, asked.located.here)))
 }
 
 /// A task that stands with all it needs, by what is kept of the last run, whatever that was asked for.

@@ -5,6 +5,7 @@ pub mod again;
 pub mod args;
 pub mod completions;
 pub mod context;
+pub mod differing;
 pub mod doctor;
 pub mod entry;
 pub mod error;

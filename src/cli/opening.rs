@@ -16,7 +16,7 @@ use crate::engine::plan::{self, PlanError};
 use crate::engine::preview::{self, Forecast, PreviewError};
 use crate::engine::rest::Rest;
 use crate::engine::scheduler::OnFailure;
-use crate::engine::session::{Ambient, Committed, Observe, Options, Reuse, Session};
+use crate::engine::session::{Ambient, Committed, Memory, Observe, Options, Reuse, Session};
 use crate::engine::union::UnionError;
 use crate::fs::ops;
 use crate::graph::build::{self, TaskGraph};
@@ -182,7 +182,14 @@ impl Opened {
         options: Options,
         cancel: Cancel,
     ) -> Result<Session<'w>, CliError> {
-        self.session_for(context, store, options, cancel, None)
+        self.session_with(context, store, options, cancel, Memory::Whole)
+    }
+
+    /// A session for what asks nothing of the files of tasks, but of what traced tasks look at.
+    pub fn session_to_look<'w>(&'w self, context: &Context, store: Arc<Store>) -> Result<Session<'w>, CliError> {
+        let is_enough = self.workspace.tasks.facts().traced.is_empty();
+        let memory = if is_enough { Memory::None } else { Memory::Whole };
+        self.session_with(context, store, looking(), never_cancelled()?, memory)
     }
 
     /// The same for what is left of an earlier run.
@@ -194,12 +201,23 @@ impl Opened {
         cancel: Cancel,
         rest: Option<&Rest>,
     ) -> Result<Session<'w>, CliError> {
+        self.session_with(context, store, options, cancel, rest.map_or(Memory::Whole, Memory::Rest))
+    }
+
+    fn session_with<'w>(
+        &'w self,
+        context: &Context,
+        store: Arc<Store>,
+        options: Options,
+        cancel: Cancel,
+        memory: Memory<'_>,
+    ) -> Result<Session<'w>, CliError> {
         let ambient = Ambient {
             variables: context.environment.variables().clone(),
             program: PathBuf::from("/proc/self/exe"),
             ci: context.environment.is_ci(),
         };
-        Session::open((&self.workspace, &self.graph), store, options, ambient, cancel, rest)
+        Session::open((&self.workspace, &self.graph), store, options, ambient, cancel, memory)
             .map_err(|error| CliError::infrastructure(error.to_string()))
     }
 }

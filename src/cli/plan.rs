@@ -240,7 +240,7 @@ pub fn show(wanted: &Wanted<'_>, options: Options, context: &Context) -> Result<
         // Services are nobody's share: they run where tasks need them.
         selected.retain(|task| !opened.workspace.tasks[*task].kind.is_service());
     }
-    if let Some(share) = wanted.share.keep(&mut selected, &opened, &session)? {
+    if let Some(share) = wanted.share.keep(&mut selected, &opened, &session, context)? {
         opening::tell(context, &opened.workspace.sources, &[share]);
     }
     let plan = engine_plan::plan(&session, &selected).map_err(|error| opened.plan_error(error))?;

@@ -57,7 +57,7 @@ fn affected_in(opened: &Opened, context: &Context, revision: &str) -> Result<BTr
     let tasks = || -> Result<BTreeSet<TaskId>, CliError> {
         let store = opening::open_store(context, opened.workspace.config.store_bytes_max)?;
         let session = opened.session(context, store, opening::looking(), opening::never_cancelled()?)?;
-        Ok(reach::affected_tasks(opened, &session, Some(revision))?.into_keys().collect())
+        Ok(reach::affected_tasks(opened, &session, Some(revision), context)?.into_keys().collect())
     };
     tasks().map_err(as_diagnostic)
 }

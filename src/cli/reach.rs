@@ -1,19 +1,21 @@
-//! What a change reaches: asks git what changed and the graph what that touches. Prints nothing.
+//! What a change reaches: asks the graph what the files touch that differ. Prints nothing.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::base::diagnostic::Diagnostic;
 use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
+use crate::cli::again;
+use crate::cli::context::Context;
+use crate::cli::differing::{Asked, Differing};
 use crate::cli::error::CliError;
 use crate::cli::opening::Opened;
 use crate::cli::shard::Shard;
 use crate::engine::session::Session;
 use crate::engine::sight::Sight;
-use crate::engine::tracked::run_git;
 use crate::fs::ops;
+use crate::workspace::affected;
 use crate::workspace::changes::{Before, Change, ChangeKind, FileKind};
-use crate::workspace::{affected, git};
 
 /// A task that a change reaches: the changed file first, then the tasks in between, nearest to the file first.
 pub type Proof = Vec<String>;
@@ -26,10 +28,17 @@ pub fn affected_tasks(
     opened: &Opened,
     session: &Session<'_>,
     revision: Option<&str>,
+    context: &Context,
 ) -> Result<BTreeMap<TaskId, Proof>, CliError> {
-    let changes = Changes::since(session, revision)?;
+    let changes = Changes::since(session, revision, context)?;
+    Ok(changes.reach(opened, session, &changes.sight(session)))
+}
+
+/// The tasks that what differs can reach, each with its proof.
+pub fn reached(opened: &Opened, session: &Session<'_>, differing: Differing) -> BTreeMap<TaskId, Proof> {
+    let changes = Changes::of(session, differing);
     let sight = changes.sight(session);
-    Ok(changes.reach(opened, session, &sight))
+    changes.reach(opened, session, &sight)
 }
 
 /// What of a selection is to be done.
@@ -51,8 +60,10 @@ impl Share<'_> {
         selected: &mut Vec<TaskId>,
         opened: &Opened,
         session: &Session<'_>,
+        context: &Context,
     ) -> Result<Option<Diagnostic>, CliError> {
-        let changes = self.affected.map(|revision| Changes::since(session, revision.as_deref())).transpose()?;
+        let changes =
+            self.affected.map(|revision| Changes::since(session, revision.as_deref(), context)).transpose()?;
         let mut note = None;
         if let Some(shard) = self.shard {
             if let Some(changes) = &changes {
@@ -76,9 +87,16 @@ struct Changes {
 }
 
 impl Changes {
-    fn since(session: &Session<'_>, revision: Option<&str>) -> Result<Self, CliError> {
-        let commit = commit(session, revision)?;
-        let (paths, before) = changed_paths(session, &commit)?;
+    fn since(session: &Session<'_>, revision: Option<&str>, context: &Context) -> Result<Self, CliError> {
+        let differing = std::thread::scope(|scope| {
+            let asked = Asked::of(scope, context, revision);
+            let kept = again::kept(context)?.map(|(kept, _)| kept);
+            asked.differing(session, kept.as_ref())
+        });
+        Ok(Self::of(session, differing?))
+    }
+
+    fn of(session: &Session<'_>, Differing { paths, before }: Differing) -> Self {
         let is_directory = |path: &&RelPath| file_kind(session, path) == Some(FileKind::Other);
         let change = |path: RelPath| {
             let now = file_kind(session, &path);
@@ -92,7 +110,7 @@ impl Changes {
             let files = region.iter().filter(|found| found.kind != ops::Kind::Dir);
             all.extend(files.map(|found| Change { path: found.path.clone(), kind: ChangeKind::Turned }));
         }
-        Ok(Self { all, before })
+        Self { all, before }
     }
 
     /// What traced tasks are known to look at, as far as that matters.
@@ -155,60 +173,4 @@ fn file_kind(session: &Session<'_>, path: &RelPath) -> Option<FileKind> {
         found if found.is_file() => FileKind::File,
         _ => FileKind::Other,
     })
-}
-
-/// The commit that the tree is compared with.
-fn commit(session: &Session<'_>, revision: Option<&str>) -> Result<String, CliError> {
-    let bad = |error: git::RevisionError| CliError::usage(error.to_string());
-    let ask = |argv: Vec<String>| run_git(session, &argv);
-    match revision {
-        Some(revision) => {
-            let unknown = || {
-                CliError::Usage(
-                    Diagnostic::error(format!("git knows no commit `{revision}`"))
-                        .help("in a shallow clone fetch more history: `git fetch --deepen 100`"),
-                )
-            };
-            let commit = ask(git::resolve(revision).map_err(bad)?).and_then(|answer| git::parse_commit(&answer));
-            let commit = commit.ok_or_else(unknown)?;
-            let base = ask(git::merge_base(&commit).map_err(bad)?).and_then(|answer| git::parse_commit(&answer));
-            Ok(base.unwrap_or(commit))
-        }
-        None => {
-            let branch = &session.workspace.config.default_branch;
-            let bases = [format!("origin/{branch}"), branch.clone()];
-            let found = bases.iter().find_map(|base| {
-                let argv = git::merge_base(base).ok()?;
-                git::parse_commit(&ask(argv)?)
-            });
-            found.ok_or_else(|| {
-                CliError::usage(format!("cannot tell where this branch left `{branch}`"))
-                    .help("name a revision (`--affected=REV`), set `default-branch`, or fetch more history")
-            })
-        }
-    }
-}
-
-/// The files that differ from a commit, and those that git does not know; with what of the commit has to be known of them.
-fn changed_paths(session: &Session<'_>, commit: &str) -> Result<(Vec<RelPath>, Before), CliError> {
-    let bad = |error: git::RevisionError| CliError::usage(error.to_string());
-    let (differences, files) = (git::differences(commit).map_err(bad)?, git::files_of(commit).map_err(bad)?);
-    let ask = |argv: &[String], what: &str| {
-        run_git(session, argv).ok_or_else(|| CliError::infrastructure(format!("git could not tell {what}")))
-    };
-    // Each looks at the whole tree.
-    let (differences, untracked) = std::thread::scope(|scope| {
-        let untracked = scope.spawn(|| ask(&git::untracked(), "what is new"));
-        let differences = ask(&differences, "what changed");
-        (differences, untracked.join().expect("BUG: asking git panicked"))
-    });
-    let (mut changed, mut before) = git::parse_differences(&differences?);
-    changed.extend(git::parse_changed(&untracked?));
-    changed.sort();
-    changed.dedup();
-    // Only of what traced tasks saw it matters in which directories there was something.
-    if !changed.is_empty() && !session.workspace.tasks.facts().traced.is_empty() {
-        before = git::parse_files(&ask(&files, "what was there")?);
-    }
-    Ok((changed, before))
 }

@@ -216,7 +216,7 @@ pub(super) fn once(
     let store = opening::open_store_lazily(context, opened.workspace.config.store_bytes_max)?;
     let session = opened.session(context, Arc::clone(&store), options(args), cancel.clone())?;
     let mut selected = selected(args, &opened)?;
-    let share = args.share().keep(&mut selected, &opened, &session)?;
+    let share = args.share().keep(&mut selected, &opened, &session, context)?;
     let plan = engine_plan::plan(&session, &selected);
     let heard = Heard { loading, planning: witness::take(), since_ns };
     // By now it was opened, most often, if it has to be at all.

@@ -97,6 +97,17 @@ pub struct Options {
     pub observe: Observe,
 }
 
+/// What is read of earlier invocations when a session begins.
+#[derive(Clone, Copy)]
+pub enum Memory<'a> {
+    /// What is known of every file of the workspace, and which tasks stood.
+    Whole,
+    /// Nothing that is known to what is left of a run.
+    Rest(&'a Rest),
+    /// Nothing of the workspace.
+    None,
+}
+
 /// Everything one invocation shares between its threads.
 pub struct Session<'w> {
     /// The loaded workspace.
@@ -187,15 +198,20 @@ pub enum SessionError {
 }
 
 impl<'w> Session<'w> {
-    /// Opens what a run needs. Cost: reads the two stat indexes; for what is left of a run, only that of the machine.
+    /// Opens what a run needs. Cost: reads the two stat indexes; without the whole memory, only that of the machine.
     pub fn open(
         (workspace, graph): (&'w Workspace, &'w TaskGraph),
         store: Arc<Store>,
         options: Options,
         ambient: Ambient,
         cancel: Cancel,
-        rest: Option<&Rest>,
+        memory: Memory<'_>,
     ) -> Result<Self, SessionError> {
+        let rest = match memory {
+            Memory::Rest(rest) => Some(rest),
+            Memory::Whole | Memory::None => None,
+        };
+        let is_whole = matches!(memory, Memory::Whole);
         let state_dir = store.workspace_dir(&workspace.root)?;
         let levels = Levels::new(store.dir(), &ambient.program);
         let cpu = rayon::ThreadPoolBuilder::new()
@@ -205,23 +221,21 @@ impl<'w> Session<'w> {
             .build()
             .map_err(|error| SessionError::Threads(error.to_string()))?;
         Ok(Self {
-            index: Arc::new(match rest {
-                Some(_) => StatIndex::of_known([]),
-                None => StatIndex::load(&state_dir.join("stat-index"), Looks::Unheard),
+            index: Arc::new(if is_whole {
+                StatIndex::load(&state_dir.join("stat-index"), Looks::Unheard)
+            } else {
+                StatIndex::of_known([])
             }),
             machine: Arc::new(StatIndex::load(&store.dir().join("machine-index"), Looks::Heard)),
             files: SourceFiles::new(workspace),
             outputs: OutputIndex::new(workspace),
             fetched: fetch_patterns(workspace),
-            standing: match rest {
-                Some(_) => Standing::unsaved(store.mark()),
-                None => Standing::load(&state_dir, store.mark()),
-            },
+            standing: if is_whole { Standing::load(&state_dir, store.mark()) } else { Standing::unsaved(store.mark()) },
             ready: Arc::default(),
             recalled: Mutex::default(),
             system: rest.map_or_else(OnceLock::new, |rest| OnceLock::from(rest.system())),
             has_no_tracked_outputs: rest.is_some_and(Rest::has_no_tracked_outputs),
-            keeps_index: rest.is_none(),
+            keeps_index: is_whole,
             tools: Mutex::default(),
             tool_roots: Mutex::default(),
             crowds: OnceLock::new(),

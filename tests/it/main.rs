@@ -6,6 +6,7 @@ mod bad_input;
 mod checklist;
 mod commands;
 mod counts;
+mod differing;
 mod examples;
 mod explain;
 mod images;
