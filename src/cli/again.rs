@@ -21,7 +21,7 @@ use crate::engine::pod::Registry;
 use crate::engine::rest::Rest;
 use crate::engine::service::AfterUse;
 use crate::engine::settled::Request;
-use crate::engine::{limits, mending};
+use crate::engine::{limits, mending, putback};
 use crate::manifest::model::IsolationRequest;
 use crate::process::cancel::Cancel;
 
@@ -176,6 +176,10 @@ fn do_rest(
     let store = opening::open_store_lazily(context, opened.workspace.config.store_bytes_max)?;
     let mut session = opened.session_for(context, Arc::clone(&store), options(args), cancel.clone(), Some(&rest))?;
     session.opened = asked.started;
+    let due = rest.compared().due();
+    let is_due = due.is_some();
+    due.into_iter().try_for_each(|keys| store.touch_results(keys))?;
+    let rest = putback::put_back(&session, rest);
     let limited = rest.limited();
     let plan = Plan::of_rest(rest);
     let told = opening::tell_store(context, &store, 0);
@@ -188,6 +192,12 @@ fn do_rest(
         mending::forget(&plan, &asked.request);
     } else {
         mending::keep_rest(&session, &plan, &summary.keys, &asked.request);
+    }
+    if let Some(rest) = plan.rest.as_ref().filter(|_| is_due)
+        && let Err(error) = rest.compared().note_use(&asked.request)
+    {
+        // It was forgotten, most likely.
+        tracing::debug!(%error, "that results were used was not noted");
     }
     opening::tell_store(context, &store, told);
     if let Err(error) = store.maybe_gc() {

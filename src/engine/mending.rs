@@ -12,11 +12,12 @@ use crate::engine::again::Compared;
 use crate::engine::journal::{Patch, StoodNow};
 use crate::engine::owned::Owned;
 use crate::engine::plan::Plan;
+use crate::engine::putback;
 use crate::engine::rest::Rest;
 use crate::engine::session::Session;
 use crate::engine::settled::{Ground, Line, Request, Saved, Set, StoodLine};
 use crate::engine::settling::Place;
-use crate::engine::standing::encode_listing;
+use crate::engine::standing::{Stood, encode_listing};
 use crate::engine::tracked;
 use crate::fs::look::{self, Links};
 use crate::fs::ops::FsError;
@@ -94,21 +95,56 @@ fn changes(session: &Session<'_>, plan: &Plan, keys: &[Option<Digest>], rest: &R
         if !rest.was_looked_at(ix) {
             continue;
         }
-        let place = Place { session, task, root: compared.root(), role: Role::Output(u32::try_from(at).ok()?) };
         let stood = session.standing.get(&session.label(task)).filter(|stood| *key == Some(stood.key));
-        let mut draft = Draft::new(compared.root());
-        let stood = stood.filter(|stood| place.add_outputs(&mut draft, stood).is_some());
-        let line = stood.and_then(|stood| {
-            let mut encoder = Encoder::new();
-            encode_listing(&mut encoder, &stood.listing);
-            Some(((StoodLine::of(&stood, place.record()), encoder.into_vec()), draft.finish()?.0))
-        });
-        lines.insert(at, line);
+        lines.insert(at, stood.and_then(|stood| renewed_line(session, compared, (task, at), &stood)));
         dirs.extend(above_outputs(session, task));
     }
     let mut claims: BTreeMap<u32, Claim> = compared.renewed().into_iter().collect();
+    add_put_back(session, rest, &mut lines, &mut claims)?;
+    dirs.extend(rest.put_back().flat_map(|at| above_outputs(session, compared.lines()[at].task)));
     claims.extend(renewed_dirs(compared, &dirs)?);
     Some(Changes { lines, claims, index: tracked::clean_index(session) })
+}
+
+/// What a task stands by now, with claims on its outputs; `None` if they do not lie there as they should.
+fn renewed_line(
+    session: &Session<'_>,
+    compared: &Compared,
+    (task, at): (TaskId, usize),
+    stood: &Stood,
+) -> Option<Renewed> {
+    let place = Place { session, task, root: compared.root(), role: Role::Output(u32::try_from(at).ok()?) };
+    let mut draft = Draft::new(compared.root());
+    place.add_outputs(&mut draft, stood)?;
+    let mut encoder = Encoder::new();
+    encode_listing(&mut encoder, &stood.listing);
+    Some(((StoodLine::of(stood, place.record()), encoder.into_vec()), draft.finish()?.0))
+}
+
+/// The same of tasks whose outputs were put back and that were not looked at: they stand by what they stood by, with other claims.
+fn add_put_back(
+    session: &Session<'_>,
+    rest: &Rest,
+    lines: &mut BTreeMap<usize, Option<Renewed>>,
+    claims: &mut BTreeMap<u32, Claim>,
+) -> Option<()> {
+    let compared = rest.compared();
+    let has_record = |at: &usize| compared.lines()[*at].stood.as_ref().is_some_and(|stood| stood.record.is_some());
+    let (recorded, others): (Vec<usize>, Vec<usize>) =
+        rest.put_back().filter(|at| !lines.contains_key(at)).partition(has_record);
+    for at in recorded {
+        // What is recorded of it may be another.
+        let renewed =
+            rest.stood(at).and_then(|stood| renewed_line(session, compared, (compared.lines()[at].task, at), &stood));
+        lines.insert(at, renewed);
+    }
+    for (at, renewed) in putback::claims_on(session, rest, &others)? {
+        match renewed {
+            Some(renewed) => claims.extend(renewed),
+            None => drop(lines.insert(at, None)),
+        }
+    }
+    Some(())
 }
 
 /// The changes as a patch; `None` if a task has other files than before, which have no place in what is kept.

@@ -31,6 +31,7 @@ pub mod pod;
 pub mod prepare;
 pub mod present;
 pub mod preview;
+pub mod putback;
 pub mod ready;
 pub mod recall;
 pub mod rest;

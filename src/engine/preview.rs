@@ -1,7 +1,9 @@
 //! What a run would do, without running: keys and lookups as far as they can be known. Writes nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use crate::base::diagnostic::Diagnostic;
 use crate::base::digest::Digest;
@@ -11,7 +13,7 @@ use crate::engine::job::{Found, Success, find, is_cached};
 use crate::engine::plan::Plan;
 use crate::engine::prepare::{Dependency, Prepared, Produced, as_produced, prepare};
 use crate::engine::scheduler::Ix;
-use crate::engine::session::{Reuse, Session};
+use crate::engine::session::{Reuse, Session, held};
 use crate::engine::union::{self, Age, Keep, Piece};
 use crate::engine::{explain, image_root};
 use crate::fingerprint::sink::RecordSink;
@@ -75,25 +77,106 @@ pub fn preview_last(
     Ok(forecasts.pop().map(|forecast| (forecast, record)))
 }
 
-/// Is told of each task whose key can be known, with the result that it would take.
-pub type Visitor<'v> = dyn FnMut(TaskId, &Prepared, Option<&Found>) + 'v;
+/// Is told of each task whose key can be known, with the result that it would take; one at a time, after all they need.
+pub type Visitor<'v> = dyn FnMut(TaskId, &Prepared, Option<&Found>) + Send + 'v;
 
-/// Forecasts every task of the plan, by position.
+/// Forecasts every task of the plan, by position. Cost: that of keys and lookups, on all processors.
 pub fn visit(session: &Session<'_>, plan: &Plan, visitor: &mut Visitor<'_>) -> Result<Vec<Forecast>, PreviewError> {
-    let mut produced: Vec<Option<Arc<Produced>>> = vec![None; plan.tasks.len()];
-    let mut forecasts = Vec::with_capacity(plan.tasks.len());
-    let mut wholes: BTreeMap<TaskId, Option<Arc<Produced>>> = BTreeMap::new();
-    let mut names = WholeLabels::default();
-    for (ix, task) in plan.tasks.iter().enumerate().take(plan.nodes.len()) {
-        if let Some(hit) = standing(session, plan, ix, &produced) {
-            produced[ix] = Some(Arc::clone(&hit.produced));
-            forecasts.push(Forecast::Hit { action: hit.action });
-            continue;
+    let count = plan.nodes.len();
+    let produced = (0..plan.tasks.len()).map(|_| OnceLock::new()).collect();
+    let (wholes, names) = (Mutex::default(), Mutex::default());
+    let visit = Visit { session, plan, produced, wholes, names, visitor: Mutex::new(visitor) };
+    let mut forecasts: Vec<Option<Forecast>> = vec![None; count];
+    for wave in waves(session, plan) {
+        let found: Vec<Result<Forecast, PreviewError>> =
+            session.cpu.install(|| wave.par_iter().map(|ix| visit.forecast(*ix)).collect());
+        for (ix, found) in wave.into_iter().zip(found) {
+            forecasts[ix] = Some(found?);
         }
-        let mut dependencies = Vec::new();
-        let mut unknown = Vec::new();
+    }
+    Ok(forecasts.into_iter().map(|forecast| forecast.expect("BUG: a task is in no wave")).collect())
+}
+
+/// The positions to be forecast: each after all it needs, those that need nothing of each other together.
+fn waves(session: &Session<'_>, plan: &Plan) -> Vec<Vec<Ix>> {
+    let mut depths: Vec<usize> = Vec::with_capacity(plan.nodes.len());
+    let mut waves: Vec<Vec<Ix>> = Vec::new();
+    for (ix, node) in plan.nodes.iter().enumerate() {
+        let parts = node.dependencies.iter().filter_map(|needed| session.workspace.split_of(plan.tasks[*needed]));
+        // What a split task makes is known when it is of all parts.
+        let parts = parts.flat_map(|split| split.parts.iter().filter_map(|part| plan.positions.get(part).copied()));
+        let needed = node.dependencies.iter().copied().chain(parts).filter(|needed| *needed < ix);
+        let depth = needed.map(|needed| depths[needed] + 1).max().unwrap_or(0);
+        depths.push(depth);
+        if depth == waves.len() {
+            waves.push(Vec::new());
+        }
+        waves[depth].push(ix);
+    }
+    waves
+}
+
+/// What is known while tasks are forecast.
+struct Visit<'a, 'w, 'v> {
+    session: &'a Session<'w>,
+    plan: &'a Plan,
+    /// By position.
+    produced: Vec<OnceLock<Arc<Produced>>>,
+    /// What the parts of a split task made together.
+    wholes: Mutex<BTreeMap<TaskId, Option<Arc<Produced>>>>,
+    names: Mutex<WholeLabels>,
+    visitor: Mutex<&'a mut Visitor<'v>>,
+}
+
+impl Visit<'_, '_, '_> {
+    /// Forecasts a task of which all it needs was forecast.
+    fn forecast(&self, ix: Ix) -> Result<Forecast, PreviewError> {
+        let (session, plan) = (self.session, self.plan);
+        let task = plan.tasks[ix];
+        if let Some(hit) = self.standing(ix) {
+            self.note(ix, hit.produced);
+            return Ok(Forecast::Hit { action: hit.action });
+        }
+        let (dependencies, unknown) = self.dependencies(task);
+        if !unknown.is_empty() {
+            return Ok(Forecast::Depends { on: unknown });
+        }
+        if let Some(root) = image_root::unknown(session, &dependencies)? {
+            // What its layers make is known once it was unpacked.
+            return Ok(Forecast::Depends { on: vec![root.into()] });
+        }
+        let prepared = prepare(session, task, plan.sources(ix), &dependencies)
+            .map_err(|problem| PreviewError::Input(Box::new(problem)))?;
+        if plan.is_service(session, ix) {
+            held(&self.visitor)(task, &prepared, None);
+            self.note(ix, Arc::new(as_produced(&prepared)));
+            return Ok(Forecast::Service { action: prepared.key });
+        }
+        let reusable = plan.reuse(session, ix) == Reuse::Results && is_cached(session, task);
+        let found = if reusable { find(session, task, &prepared)? } else { None };
+        held(&self.visitor)(task, &prepared, found.as_ref());
+        if let Some(Found { result, key, .. }) = &found
+            && let Some(listing) = session.store.listing(&result.outputs)?
+        {
+            let known = Produced { listing: Arc::new(listing), digest: result.outputs, unstable: false };
+            self.note(ix, Arc::new(known));
+            return Ok(Forecast::Hit { action: *key });
+        }
+        let why = explain::why(session, task, &prepared, plan.reuse(session, ix));
+        Ok(Forecast::Run { action: prepared.key, why })
+    }
+
+    fn note(&self, ix: Ix, produced: Arc<Produced>) {
+        let earlier = self.produced[ix].set(produced);
+        assert!(earlier.is_ok(), "BUG: task {ix} was forecast twice");
+    }
+
+    /// What a task needs, and the labels of that of which is not known what it makes.
+    fn dependencies(&self, task: TaskId) -> (Vec<Dependency>, Vec<Arc<str>>) {
+        let (session, plan) = (self.session, self.plan);
+        let (mut dependencies, mut unknown) = (Vec::new(), Vec::new());
         let mut seen = BTreeSet::new();
-        for (needed, edge) in session.graph.dependencies(*task) {
+        for (needed, edge) in session.graph.dependencies(task) {
             let whole = session.workspace.whole(needed);
             if !seen.insert((whole, edge.purpose)) {
                 continue;
@@ -101,58 +184,50 @@ pub fn visit(session: &Session<'_>, plan: &Plan, visitor: &mut Visitor<'_>) -> R
             let place = plan.positions[&needed];
             let known = match (session.workspace.split_of(needed), &plan.rest) {
                 (None, Some(rest)) if place >= rest.count() => rest.produced(session, place),
-                (None, _) => produced[place].clone(),
-                (Some(split), _) => {
-                    wholes.entry(whole).or_insert_with(|| together(session, plan, &produced, split)).clone()
-                }
+                (None, _) => self.produced[place].get().cloned(),
+                (Some(split), _) => self.whole(whole, split),
             };
             match known {
                 Some(produced) => {
                     let (purpose, interface_only) = (edge.purpose, edge.interface_only);
                     dependencies.push(Dependency { task: whole, purpose, interface_only, produced });
                 }
-                None => unknown.push(names.of(session, needed)),
+                None => unknown.push(held(&self.names).of(session, needed)),
             }
         }
-        if !unknown.is_empty() {
-            forecasts.push(Forecast::Depends { on: unknown });
-            continue;
-        }
-        if let Some(root) = image_root::unknown(session, &dependencies)? {
-            // What its layers make is known once it was unpacked.
-            forecasts.push(Forecast::Depends { on: vec![root.into()] });
-            continue;
-        }
-        let prepared = prepare(session, *task, plan.sources(ix), &dependencies)
-            .map_err(|problem| PreviewError::Input(Box::new(problem)))?;
-        if plan.is_service(session, ix) {
-            visitor(*task, &prepared, None);
-            produced[ix] = Some(Arc::new(as_produced(&prepared)));
-            forecasts.push(Forecast::Service { action: prepared.key });
-            continue;
-        }
-        let reusable = plan.reuse(session, ix) == Reuse::Results && is_cached(session, *task);
-        let found = if reusable { find(session, *task, &prepared)? } else { None };
-        let key = found.as_ref().map_or(prepared.key, |found| found.key);
-        visitor(*task, &prepared, found.as_ref());
-        let listing = match &found {
-            Some(found) => session.store.listing(&found.result.outputs)?,
-            None => None,
-        };
-        forecasts.push(match (found, listing) {
-            (Some(found), Some(listing)) => {
-                let digest = found.result.outputs;
-                let known = Produced { listing: Arc::new(listing), digest, unstable: false };
-                produced[ix] = Some(Arc::new(known));
-                Forecast::Hit { action: key }
-            }
-            _ => Forecast::Run {
-                action: prepared.key,
-                why: explain::why(session, *task, &prepared, plan.reuse(session, ix)),
-            },
-        });
+        (dependencies, unknown)
     }
-    Ok(forecasts)
+
+    /// What the parts of a split task made together; `None` while that is not known.
+    fn whole(&self, task: TaskId, split: &SplitTask) -> Option<Arc<Produced>> {
+        if let Some(known) = held(&self.wholes).get(&task) {
+            return known.clone();
+        }
+        // Without the lock: whoever waits on this pool may take up another task on its stack, and two come to the same.
+        let together = self.together(split);
+        held(&self.wholes).entry(task).or_insert(together).clone()
+    }
+
+    fn together(&self, split: &SplitTask) -> Option<Arc<Produced>> {
+        let piece = |part: &TaskId| {
+            let listing = Arc::clone(&self.produced[self.plan.positions[part]].get()?.listing);
+            Some(Piece { part: *part, age: Age::Now, listing })
+        };
+        let pieces = split.parts.iter().map(piece).collect::<Option<Vec<Piece>>>()?;
+        // That they disagree is told when it is run.
+        let union = union::unite(self.session, &pieces, Keep::Nothing).ok()?;
+        Some(Arc::new(union::produced(union)))
+    }
+
+    /// The hit of a task that an earlier run left, if all it needs comes out as it was.
+    fn standing(&self, ix: Ix) -> Option<Success> {
+        let rest = self.plan.rest.as_ref()?;
+        let hit = rest.stands(self.session, ix, &|ix| Some(self.produced[ix].get()?.digest));
+        if hit.is_none() {
+            rest.introduce(self.session, ix);
+        }
+        hit
+    }
 }
 
 /// Labels of tasks that others wait for, each written once.
@@ -166,31 +241,4 @@ impl WholeLabels {
         let label = self.known.entry(task).or_insert_with(|| session.workspace.whole_label(task).into());
         Arc::clone(label)
     }
-}
-
-/// The hit of a task that an earlier run left, if all it needs comes out as it was.
-fn standing(session: &Session<'_>, plan: &Plan, ix: Ix, produced: &[Option<Arc<Produced>>]) -> Option<Success> {
-    let rest = plan.rest.as_ref()?;
-    let hit = rest.stands(session, ix, &|ix| Some(produced[ix].as_ref()?.digest));
-    if hit.is_none() {
-        rest.introduce(session, ix);
-    }
-    hit
-}
-
-/// What the parts of a split task made together; `None` while that is not known.
-fn together(
-    session: &Session<'_>,
-    plan: &Plan,
-    produced: &[Option<Arc<Produced>>],
-    split: &SplitTask,
-) -> Option<Arc<Produced>> {
-    let piece = |part: &TaskId| {
-        let listing = Arc::clone(&produced[plan.positions[part]].as_ref()?.listing);
-        Some(Piece { part: *part, age: Age::Now, listing })
-    };
-    let pieces = split.parts.iter().map(piece).collect::<Option<Vec<Piece>>>()?;
-    // That they disagree is told when it is run.
-    let union = union::unite(session, &pieces, Keep::Nothing).ok()?;
-    Some(Arc::new(union::produced(union)))
 }

@@ -5,7 +5,7 @@
 //! of these, and of what the census says did not change. So of the tasks that need a changed one, those whose dependencies come
 //! out as they were stand, too, without a look at them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -20,6 +20,7 @@ use crate::engine::event::{ResultSource, TaskFinished};
 use crate::engine::execute::now_ms;
 use crate::engine::job::Success;
 use crate::engine::prepare::Produced;
+use crate::engine::restore::Placed;
 use crate::engine::scheduler::{Ix, Node, UNKNOWN_MS};
 use crate::engine::session::{Session, held};
 use crate::engine::settled::{Line, StoodLine};
@@ -41,8 +42,12 @@ pub struct Rest {
     count: usize,
     /// Positions in the plan by line.
     positions: HashMap<usize, Ix>,
-    /// By line: whether something of it changed.
-    changed: Vec<bool>,
+    /// By line: whether more of it changed than its outputs.
+    altered: Vec<bool>,
+    /// By line: whether its outputs are not as they were.
+    misplaced: Vec<bool>,
+    /// What putting outputs back did, by line.
+    put_back: BTreeMap<usize, Placed>,
     /// News by claim.
     news: HashMap<usize, News>,
     /// By position, whether the task was looked at.
@@ -60,21 +65,44 @@ impl Rest {
             return None;
         }
         let lines = compared.lines();
-        let mut changed: Vec<bool> = lines.iter().map(|line| line.stood.is_none()).collect();
-        compared.strayed.iter().for_each(|at| changed[*at] = true);
-        let sources = mark_outputs(&compared, &mut changed)?;
+        let mut altered: Vec<bool> = lines.iter().map(|line| line.stood.is_none()).collect();
+        compared.strayed.iter().for_each(|at| altered[*at] = true);
+        let mut misplaced = vec![false; lines.len()];
+        let sources = mark_outputs(&compared, &mut misplaced)?;
         if !sources.is_empty() {
             let sets = compared.sets().iter();
             let is_changed: Vec<bool> =
                 sets.map(|set| set.files.iter().any(|file| sources.contains(&(*file as usize)))).collect();
-            for (line, changed) in lines.iter().zip(&mut changed) {
-                *changed |= is_changed[line.set];
+            for (line, altered) in lines.iter().zip(&mut altered) {
+                *altered |= is_changed[line.set];
             }
         }
-        let mut reached = changed.clone();
-        for at in 0..lines.len() {
-            reached[at] |= lines[at].needs.iter().any(|needed| reached[*needed]);
-        }
+        let news = compared.news().iter().map(|news| (news.claim, *news)).collect();
+        let sets = compared.sets().iter().map(|_| OnceLock::new()).collect();
+        let produced = lines.iter().map(|_| OnceLock::new()).collect();
+        let (lines, looked_at) = (Vec::new(), Vec::new());
+        let (positions, put_back) = (HashMap::new(), BTreeMap::new());
+        let rest = Self {
+            compared,
+            lines,
+            count: 0,
+            positions,
+            altered,
+            misplaced,
+            put_back,
+            news,
+            looked_at,
+            sets,
+            produced,
+        };
+        Some(rest.arranged())
+    }
+
+    /// With the tasks to be looked at first, then those that they need.
+    fn arranged(mut self) -> Self {
+        let lines = self.compared.lines();
+        let mut reached: Vec<bool> = (0..lines.len()).map(|at| self.altered[at] || self.misplaced[at]).collect();
+        spread(lines, &mut reached);
         let mut order: Vec<usize> = (0..lines.len()).filter(|at| reached[*at]).collect();
         let count = order.len();
         let mut known = reached;
@@ -85,12 +113,27 @@ impl Rest {
                 }
             }
         }
-        let positions = order.iter().enumerate().map(|(ix, line)| (*line, ix)).collect();
-        let news = compared.news().iter().map(|news| (news.claim, *news)).collect();
-        let sets = compared.sets().iter().map(|_| OnceLock::new()).collect();
-        let produced = lines.iter().map(|_| OnceLock::new()).collect();
-        let looked_at = (0..count).map(|_| AtomicBool::new(false)).collect();
-        Some(Self { lines: order, count, positions, changed, news, looked_at, sets, produced, compared })
+        self.positions = order.iter().enumerate().map(|(ix, line)| (*line, ix)).collect();
+        self.looked_at = (0..count).map(|_| AtomicBool::new(false)).collect();
+        Self { lines: order, count, ..self }
+    }
+
+    /// Lines of tasks of which nothing but the outputs changed, and neither of all they need: what they made is known.
+    pub fn misplaced(&self) -> Vec<usize> {
+        let mut altered = self.altered.clone();
+        spread(self.compared.lines(), &mut altered);
+        (0..altered.len()).filter(|at| self.misplaced[*at] && !altered[*at]).collect()
+    }
+
+    /// Takes over what was put back: those tasks are to be looked at no more, unless something else has become of what they need.
+    pub fn with_put_back(mut self, put_back: BTreeMap<usize, Placed>) -> Self {
+        put_back.keys().for_each(|at| self.misplaced[*at] = false);
+        Self { put_back, ..self }.arranged()
+    }
+
+    /// Lines of the tasks whose outputs were put back.
+    pub fn put_back(&self) -> impl Iterator<Item = usize> + '_ {
+        self.put_back.keys().copied()
     }
 
     /// What it was compared with.
@@ -100,6 +143,12 @@ impl Rest {
 
     fn line(&self, ix: Ix) -> &Line {
         &self.compared.lines()[self.lines[ix]]
+    }
+
+    /// What the task of a line stood by.
+    pub fn stood(&self, line: usize) -> Option<Stood> {
+        let stood = self.compared.lines()[line].stood.as_ref()?;
+        Some(as_stood(stood, &Arc::new(self.compared.listing(stood)?)))
     }
 
     /// The line of the task at a position.
@@ -158,7 +207,13 @@ impl Rest {
     pub fn standing(&self) -> impl Iterator<Item = TaskFinished> + '_ {
         let is_reached = |at: &usize| self.positions.get(at).is_some_and(|ix| *ix < self.count);
         let lines = self.compared.lines().iter().enumerate().filter(move |(at, _)| !is_reached(at));
-        lines.filter_map(|(_, line)| hit(line))
+        lines.filter_map(|(at, line)| {
+            let hit = hit(line)?;
+            Some(match self.put_back.get(&at) {
+                Some(Placed { written, notes }) => TaskFinished { materialized: *written, notes: notes.clone(), ..hit },
+                None => hit,
+            })
+        })
     }
 
     /// The source files of a task: those of the last run, with what changed since. Cost: once for all tasks that select alike.
@@ -195,7 +250,7 @@ impl Rest {
     /// outputs of the task at a position.
     pub fn stands(&self, session: &Session<'_>, ix: Ix, made: &dyn Fn(Ix) -> Option<Digest>) -> Option<Success> {
         let at = self.lines[ix];
-        let stood = self.line(ix).stood.as_ref().filter(|_| !self.changed[at])?;
+        let stood = self.line(ix).stood.as_ref().filter(|_| !self.altered[at] && !self.misplaced[at])?;
         let is_same = |needed: &usize| {
             let known = self.compared.lines()[*needed].stood.as_ref().map(|stood| stood.outputs);
             match self.positions.get(needed).filter(|ix| **ix < self.count) {
@@ -214,8 +269,8 @@ impl Rest {
             duration: Duration::ZERO,
             saved: Duration::from_millis(stood.duration_ms),
             attempts: 0,
-            notes: Vec::new(),
-            materialized: false,
+            notes: self.put_back.get(&at).map(|placed| placed.notes.clone()).unwrap_or_default(),
+            materialized: self.put_back.get(&at).is_some_and(|placed| placed.written),
             action: stood.key,
         })
     }
@@ -260,13 +315,20 @@ impl Rest {
     }
 }
 
+/// Marks the tasks that need a marked one.
+fn spread(lines: &[Line], marked: &mut [bool]) {
+    for at in 0..lines.len() {
+        marked[at] |= lines[at].needs.iter().any(|needed| marked[*needed]);
+    }
+}
+
 /// Marks tasks whose outputs changed; gives the source files that did, by claim. `None` if one of them cannot be read.
-fn mark_outputs(compared: &Compared, changed: &mut [bool]) -> Option<HashSet<usize>> {
+fn mark_outputs(compared: &Compared, misplaced: &mut [bool]) -> Option<HashSet<usize>> {
     let census = compared.census();
     let mut sources = HashSet::new();
     for news in compared.news().iter().filter(|news| !news.holds) {
         match census.claim(news.claim).map(|claim| claim.role) {
-            Some(Role::Output(owner)) => changed.get_mut(owner as usize).into_iter().for_each(|one| *one = true),
+            Some(Role::Output(owner)) => misplaced.get_mut(owner as usize).into_iter().for_each(|one| *one = true),
             Some(Role::Source) => {
                 news.now?;
                 sources.insert(news.claim);

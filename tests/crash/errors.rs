@@ -67,7 +67,7 @@ fn a_change_of_the_disk_that_fails_is_an_error_with_its_place_and_nothing_is_dam
     let seed = seed();
     eprintln!("seed {seed}");
     let faults: u64 = std::thread::scope(|scope| {
-        let scenes = [Scene::Changed, Scene::Cold, Scene::Hit, Scene::Collect];
+        let scenes = [Scene::Changed, Scene::Cold, Scene::Hit, Scene::Gone, Scene::Collect];
         let sweeps = scenes.map(|scene| scope.spawn(move || sweep(scene, seed)));
         sweeps.into_iter().map(|sweep| sweep.join().expect("a sweep that fails says why")).sum()
     });

@@ -91,7 +91,7 @@ fn whenever_it_is_killed_the_tree_is_whole_and_the_store_is_sound() {
     for part in 0..4 {
         jobs.push(Box::new(move || at_random_times(first + part, random_kills / 4)));
     }
-    for scene in [Scene::Import, Scene::Repair, Scene::Collect, Scene::Cold, Scene::Hit, Scene::Changed] {
+    for scene in [Scene::Import, Scene::Repair, Scene::Collect, Scene::Cold, Scene::Hit, Scene::Gone, Scene::Changed] {
         jobs.push(Box::new(move || sweep(scene, first)));
     }
     let jobs = Mutex::new(jobs);

@@ -19,6 +19,8 @@ pub enum Scene {
     Cold,
     /// A run that finds everything and puts it in place over other outputs.
     Hit,
+    /// A run that puts back what is gone, by what is kept of the last one.
+    Gone,
     /// A collection of everything.
     Collect,
     /// Repairing a store in which something is broken.
@@ -130,6 +132,13 @@ impl Trial {
         self.verify(what);
     }
 
+    fn remove_outputs(&mut self) {
+        for top in ["out", "gen"] {
+            drop(std::fs::remove_dir_all(self.workspace.root().join(top)));
+        }
+        self.old.clear();
+    }
+
     /// Prepares one kill; gives the command.
     pub fn set_up(&mut self, scene: Scene) -> Vec<String> {
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
@@ -140,10 +149,7 @@ impl Trial {
             }
             Scene::Cold => {
                 drop(std::fs::remove_dir_all(self.workspace.store()));
-                for top in ["out", "gen"] {
-                    drop(std::fs::remove_dir_all(self.workspace.root().join(top)));
-                }
-                self.old.clear();
+                self.remove_outputs();
                 self.world.write(&self.workspace);
             }
             Scene::Hit => {
@@ -157,6 +163,11 @@ impl Trial {
                 self.run("setting up");
                 self.world.change(&mut Random(0), true);
                 self.world.write(&self.workspace);
+            }
+            Scene::Gone => {
+                // What the last run kept is settled only once the clock went on.
+                (0..2).for_each(|_| self.run("setting up"));
+                self.remove_outputs();
             }
             Scene::Collect => return words(&["store", "gc", "--max-size", "0"]),
             Scene::Repair => {

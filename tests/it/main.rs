@@ -19,6 +19,7 @@ mod links;
 mod oracle;
 mod outputs;
 mod ownership;
+mod put_back;
 mod run;
 mod service_keys;
 mod services;
