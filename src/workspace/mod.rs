@@ -3,6 +3,7 @@
 
 pub mod affected;
 pub mod census;
+pub mod census_file;
 pub mod changes;
 pub mod claims;
 pub mod compiled;
@@ -14,6 +15,7 @@ pub mod git;
 pub mod inputs;
 pub mod load;
 pub mod model;
+pub mod nearby;
 pub mod outputs;
 pub mod package_graph;
 pub mod repository;
