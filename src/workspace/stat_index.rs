@@ -6,9 +6,9 @@
 //! network file system the stamps are the server's, so the two clocks must agree within the margin.
 //!
 //! One file, read in one go; a damaged file, or one of another version, is an empty index. Layout: magic (8 bytes), the number of
-//! entries, their digests, then per entry in byte order of the paths its name, its signature and when it was seen, each as what tells
-//! it from the one before ([`nearby`]), then BLAKE3 over everything before. In memory an entry is a record of fixed size, looked up
-//! where it lies. Knows nothing of tasks and of the store.
+//! entries, their digests, then the length of the rest and the rest under zstd: per entry in byte order of the paths its name, its
+//! signature and when it was seen, each as what tells it from the one before ([`nearby`]); last BLAKE3 over everything before. In
+//! memory an entry is a record of fixed size, looked up where it lies. Knows nothing of tasks and of the store.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -29,6 +29,9 @@ use crate::workspace::nearby::{self, Names, Stats};
 
 const MAGIC: [u8; 8] = *b"dryst\0i2";
 const RECORD_LEN: usize = 4 + 4 + 5 * 8 + 4 + 8 + DIGEST_LEN;
+
+/// Names and times repeat themselves so much that more effort finds little more.
+const ZSTD_LEVEL: i32 = 1;
 
 /// Two changes nearer than this may leave the same time stamp: twice the longest kernel tick, in nanoseconds.
 const TICK_NS: i64 = 20_000_000;
@@ -313,6 +316,13 @@ impl Saved {
         let mut reader = Reader::new(packed, Pool::none());
         let count = reader.length()?;
         let digests = reader.raw(count.checked_mul(DIGEST_LEN)?)?;
+        let rest_len = usize::try_from(reader.number()?).ok()?;
+        let packed_len = reader.length()?;
+        let rest = zstd::bulk::decompress(reader.raw(packed_len)?, rest_len).ok()?;
+        if !reader.is_at_end() {
+            return None;
+        }
+        let mut reader = Reader::new(&rest, Pool::none());
         let mut saved = Self { records: Vec::with_capacity(count * RECORD_LEN), names: Vec::new(), count };
         let (mut names, mut stats, mut seen_ns) = (Names::default(), Stats::default(), 0);
         for digest in digests.chunks_exact(DIGEST_LEN) {
@@ -407,9 +417,6 @@ fn half(bytes: &[u8], at: usize) -> usize {
 /// The bytes of an index file.
 fn encode(all: &BTreeMap<&str, Record>) -> Vec<u8> {
     let mut writer = Writer::new();
-    writer.raw(&MAGIC);
-    writer.length(all.len());
-    all.values().for_each(|record| writer.raw(record.digest.as_bytes()));
     let (mut names, mut stats, mut last_ns) = (Names::default(), Stats::default(), 0);
     for (path, Record { stat, digest: _, seen_ns }) in all {
         let seen_ns = seen_ns.cast_unsigned();
@@ -418,6 +425,16 @@ fn encode(all: &BTreeMap<&str, Record>) -> Vec<u8> {
         writer.number(nearby::difference(seen_ns, last_ns));
         last_ns = seen_ns;
     }
+    let rest = writer.drain();
+    // Only where memory is short; the index is then none when it is read.
+    let packed = zstd::bulk::compress(&rest, ZSTD_LEVEL).unwrap_or_default();
+    let mut writer = Writer::new();
+    writer.raw(&MAGIC);
+    writer.length(all.len());
+    all.values().for_each(|record| writer.raw(record.digest.as_bytes()));
+    writer.length(rest.len());
+    writer.length(packed.len());
+    writer.raw(&packed);
     let mut bytes = writer.drain();
     let checksum = Digest::of(&bytes);
     bytes.extend_from_slice(checksum.as_bytes());
