@@ -18,6 +18,9 @@ pub const LOG_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Largest blob kept inside the database, in bytes. Larger ones are files.
 pub const INLINE_BLOB_BYTES_MAX: usize = 64 * 1024;
 
+/// Most bytes that are compressed together inside the database: to read one of them all are unpacked.
+pub const PACK_BYTES_MAX: usize = 512 * 1024;
+
 /// Files of this size or more are digested on all cores, in bytes.
 pub const PARALLEL_DIGEST_BYTES_MIN: u64 = 1024 * 1024;
 

@@ -91,6 +91,7 @@ pub fn collect(leftover: &Path, declared: &Declared<'_>, store: &Store) -> Resul
     let reports = declared.reports.items.iter().filter(|item| !item.exclude).map(|item| &item.pattern);
     let expected: Vec<&Pattern> = declared.outputs.iter().copied().chain(reports).collect();
     let mut matched = vec![false; expected.len()];
+    let mut batch = store.batch();
     for found in walk::walk_all(leftover)? {
         let own = found.path.strip_prefix(declared.package);
         if let Some(path) = &own {
@@ -110,8 +111,8 @@ pub fn collect(leftover: &Path, declared: &Declared<'_>, store: &Store) -> Resul
                     collected.leaking.push(path.clone());
                 }
                 // Apart from the database, where a value could still be read after its row is gone.
-                let put = if leaks { Store::put_file_apart } else { Store::put_file };
-                if let Some(entry) = entry(&disk, &path, found.kind, &|file| put(store, file))? {
+                let put = |file: &Path| if leaks { store.put_file_apart(file) } else { batch.put_file(file) };
+                if let Some(entry) = entry(&disk, &path, found.kind, put)? {
                     collected.listing.insert(path, entry);
                 }
             }
@@ -119,6 +120,7 @@ pub fn collect(leftover: &Path, declared: &Declared<'_>, store: &Store) -> Resul
             None => collected.undeclared.push(found.path),
         }
     }
+    batch.finish()?;
     // A directory that holds something is implied by what it holds.
     let parents: std::collections::BTreeSet<RelPath> = collected.listing.keys().filter_map(RelPath::parent).collect();
     collected.listing.retain(|path, entry| *entry != Entry::Dir || !parents.contains(path));
@@ -161,10 +163,13 @@ fn leaks(secrets: &Secrets, disk: &Path, path: &RelPath, kind: Kind) -> Result<b
     Ok(inside || secrets.are_in(path.as_str().as_bytes()))
 }
 
-/// Stores a file; gives its digest and length.
-type Put<'a> = dyn Fn(&Path) -> Result<(Digest, u64), StoreError> + 'a;
-
-fn entry(disk: &Path, path: &RelPath, kind: Kind, put: &Put<'_>) -> Result<Option<Entry>, CollectError> {
+/// What lies there; `put` stores a file and gives its digest and length.
+fn entry(
+    disk: &Path,
+    path: &RelPath,
+    kind: Kind,
+    put: impl FnOnce(&Path) -> Result<(Digest, u64), StoreError>,
+) -> Result<Option<Entry>, CollectError> {
     let meta = ops::symlink_metadata(disk)?;
     let mode = std::os::unix::fs::PermissionsExt::mode(&meta.permissions());
     if [STAND_IN_FILE_MODE, STAND_IN_DIR_MODE].contains(&(mode & 0o7777)) {

@@ -30,8 +30,9 @@ use crate::fs::stat::StatKey;
 use crate::fs::witness::unheard;
 use crate::manifest::model::IsolationRequest;
 use crate::workspace::census::{self, Census};
+use crate::workspace::census_file;
 
-const MAGIC: [u8; 8] = *b"dryst\0e1";
+const MAGIC: [u8; 8] = *b"dryst\0e2";
 
 /// The program that wrote a file: another one may resolve tasks otherwise.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -228,7 +229,7 @@ impl Ground {
 #[derive(Debug)]
 pub struct Settled {
     bytes: Vec<u8>,
-    census: Range<usize>,
+    census: Vec<u8>,
     variables: Variables,
     /// What was found out.
     pub found: Found,
@@ -283,7 +284,7 @@ impl Settled {
     /// Takes over what became of tasks and files since.
     fn apply(&mut self, patch: &Patch) {
         for (position, claim) in &patch.claims {
-            census::replace(&mut self.bytes[self.census.clone()], *position, claim);
+            census::replace(&mut self.census, *position, claim);
         }
         for (position, line) in &patch.lines {
             let Some(known) = self.lines.get_mut(*position) else { continue };
@@ -327,13 +328,11 @@ impl Settled {
         let found = Found::decode(&mut decoder)?;
         let body_len = bytes.len() - DIGEST_LEN;
         let id = Digest::from_slice(&bytes[body_len..]).ok_or(wrong("checksum"))?;
-        let census_len = decoder.bytes()?.len();
-        let census_end = body_len - decoder.remaining();
-        let census = census_end - census_len..census_end;
-        Census::of(&bytes[census.clone()]).ok_or(wrong("census"))?;
+        let census = census_file::unpack(decoder.bytes()?).ok_or(wrong("census"))?;
+        let claims = Census::of(&census).ok_or(wrong("census"))?.len() as u64;
         let lines =
             (0..decoder.u64()?).map(|at| decode_line(&mut decoder, body_len, at)).collect::<Result<Vec<_>, _>>()?;
-        let sets = (0..decoder.u64()?).map(|_| decode_set(&mut decoder)).collect::<Result<Vec<_>, _>>()?;
+        let sets = (0..decoder.u64()?).map(|_| decode_set(&mut decoder, claims)).collect::<Result<Vec<_>, _>>()?;
         decoder.finish()?;
         if lines.iter().any(|line| line.set >= sets.len()) {
             return Err(wrong("set of sources"));
@@ -343,7 +342,7 @@ impl Settled {
 
     /// The census.
     pub fn census(&self) -> Census<'_> {
-        Census::of(&self.bytes[self.census.clone()]).expect("it was checked when it was read")
+        Census::of(&self.census).expect("it was checked when it was read")
     }
 
     /// The variables that a run depends on.
@@ -383,14 +382,17 @@ pub fn save(
         });
     }
     found.encode(&mut encoder);
-    encoder.bytes(census).u64(tasks.len() as u64);
+    // One that cannot be read again is not there the next time.
+    encoder.bytes(&census_file::pack(census).unwrap_or_default()).u64(tasks.len() as u64);
     tasks.iter().for_each(|task| encode_line(&mut encoder, task));
     encoder.u64(sets.len() as u64);
     for Set { files, empty_dirs } in sets {
-        encoder.u64(files.len() as u64);
-        files.iter().for_each(|file| {
-            encoder.u64(u64::from(*file));
-        });
+        // Most follow one another.
+        let runs: Vec<&[u32]> = files.chunk_by(|one, next| one.checked_add(1) == Some(*next)).collect();
+        encoder.u64(runs.len() as u64);
+        for run in runs {
+            encoder.u64(u64::from(run[0])).u64(run.len() as u64);
+        }
         encoder.u64(empty_dirs.len() as u64);
         empty_dirs.iter().for_each(|dir| {
             encoder.bytes(dir.as_str().as_bytes());
@@ -511,9 +513,17 @@ fn decode_line(decoder: &mut Decoder<'_>, body_len: usize, position: u64) -> Res
     Ok(Line { task, label, is_selected, set, needs, weight, limited, stood })
 }
 
-fn decode_set(decoder: &mut Decoder<'_>) -> Result<Set, DecodeError> {
-    let file = |number: u64| u32::try_from(number).map_err(|_| DecodeError::Invalid { what: "claim" });
-    let files = (0..decoder.u64()?).map(|_| decoder.u64().and_then(file)).collect::<Result<Vec<_>, _>>()?;
+/// Reads one of files among so many claims.
+fn decode_set(decoder: &mut Decoder<'_>, claims: u64) -> Result<Set, DecodeError> {
+    let mut files = Vec::new();
+    for _ in 0..decoder.u64()? {
+        let (first, length) = (decoder.u64()?, decoder.u64()?);
+        let run = first..first.saturating_add(length);
+        if run.end > claims {
+            return Err(DecodeError::Invalid { what: "claim" });
+        }
+        files.extend(run.filter_map(|file| u32::try_from(file).ok()));
+    }
     let dir = |text: &str| RelPath::parse(text).map_err(|_| DecodeError::Invalid { what: "path" });
     let empty_dirs = (0..decoder.u64()?).map(|_| decoder.text("path").and_then(dir)).collect::<Result<Vec<_>, _>>()?;
     Ok(Set { files, empty_dirs })

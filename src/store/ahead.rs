@@ -1,11 +1,14 @@
 //! Reading contents ahead, many in one look at the database: for whoever writes a whole result back. Knows no files.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::base::digest::Digest;
 use crate::store::content::{self, Key};
 use crate::store::error::StoreError;
 use crate::store::open::Store;
+use crate::store::packs::{self, Opened, Pack};
+use crate::store::pending::QueuedContent;
 
 /// Bytes of contents read at once: so much of a result is in memory.
 const WINDOW_BYTES: u64 = 4 << 20;
@@ -29,7 +32,7 @@ impl<'s> Ahead<'s> {
     }
 
     /// The bytes of a blob, digested as they were read. `None` tells nothing but that it is not among those in the database: it may be a
-    /// file, queued, damaged or gone, and [`Store::write_to`] knows.
+    /// file, queued alone, damaged or gone, and [`Store::write_to`] knows.
     ///
     /// Cost: one transaction for all of a window.
     pub fn get(&mut self, digest: &Digest) -> Result<Option<&[u8]>, StoreError> {
@@ -58,17 +61,44 @@ impl<'s> Ahead<'s> {
 
 impl Store {
     /// Reads blobs that lie in the database in one transaction: a lock, and a look whether another process wrote, for all of them.
+    /// Those that are queued are taken from the queue.
     fn inline_blobs(&self, wanted: &[(Digest, u64)]) -> Result<HashMap<Digest, Vec<u8>>, StoreError> {
-        let found = self.database.read("read content", |connection| {
-            let transaction = connection.unchecked_transaction()?;
-            let all = wanted.iter().map(|(digest, _)| content::inline_bytes(&transaction, &Key::blob(*digest)));
-            let all = all.collect::<rusqlite::Result<Vec<_>>>()?;
-            transaction.commit().map(|()| all)
-        })?;
-        let sound = wanted.iter().zip(found).filter_map(|((digest, size), bytes)| {
-            let bytes = bytes.filter(|bytes| bytes.len() as u64 == *size && Digest::of(bytes) == *digest)?;
-            Some((*digest, bytes))
-        });
-        Ok(sound.collect())
+        let mut found = self.queued_blobs(wanted);
+        let rest: Vec<&Digest> = wanted.iter().map(|(digest, _)| digest).filter(|at| !found.contains_key(at)).collect();
+        if !rest.is_empty() {
+            let read = self.database.read("read content", |connection| {
+                let transaction = connection.unchecked_transaction()?;
+                let mut opened = Opened::default();
+                let mut read =
+                    |digest: &&Digest| content::inline_bytes_with(&transaction, &Key::blob(**digest), &mut opened);
+                let all = rest.iter().map(&mut read).collect::<rusqlite::Result<Vec<_>>>()?;
+                transaction.commit().map(|()| all)
+            })?;
+            found.extend(rest.into_iter().copied().zip(read).filter_map(|(digest, bytes)| Some((digest, bytes?))));
+        }
+        let sizes: HashMap<&Digest, u64> = wanted.iter().map(|(digest, size)| (digest, *size)).collect();
+        found.retain(|digest, bytes| sizes.get(digest) == Some(&(bytes.len() as u64)) && Digest::of(bytes) == *digest);
+        Ok(found)
+    }
+
+    /// Those that are in packs not written yet, each pack unpacked once if its contents come one after the other.
+    fn queued_blobs(&self, wanted: &[(Digest, u64)]) -> HashMap<Digest, Vec<u8>> {
+        let Some(session) = self.writable() else { return HashMap::new() };
+        let mut opened: Option<(Arc<Pack>, Option<Vec<u8>>)> = None;
+        let mut found = HashMap::new();
+        for (digest, _) in wanted {
+            let Some(QueuedContent::Packed { size, start, pack }) = session.queue.pending.content(&Key::blob(*digest))
+            else {
+                continue;
+            };
+            if opened.as_ref().is_none_or(|(known, _)| !Arc::ptr_eq(known, &pack)) {
+                opened = Some((Arc::clone(&pack), packs::open(&pack.bytes)));
+            }
+            let all = opened.as_ref().and_then(|(_, all)| all.as_deref());
+            if let Some(bytes) = all.and_then(|all| packs::part(all, start, size)) {
+                found.insert(*digest, bytes.to_vec());
+            }
+        }
+        found
     }
 }

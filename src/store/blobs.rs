@@ -210,7 +210,7 @@ impl Store {
     }
 
     /// Whether content of this size is there; if so it is marked as used by this session.
-    fn is_in_use(&self, session: &Session, key: &Key, size: u64, pass: &Pass) -> Result<bool, StoreError> {
+    pub(super) fn is_in_use(&self, session: &Session, key: &Key, size: u64, pass: &Pass) -> Result<bool, StoreError> {
         let Some(found) = self.present(key)?.filter(|found| found.size == size) else { return Ok(false) };
         if found.last_used_ms.is_some_and(|at_ms| at_ms <= session.lease.started_ms()) {
             let at_ms = self.use_time(session);
@@ -243,9 +243,10 @@ impl Store {
             Some(QueuedContent::Put { size, body }) => {
                 Some(Present { size, is_file: *body == Body::File, last_used_ms: None })
             }
+            Some(QueuedContent::Packed { size, .. }) => Some(Present { size, is_file: false, last_used_ms: None }),
             None => content::find(connection, key)?.map(|row| Present {
                 size: row.size,
-                is_file: row.is_file,
+                is_file: row.is_file(),
                 last_used_ms: Some(row.last_used_ms),
             }),
         };
@@ -295,6 +296,7 @@ impl Store {
         let queued = self.writable().and_then(|session| session.queue.pending.content(key));
         match queued {
             Some(QueuedContent::Put { size, body }) => Ok(body.unpack(size)),
+            Some(QueuedContent::Packed { size, start, pack }) => Ok(pack.read(start, size)),
             Some(QueuedContent::Drop) => Ok(None),
             None => self.database.read("read content", |connection| content::inline_bytes(connection, key)),
         }
@@ -328,7 +330,7 @@ pub(super) fn readable<T>(read: Result<T, FsError>) -> Result<Option<T>, FsError
 }
 
 /// Reads a file if it is small enough to lie in the database; `None` if it grew beyond that meanwhile.
-fn read_small(path: &Path, size: u64) -> Result<Option<Vec<u8>>, FsError> {
+pub(super) fn read_small(path: &Path, size: u64) -> Result<Option<Vec<u8>>, FsError> {
     use std::io::Read;
     // One byte more than is expected, so that the end is found by the first read.
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(INLINE_BLOB_BYTES_MAX).saturating_add(1));

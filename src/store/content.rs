@@ -1,4 +1,5 @@
 //! Rows of the `content` table: blobs and encoded trees, inside the database or as files. Knows no queue and no lock.
+//! What several of them share is `packs`' to know.
 
 use std::cell::RefCell;
 
@@ -8,6 +9,7 @@ use zstd::bulk::{Compressor, Decompressor};
 use crate::base::digest::Digest;
 use crate::base::limits::INLINE_BLOB_BYTES_MAX;
 use crate::base::tree::tree_digest;
+use crate::store::packs;
 
 /// What the bytes are.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -38,7 +40,7 @@ impl Kind {
         }
     }
 
-    const fn code(self) -> i64 {
+    pub(super) const fn code(self) -> i64 {
         match self {
             Kind::Blob => 0,
             Kind::Tree => 1,
@@ -100,8 +102,8 @@ impl Body {
     fn code(&self) -> i64 {
         match self {
             Body::File => FORM_FILE,
-            Body::Plain(_) => 1,
-            Body::Zstd(_) => 2,
+            Body::Plain(_) => FORM_PLAIN,
+            Body::Zstd(_) => FORM_ZSTD,
         }
     }
 
@@ -114,10 +116,13 @@ impl Body {
 }
 
 const FORM_FILE: i64 = 0;
+const FORM_PLAIN: i64 = 1;
+const FORM_ZSTD: i64 = 2;
+pub(super) const FORM_PACK: i64 = 3;
 const ZSTD_LEVEL: i32 = 3;
 
 /// Compresses with a context that each thread makes once: clearing a new one costs more than packing what goes into the database.
-fn pack(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+pub(super) fn pack(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
     thread_local! {
         static PACKER: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
     }
@@ -128,7 +133,7 @@ fn pack(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
 }
 
 /// Unpacks what [`pack`] made of at most `size` bytes; likewise.
-fn unpack(packed: &[u8], size: usize) -> std::io::Result<Vec<u8>> {
+pub(super) fn unpack(packed: &[u8], size: usize) -> std::io::Result<Vec<u8>> {
     thread_local! {
         static UNPACKER: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
     }
@@ -138,19 +143,43 @@ fn unpack(packed: &[u8], size: usize) -> std::io::Result<Vec<u8>> {
     })
 }
 
+/// Where a content lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Place {
+    /// In a file of its own.
+    File,
+    /// In this row of `content_bytes`, alone.
+    Alone(i64),
+    /// In this row of `content_bytes`, from this byte of what is packed there on.
+    Packed(i64, u64),
+}
+
 /// A row of `content`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Row {
-    /// Its id, which `content_bytes` shares.
-    pub id: i64,
     /// Bytes of the content.
     pub size: u64,
     /// Bytes it takes.
     pub stored: u64,
-    /// Whether it is a file.
-    pub is_file: bool,
+    /// Where it lies.
+    pub place: Place,
     /// When it was last put or touched.
     pub last_used_ms: i64,
+}
+
+impl Row {
+    /// Whether it is a file.
+    pub fn is_file(&self) -> bool {
+        self.place == Place::File
+    }
+
+    /// The pack it is in.
+    pub fn pack(&self) -> Option<i64> {
+        match self.place {
+            Place::Packed(body, _) => Some(body),
+            Place::File | Place::Alone(_) => None,
+        }
+    }
 }
 
 /// SQLite's integers are signed; sizes and durations beyond 2^63 do not occur and are cut there.
@@ -168,86 +197,137 @@ pub(super) fn digest_column(row: &rusqlite::Row<'_>, index: usize) -> rusqlite::
     row.get::<_, [u8; 32]>(index).map(Digest::from_bytes)
 }
 
+const COLUMNS: &str = "size, stored, form, body, start, last_used_ms";
+
+fn content_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
+    let (form, body) = (row.get::<_, i64>(2)?, row.get::<_, Option<i64>>(3)?);
+    let place = match body {
+        Some(body) if form == FORM_PACK => Place::Packed(body, uint(row.get(4)?)),
+        Some(body) => Place::Alone(body),
+        None => Place::File,
+    };
+    Ok(Row { size: uint(row.get(0)?), stored: uint(row.get(1)?), place, last_used_ms: row.get(5)? })
+}
+
 /// Finds a row.
 pub(super) fn find(connection: &Connection, key: &Key) -> rusqlite::Result<Option<Row>> {
     connection
-        .prepare_cached("SELECT id, size, stored, form, last_used_ms FROM content WHERE kind = ?1 AND digest = ?2")?
-        .query_row(params![key.kind.code(), key.digest.as_bytes()], |row| {
-            Ok(Row {
-                id: row.get(0)?,
-                size: uint(row.get(1)?),
-                stored: uint(row.get(2)?),
-                is_file: row.get::<_, i64>(3)? == FORM_FILE,
-                last_used_ms: row.get(4)?,
-            })
-        })
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM content WHERE kind = ?1 AND digest = ?2"))?
+        .query_row(params![key.kind.code(), key.digest.as_bytes()], content_row)
         .optional()
 }
 
 /// Every row of a kind, in order of the digests.
 pub(super) fn all(connection: &Connection, kind: Kind) -> rusqlite::Result<Vec<(Key, Row)>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT id, size, stored, form, last_used_ms, digest FROM content WHERE kind = ?1 ORDER BY digest",
-    )?;
-    let rows = statement.query_map(params![kind.code()], |row| {
-        let key = Key { kind, digest: digest_column(row, 5)? };
-        let row = Row {
-            id: row.get(0)?,
-            size: uint(row.get(1)?),
-            stored: uint(row.get(2)?),
-            is_file: row.get::<_, i64>(3)? == FORM_FILE,
-            last_used_ms: row.get(4)?,
-        };
-        Ok((key, row))
-    })?;
+    let mut statement =
+        connection.prepare_cached(&format!("SELECT {COLUMNS}, digest FROM content WHERE kind = ?1 ORDER BY digest"))?;
+    let rows = statement
+        .query_map(params![kind.code()], |row| Ok((Key { kind, digest: digest_column(row, 6)? }, content_row(row)?)))?;
     rows.collect()
 }
 
 /// The bytes of a row inside the database, unpacked and not yet verified; `None` if they are missing or broken.
 pub(super) fn inline_bytes(connection: &Connection, key: &Key) -> rusqlite::Result<Option<Vec<u8>>> {
-    let found = connection
-        .prepare_cached(
-            "SELECT content.size, content.form, content_bytes.bytes FROM content JOIN content_bytes USING (id) \
-             WHERE content.kind = ?1 AND content.digest = ?2",
-        )?
-        .query_row(params![key.kind.code(), key.digest.as_bytes()], |row| {
-            Ok((uint(row.get(0)?), row.get::<_, i64>(1)?, row.get::<_, Vec<u8>>(2)?))
-        })
-        .optional()?;
-    Ok(found.and_then(|(size, form, bytes)| match form {
-        1 => Body::Plain(bytes).unpack(size),
-        2 => Body::Zstd(bytes).unpack(size),
-        _ => None,
-    }))
+    inline_bytes_with(connection, key, &mut packs::Opened::default())
 }
 
-/// Adds a row, or renews the one that is there. Returns by how many bytes the store grew.
+/// The same. What `opened` has is not unpacked again: for who reads several of one pack, within one transaction.
+pub(super) fn inline_bytes_with(
+    connection: &Connection,
+    key: &Key,
+    opened: &mut packs::Opened,
+) -> rusqlite::Result<Option<Vec<u8>>> {
+    let found = connection
+        .prepare_cached("SELECT size, form, body, start FROM content WHERE kind = ?1 AND digest = ?2")?
+        .query_row(params![key.kind.code(), key.digest.as_bytes()], |row| {
+            Ok((uint(row.get(0)?), row.get::<_, i64>(1)?, row.get::<_, Option<i64>>(2)?, uint(row.get(3)?)))
+        })
+        .optional()?;
+    Ok(match found {
+        Some((size, FORM_PLAIN, Some(body), _)) => {
+            body_bytes(connection, body)?.and_then(|bytes| Body::Plain(bytes).unpack(size))
+        }
+        Some((size, FORM_ZSTD, Some(body), _)) => {
+            body_bytes(connection, body)?.and_then(|bytes| Body::Zstd(bytes).unpack(size))
+        }
+        Some((size, FORM_PACK, Some(body), start)) => {
+            opened.get(connection, body)?.and_then(|all| packs::part(all, start, size)).map(<[u8]>::to_vec)
+        }
+        _ => None,
+    })
+}
+
+/// The bytes of a row of `content_bytes`, as they are there.
+pub(super) fn body_bytes(connection: &Connection, body: i64) -> rusqlite::Result<Option<Vec<u8>>> {
+    connection
+        .prepare_cached("SELECT bytes FROM content_bytes WHERE id = ?1")?
+        .query_row([body], |row| row.get(0))
+        .optional()
+}
+
+/// Adds a row of `content_bytes`; gives its id.
+pub(super) fn insert_body(connection: &Connection, bytes: &[u8]) -> rusqlite::Result<i64> {
+    connection.prepare_cached("INSERT INTO content_bytes (bytes) VALUES (?1)")?.insert([bytes])
+}
+
+/// Removes a row of `content_bytes`, if it is there.
+pub(super) fn remove_body(connection: &Connection, body: i64) -> rusqlite::Result<()> {
+    connection.prepare_cached("DELETE FROM content_bytes WHERE id = ?1")?.execute([body]).map(drop)
+}
+
+/// Adds a row. One that is there stays if it is of this size and in the database, else it gives way. Returns by how many bytes the
+/// store grew.
 pub(super) fn insert(connection: &Connection, key: &Key, size: u64, body: &Body, at_ms: i64) -> rusqlite::Result<i64> {
-    let before = find(connection, key)?;
-    let stored = body.stored(size);
-    let id: i64 = connection
-        .prepare_cached(
-            "INSERT INTO content (kind, digest, size, stored, form, last_used_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
-             ON CONFLICT (kind, digest) DO UPDATE SET size = excluded.size, stored = excluded.stored, \
-             form = excluded.form, last_used_ms = max(last_used_ms, excluded.last_used_ms) RETURNING id",
-        )?
-        .query_row(
-            params![key.kind.code(), key.digest.as_bytes(), int(size), int(stored), body.code(), at_ms],
-            |row| row.get(0),
-        )?;
-    match body {
-        Body::File => {
-            if before.is_some_and(|row| !row.is_file) {
-                connection.prepare_cached("DELETE FROM content_bytes WHERE id = ?1")?.execute([id])?;
-            }
-        }
-        Body::Plain(bytes) | Body::Zstd(bytes) => {
-            connection
-                .prepare_cached("INSERT OR REPLACE INTO content_bytes (id, bytes) VALUES (?1, ?2)")?
-                .execute(params![id, bytes])?;
-        }
+    let Some((used_ms, freed)) = make_way(connection, key, size, *body == Body::File, at_ms)? else { return Ok(0) };
+    let place = match body {
+        Body::File => Place::File,
+        Body::Plain(bytes) | Body::Zstd(bytes) => Place::Alone(insert_body(connection, bytes)?),
+    };
+    let row = Row { size, stored: body.stored(size), place, last_used_ms: used_ms };
+    insert_row(connection, key, &row, body.code())?;
+    Ok(int(row.stored) + freed)
+}
+
+/// Removes the row that is there, for one that is about to be added. Gives when that was used last and by how many bytes the store
+/// grew. `None` if the row is as good as the new one, and was marked as used.
+pub(super) fn make_way(
+    connection: &Connection,
+    key: &Key,
+    size: u64,
+    is_file: bool,
+    at_ms: i64,
+) -> rusqlite::Result<Option<(i64, i64)>> {
+    let Some(before) = find(connection, key)? else { return Ok(Some((at_ms, 0))) };
+    if before.size == size && !before.is_file() && !is_file {
+        touch(connection, key, at_ms)?;
+        return Ok(None);
     }
-    Ok(int(stored) - before.map_or(0, |row| int(row.stored)))
+    Ok(Some((at_ms.max(before.last_used_ms), remove(connection, key)?)))
+}
+
+/// Adds a row whose bytes are in place.
+pub(super) fn insert_row(connection: &Connection, key: &Key, row: &Row, form: i64) -> rusqlite::Result<()> {
+    let (body, start) = match row.place {
+        Place::File => (None, 0),
+        Place::Alone(body) => (Some(body), 0),
+        Place::Packed(body, start) => (Some(body), start),
+    };
+    connection
+        .prepare_cached(
+            "INSERT INTO content (kind, digest, size, stored, form, body, start, last_used_ms) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?
+        .execute(params![
+            key.kind.code(),
+            key.digest.as_bytes(),
+            int(row.size),
+            int(row.stored),
+            form,
+            body,
+            int(start),
+            row.last_used_ms
+        ])?;
+    Ok(())
 }
 
 /// Marks a row as used, if it is there.
@@ -258,12 +338,23 @@ pub(super) fn touch(connection: &Connection, key: &Key, at_ms: i64) -> rusqlite:
     Ok(())
 }
 
-/// Removes a row, if it is there. Returns by how many bytes the store grew: zero or less.
+/// Removes a row, if it is there, with its bytes. Returns by how many bytes the store grew: most often zero or less.
 pub(super) fn remove(connection: &Connection, key: &Key) -> rusqlite::Result<i64> {
     let Some(row) = find(connection, key)? else { return Ok(0) };
-    connection.prepare_cached("DELETE FROM content WHERE id = ?1")?.execute([row.id])?;
-    connection.prepare_cached("DELETE FROM content_bytes WHERE id = ?1")?.execute([row.id])?;
-    Ok(-int(row.stored))
+    remove_row(connection, key, &row)?;
+    let repacked = row.pack().map_or(Ok(0), |body| packs::release(connection, &[body]))?;
+    Ok(repacked - int(row.stored))
+}
+
+/// Removes a row that was found there, with its bytes unless it shares them: those are to be released.
+pub(super) fn remove_row(connection: &Connection, key: &Key, row: &Row) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("DELETE FROM content WHERE kind = ?1 AND digest = ?2")?
+        .execute(params![key.kind.code(), key.digest.as_bytes()])?;
+    match row.place {
+        Place::Alone(body) => remove_body(connection, body),
+        Place::File | Place::Packed(..) => Ok(()),
+    }
 }
 
 /// Adds to the running total of bytes.

@@ -23,6 +23,7 @@ use crate::store::locks::{LiveLeases, live_leases, sweep_action_locks, wait_excl
 use crate::store::losses;
 use crate::store::mark::{Marked, Marking};
 use crate::store::open::{Session, Store};
+use crate::store::packs;
 use crate::store::path_sets;
 use crate::store::recover;
 use crate::store::results;
@@ -72,8 +73,19 @@ pub struct GcReport {
 
 /// Share of the cap down to which automatic collection goes, so that the next run does not collect again, in percent.
 const LOW_WATER_PERCENT: u64 = 90;
-/// Rows removed in one transaction.
-const ROWS_PER_STEP: usize = 1000;
+/// How much is removed in one transaction.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    /// Rows.
+    rows: usize,
+    /// Packs that lose contents, and may be written anew.
+    packs: usize,
+}
+
+/// Where there is room.
+const STEP: Step = Step { rows: 1000, packs: 64 };
+/// On a full disk, within the reserve.
+const SMALL_STEP: Step = Step { rows: 50, packs: 1 };
 /// Files unlinked by one task of the CPU pool.
 const UNLINK_CHUNK: usize = 256;
 /// Free pages given back to the file system in one go.
@@ -103,12 +115,12 @@ impl Store {
         if !plan.doomed.is_empty() {
             losses::note(&self.layout)?;
         }
-        if let Err(error) = self.remove_rows(&plan) {
+        if let Err(error) = self.remove_rows(&plan, STEP) {
             // Removing rows takes space before it gives any back.
             if !(error.is_full() && self.layout.give_reserve_up()) {
                 return Err(error);
             }
-            self.remove_rows(&plan)?;
+            self.remove_rows(&plan, SMALL_STEP)?;
         }
         let trash = self.layout.scratch("trash").join(session.lease.scratch_name());
         self.remove_files(&plan, &trash)?;
@@ -214,6 +226,8 @@ impl Store {
             }
             unnamed.push((*key, *row));
         }
+        // What shares a pack goes together.
+        unnamed.sort_by_key(|(_, row)| row.pack());
         let orphans = self.orphans(&contents)?;
         report.orphans_removed = orphans.len() as u64;
         report.bytes_freed += orphans.iter().map(|(_, size)| size).sum::<u64>();
@@ -223,7 +237,7 @@ impl Store {
 
     /// Files whose row is missing. With the gate closed nobody is between writing a file and its row.
     pub(super) fn orphans(&self, contents: &[(Key, Row)]) -> Result<Vec<(Key, u64)>, FsError> {
-        let known: BTreeSet<&Key> = contents.iter().filter(|(_, row)| row.is_file).map(|(key, _)| key).collect();
+        let known: BTreeSet<&Key> = contents.iter().filter(|(_, row)| row.is_file()).map(|(key, _)| key).collect();
         let mut orphans = Vec::new();
         for kind in Kind::ALL {
             orphans.extend(self.layout.scan(kind)?.into_iter().filter(|(key, _)| !known.contains(key)));
@@ -231,21 +245,26 @@ impl Store {
         Ok(orphans)
     }
 
-    fn remove_rows(&self, plan: &Plan) -> Result<(), StoreError> {
+    fn remove_rows(&self, plan: &Plan, step: Step) -> Result<(), StoreError> {
         let mut connected = None;
         let mut write = |run: &dyn Fn(&Connection) -> rusqlite::Result<()>| {
             self.database.write("collect", &mut connected, |connection| {
                 let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
                 run(&transaction)?;
-                transaction.commit()
+                transaction.commit()?;
+                if step.rows == SMALL_STEP.rows {
+                    // The log is played back into pages that are there, and begins anew. Who reads meanwhile is not waited for.
+                    connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").ok();
+                }
+                Ok(())
             })
         };
         // Results first: what no result names may go at any later time. In steps, so that the log stays short on a full disk.
-        for actions in plan.doomed.chunks(ROWS_PER_STEP) {
+        for actions in plan.doomed.chunks(step.rows) {
             write(&|connection| actions.iter().try_for_each(|action| results::remove(connection, action)))?;
         }
-        for contents in plan.unnamed.chunks(ROWS_PER_STEP) {
-            write(&|connection| contents.iter().try_for_each(|(key, _)| content::remove(connection, key).map(drop)))?;
+        for contents in steps(&plan.unnamed, step) {
+            write(&|connection| remove_contents(connection, contents))?;
         }
         write(&|connection| {
             forget(connection, plan.forgotten_before_ms)?;
@@ -258,7 +277,7 @@ impl Store {
         if let Err(error) = ops::create_dir(trash) {
             tracing::debug!(%error, "files are removed where they are");
         }
-        let files = plan.unnamed.iter().filter(|(_, row)| row.is_file).map(|(key, _)| key);
+        let files = plan.unnamed.iter().filter(|(_, row)| row.is_file()).map(|(key, _)| key);
         for key in files.chain(&plan.orphans) {
             let (from, name) = (self.layout.content(key), format!("{}-{}", key.kind.dir(), key.digest));
             // A full disk may have no room for one more name; removing here and now only takes longer.
@@ -316,6 +335,44 @@ struct Plan {
     forgotten_before_ms: i64,
     latest_ms: i64,
     report: GcReport,
+}
+
+/// Contents by packs, in chunks that are no more than a step. Those of one pack may come to lie in two.
+fn steps(contents: &[(Key, Row)], step: Step) -> impl Iterator<Item = &[(Key, Row)]> {
+    let mut rest = contents;
+    std::iter::from_fn(move || {
+        let (mut packs, mut length) = (0, 0);
+        let mut last = None;
+        for (_, row) in rest.iter().take(step.rows) {
+            if row.pack().is_some() && row.pack() != last {
+                packs += 1;
+                last = row.pack();
+            }
+            if packs > step.packs {
+                break;
+            }
+            length += 1;
+        }
+        let (chunk, behind) = rest.split_at(length);
+        rest = behind;
+        (!chunk.is_empty()).then_some(chunk)
+    })
+}
+
+/// Removes rows with what only they name.
+fn remove_contents(connection: &Connection, contents: &[(Key, Row)]) -> rusqlite::Result<()> {
+    let mut packs = BTreeSet::new();
+    for (key, _) in contents {
+        // As it is now: what was damaged went meanwhile, and a pack it was in is another one since.
+        let Some(row) = content::find(connection, key)? else { continue };
+        content::remove_row(connection, key, &row)?;
+        packs.extend(row.pack());
+    }
+    if packs.is_empty() {
+        return Ok(());
+    }
+    let packs: Vec<i64> = packs.into_iter().collect();
+    packs::release(connection, &packs).map(drop)
 }
 
 /// Every content row, blobs first, in order of the digests.

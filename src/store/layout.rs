@@ -49,8 +49,8 @@ const DIRS: [&str; 14] = [
     "trash",
 ];
 
-/// Bytes of the `reserve` file: enough for opening the database and for one transaction of collection.
-const RESERVE_BYTES: u64 = 8 * 1024 * 1024;
+/// Bytes of the `reserve` file: enough for opening the database and for one small transaction of collection (`gc::SMALL_STEP`).
+const RESERVE_BYTES: u64 = 2 * 1024 * 1024;
 /// Free space, in multiples of the reserve, below which none is set aside.
 const RESERVE_SHARE: u64 = 4;
 

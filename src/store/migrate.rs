@@ -6,14 +6,17 @@ use crate::base::digest::Digest;
 use crate::base::encode::Encoder;
 
 /// Every version, oldest first. Append-only: position `n` takes a database from version `n` to `n + 1`.
-const MIGRATIONS: [&str; 2] =
-    [include_str!("../../schema/sql/0001_init.sql"), include_str!("../../schema/sql/0002_path_sets.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("../../schema/sql/0001_init.sql"),
+    include_str!("../../schema/sql/0002_path_sets.sql"),
+    include_str!("../../schema/sql/0003_packs.sql"),
+];
 
 /// The version this program writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// Digest of all tables and indexes of [`VERSION`]; a new migration comes with a new one.
-const SCHEMA_DIGEST: &str = "0e127382e9d30bc934882dc10fbeb6da0fc2152f0f97a935f11b13df8857128b";
+const SCHEMA_DIGEST: &str = "dd091fd2a45188918082ce665b2f035f452c6136d680c6c02965e1b67d8c9cc6";
 
 /// Marks the file as ours: `drys` in ASCII.
 const APPLICATION_ID: i64 = 0x6472_7973;

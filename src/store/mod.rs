@@ -8,6 +8,7 @@
 //! | `losses` | the mark that tells whether anything was taken out since |
 //! | `pending`, `writer` | the queue of rows and the one thread that commits them |
 //! | `content`, `blobs`, `ahead`, `trees` | bytes by digest |
+//! | `packs`, `batch` | small contents of one action in one frame |
 //! | `caches`, `kept`, `seen` | directories that tasks keep between their runs; what is shown to commands as it is |
 //! | `links` | files that outputs may be hard links to |
 //! | `results`, `history` | the action cache; durations, outcomes, fingerprints |
@@ -21,6 +22,7 @@
 
 mod ahead;
 mod archive;
+mod batch;
 mod blobs;
 mod caches;
 mod content;
@@ -37,6 +39,7 @@ mod losses;
 mod mark;
 mod migrate;
 mod open;
+mod packs;
 mod path_sets;
 mod pending;
 mod recover;
@@ -53,6 +56,7 @@ mod tests;
 
 pub use ahead::Ahead;
 pub use archive::{ExportReport, ImportReport};
+pub use batch::Batch;
 pub use caches::CacheDir;
 pub use durations::imported_durations;
 pub use error::StoreError;

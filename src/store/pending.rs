@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use crate::base::digest::Digest;
 use crate::store::content::{Body, Key};
 use crate::store::locks::hold;
+use crate::store::packs::Pack;
 use crate::store::results::Recording;
 
 /// What is queued about one content.
@@ -17,6 +18,15 @@ pub(super) enum QueuedContent {
         size: u64,
         /// The content itself.
         body: Arc<Body>,
+    },
+    /// It is being added with others.
+    Packed {
+        /// Bytes of the content.
+        size: u64,
+        /// Where it begins in the unpacked pack.
+        start: u64,
+        /// All of them.
+        pack: Arc<Pack>,
     },
     /// It was found damaged and is being removed.
     Drop,
@@ -64,6 +74,23 @@ impl Pending {
         let number = state.last;
         state.contents.insert(key, (number, queued));
         number
+    }
+
+    /// Notes the contents of a pack; returns the number for [`Pending::settle_pack`].
+    pub fn note_pack(&self, pack: &Arc<Pack>) -> u64 {
+        let mut state = hold(&self.state);
+        state.last += 1;
+        let number = state.last;
+        for member in &pack.members {
+            let queued = QueuedContent::Packed { size: member.size, start: member.start, pack: Arc::clone(pack) };
+            state.contents.insert(member.key, (number, queued));
+        }
+        number
+    }
+
+    /// Forgets the committed contents of a pack unless something newer is queued about them.
+    pub fn settle_pack(&self, pack: &Pack, number: u64) {
+        pack.members.iter().for_each(|member| self.settle_content(&member.key, number));
     }
 
     /// Notes an action; returns the number for [`Pending::settle_result`].

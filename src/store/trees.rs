@@ -33,10 +33,12 @@ impl Store {
             }
         }
         let pass = session.gate.enter()?;
+        let mut batch = self.batch();
         for (digest, encoded) in set.all() {
-            self.put(session, Key::tree(*digest), encoded, &pass)?;
+            batch.put(session, Key::tree(*digest), encoded, &pass)?;
         }
-        Ok(())
+        drop(pass);
+        batch.finish()
     }
 
     /// Reads one tree; `None` if it is not there, was damaged, or is not canonical.

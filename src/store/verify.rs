@@ -1,6 +1,6 @@
 //! Checking a whole store: the database, every byte of every content, every reference. Repairs by dropping what is bad.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use rusqlite::Connection;
@@ -15,6 +15,7 @@ use crate::store::error::StoreError;
 use crate::store::gc;
 use crate::store::locks::{Closed, wait_exclusive};
 use crate::store::open::Store;
+use crate::store::packs::Opened;
 use crate::store::results::{self, ActionResult};
 use crate::store::writer::Job;
 
@@ -133,11 +134,32 @@ impl Store {
     fn digest_all(&self, contents: &[(Key, Row)], report: &mut VerifyReport) -> Result<Vec<Key>, StoreError> {
         report.contents = contents.len() as u64;
         report.bytes = contents.iter().fold(0, |bytes, (_, row)| bytes.saturating_add(row.size));
-        let verdicts: Vec<Option<Key>> = contents
+        // What shares a pack is looked at together: each is unpacked once.
+        let mut packed: BTreeMap<i64, Vec<&(Key, Row)>> = BTreeMap::new();
+        let mut groups: Vec<Vec<&(Key, Row)>> = Vec::new();
+        for content in contents {
+            match content.1.pack() {
+                Some(body) => packed.entry(body).or_default().push(content),
+                None => groups.push(vec![content]),
+            }
+        }
+        groups.extend(packed.into_values());
+        let verdicts: Vec<Vec<Key>> = groups
             .par_iter()
-            .map(|(key, row)| Ok(if self.is_sound(key, row)? || !self.is_still_bad(key)? { None } else { Some(*key) }))
+            .map(|group| {
+                let sound = self.are_sound(group)?;
+                let unsound = group.iter().zip(sound).filter(|(_, sound)| !sound).map(|((key, _), _)| *key);
+                let mut bad = Vec::new();
+                for key in unsound {
+                    if self.is_still_bad(&key)? {
+                        bad.push(key);
+                    }
+                }
+                Ok(bad)
+            })
             .collect::<Result<_, StoreError>>()?;
-        let bad: Vec<Key> = verdicts.into_iter().flatten().collect();
+        let mut bad: Vec<Key> = verdicts.into_iter().flatten().collect();
+        bad.sort();
         for key in &bad {
             match key.kind {
                 Kind::Blob => report.damaged_blobs.push(key.digest),
@@ -147,27 +169,37 @@ impl Store {
         Ok(bad)
     }
 
-    fn is_sound(&self, key: &Key, row: &Row) -> Result<bool, StoreError> {
-        if key.kind == Kind::Blob && row.is_file {
-            let file = readable(digest_file_with(&self.layout.content(key), Threads::Pool))?;
-            return Ok(file == Some((key.digest, row.size)));
+    /// Whether contents of one pack, or one content, are what their names say.
+    fn are_sound(&self, group: &[&(Key, Row)]) -> Result<Vec<bool>, StoreError> {
+        if let [(key, row)] = group
+            && row.is_file()
+        {
+            let path = self.layout.content(key);
+            if key.kind == Kind::Blob {
+                let file = readable(digest_file_with(&path, Threads::Pool))?;
+                return Ok(vec![file == Some((key.digest, row.size))]);
+            }
+            return Ok(vec![readable(ops::read(&path))?.is_some_and(|bytes| is_content(key, row, &bytes))]);
         }
-        let bytes = if row.is_file {
-            readable(ops::read(&self.layout.content(key)))?
-        } else {
-            self.database.read("read content", |connection| content::inline_bytes(connection, key))?
-        };
-        Ok(bytes.is_some_and(|bytes| {
-            bytes.len() as u64 == row.size
-                && key.kind.digest(&bytes) == key.digest
-                && (key.kind == Kind::Blob || Tree::decode(&bytes).is_ok())
-        }))
+        self.database.read("read content", |connection| {
+            // One state of the database for all of them.
+            let transaction = connection.unchecked_transaction()?;
+            let mut opened = Opened::default();
+            let sound = |(key, row): &&(Key, Row)| {
+                let bytes = content::inline_bytes_with(&transaction, key, &mut opened)?;
+                Ok(bytes.is_some_and(|bytes| is_content(key, row, &bytes)))
+            };
+            group.iter().map(sound).collect()
+        })
     }
 
     /// Whether content that was found bad is there and bad: another process may have dropped it or put it anew.
     fn is_still_bad(&self, key: &Key) -> Result<bool, StoreError> {
         let row = self.database.read("look for content", |connection| content::find(connection, key))?;
-        row.map_or(Ok(false), |row| self.is_sound(key, &row).map(|is_sound| !is_sound))
+        match row {
+            None => Ok(false),
+            Some(row) => Ok(self.are_sound(&[&(*key, row)])? != [true]),
+        }
     }
 
     /// Reads content and drops it if it is damaged.
@@ -211,6 +243,12 @@ impl Store {
             && self.has_blobs(&closure)?
             && named.chain([log]).all(|key| !bad.contains(&key)))
     }
+}
+
+fn is_content(key: &Key, row: &Row, bytes: &[u8]) -> bool {
+    bytes.len() as u64 == row.size
+        && key.kind.digest(bytes) == key.digest
+        && (key.kind == Kind::Blob || Tree::decode(bytes).is_ok())
 }
 
 fn integrity(connection: &Connection) -> rusqlite::Result<Vec<String>> {

@@ -24,6 +24,7 @@ use crate::store::history::{self, TaskRun};
 use crate::store::layout::Layout;
 use crate::store::locks::{ActionLock, Pass, hold};
 use crate::store::losses;
+use crate::store::packs::{self, Pack};
 use crate::store::path_sets;
 use crate::store::pending::{Pending, QueuedContent, QueuedResult};
 use crate::store::recover;
@@ -45,6 +46,8 @@ const SYNC_FILES_MAX: usize = 64;
 pub(super) enum Job {
     /// Adds content that is already in place.
     Put { key: Key, size: u64, body: Arc<Body>, at_ms: i64 },
+    /// Adds contents that lie in one frame.
+    PutPack { pack: Arc<Pack>, at_ms: i64 },
     /// Marks content as used.
     Touch { key: Key, at_ms: i64 },
     /// Removes damaged content.
@@ -77,6 +80,7 @@ impl Queued {
                 Body::File => 0,
                 Body::Plain(bytes) | Body::Zstd(bytes) => bytes.len(),
             },
+            Job::PutPack { pack, .. } => pack.bytes.len(),
             _ => 0,
         }
     }
@@ -191,6 +195,7 @@ impl Queue {
             Job::Put { key, size, body, .. } => {
                 self.pending.note_content(*key, QueuedContent::Put { size: *size, body: Arc::clone(body) })
             }
+            Job::PutPack { pack, .. } => self.pending.note_pack(pack),
             Job::Drop { key } => self.pending.note_content(*key, QueuedContent::Drop),
             Job::Forget { action, .. } => self.pending.note_result(*action, QueuedResult::Forget),
             Job::Record(recording) if recording.is_new => {
@@ -341,6 +346,7 @@ impl Writer {
         }
         match &queued.job {
             Job::Put { key, .. } | Job::Drop { key } => self.pending.settle_content(key, queued.number),
+            Job::PutPack { pack, .. } => self.pending.settle_pack(pack, queued.number),
             Job::Forget { action, .. } => self.pending.settle_result(action, queued.number),
             Job::Record(recording) => self.pending.settle_result(&recording.result.action, queued.number),
             Job::Touch { .. } | Job::TouchResults { .. } | Job::Run(_) | Job::PathSet(_) => {}
@@ -405,6 +411,7 @@ fn apply(connection: &Connection, jobs: &[Queued]) -> rusqlite::Result<()> {
     for queued in jobs {
         match &queued.job {
             Job::Put { key, size, body, at_ms } => grown += content::insert(connection, key, *size, body, *at_ms)?,
+            Job::PutPack { pack, at_ms } => grown += packs::insert(connection, pack, *at_ms)?,
             Job::Touch { key, at_ms } => content::touch(connection, key, *at_ms)?,
             Job::Drop { key } => grown += content::remove(connection, key)?,
             Job::Record(recording) => {

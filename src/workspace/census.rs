@@ -9,6 +9,7 @@
 //! [`fs::witness`]: crate::fs::witness
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -21,9 +22,9 @@ use crate::fs::stat::StatKey;
 use crate::fs::witness::{Names, Sighting, Told};
 use crate::workspace::stat_index;
 
-const HEADER_LEN: usize = 12;
-const DIR_LEN: usize = 16;
-const CLAIM_LEN: usize = 24 + 40 + DIGEST_LEN;
+pub(super) const HEADER_LEN: usize = 12;
+pub(super) const DIR_LEN: usize = 16;
+pub(super) const CLAIM_LEN: usize = 24 + 40 + DIGEST_LEN;
 
 /// Owner of claims that are of no task's outputs.
 const NOBODY: u32 = u32::MAX;
@@ -195,7 +196,7 @@ impl<'a> Census<'a> {
         Place { base, path: self.text(word(0), length), claims: (first, behind) }
     }
 
-    fn raw(&self, index: usize) -> &'a [u8] {
+    pub(super) fn raw(&self, index: usize) -> &'a [u8] {
         &self.bytes[HEADER_LEN + self.dirs * DIR_LEN + index * CLAIM_LEN..][..CLAIM_LEN]
     }
 
@@ -473,30 +474,40 @@ impl Draft {
                 positions[*number] = count - 1;
                 last = Some((name, claim));
             }
-            let (path_at, path_len) = names.add(&group.path)?;
-            dirs.extend_from_slice(&path_at.to_le_bytes());
-            dirs.extend_from_slice(&first.to_le_bytes());
-            dirs.extend_from_slice(&(count - first).to_le_bytes());
-            dirs.extend_from_slice(&path_len.to_le_bytes());
-            dirs.extend_from_slice(&[0, u8::from(group.base == Base::Machine)]);
+            encode_dir(&mut dirs, group.base, names.add(&group.path)?, first..count);
         }
-        let mut bytes = Vec::with_capacity(HEADER_LEN + dirs.len() + claims.len() + names.0.len());
-        bytes.extend_from_slice(&u32::try_from(self.groups.len()).ok()?.to_le_bytes());
-        bytes.extend_from_slice(&count.to_le_bytes());
-        bytes.extend_from_slice(&u32::try_from(names.0.len()).ok()?.to_le_bytes());
-        bytes.extend_from_slice(&dirs);
-        bytes.extend_from_slice(&claims);
-        bytes.extend_from_slice(&names.0);
-        Some((bytes, positions))
+        Some((assemble(&dirs, &claims, &names)?, positions))
     }
+}
+
+/// Appends the record of a directory.
+pub(super) fn encode_dir(dirs: &mut Vec<u8>, base: Base, (path_at, path_len): (u32, u16), claims: Range<u32>) {
+    dirs.extend_from_slice(&path_at.to_le_bytes());
+    dirs.extend_from_slice(&claims.start.to_le_bytes());
+    dirs.extend_from_slice(&(claims.end - claims.start).to_le_bytes());
+    dirs.extend_from_slice(&path_len.to_le_bytes());
+    dirs.extend_from_slice(&[0, u8::from(base == Base::Machine)]);
+}
+
+/// The bytes of a census; `None` if there is more than the format holds.
+pub(super) fn assemble(dirs: &[u8], claims: &[u8], names: &Names32) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(HEADER_LEN + dirs.len() + claims.len() + names.0.len());
+    for count in [dirs.len() / DIR_LEN, claims.len() / CLAIM_LEN, names.0.len()] {
+        bytes.extend_from_slice(&u32::try_from(count).ok()?.to_le_bytes());
+    }
+    bytes.extend_from_slice(dirs);
+    bytes.extend_from_slice(claims);
+    bytes.extend_from_slice(&names.0);
+    Some(bytes)
 }
 
 /// Texts one behind the other, each ended by a NUL.
 #[derive(Default)]
-struct Names32(Vec<u8>);
+pub(super) struct Names32(pub Vec<u8>);
 
 impl Names32 {
-    fn add(&mut self, text: &[u8]) -> Option<(u32, u16)> {
+    /// Appends a text; gives its place.
+    pub fn add(&mut self, text: &[u8]) -> Option<(u32, u16)> {
         let place = (u32::try_from(self.0.len()).ok()?, u16::try_from(text.len()).ok()?);
         self.0.extend_from_slice(text);
         self.0.push(0);
@@ -511,16 +522,42 @@ fn encode_claim(bytes: &mut Vec<u8>, (name_at, name_len): (u32, u16), claim: &Cl
         Role::Source => (1, NOBODY),
         Role::Output(owner) => (2, *owner),
     };
+    let flags = [*aspect as u8, u8::from(*is_there) | u8::from(*is_settled) << 1 | role << 2];
+    encode_raw(bytes, (name_at, name_len), flags, owner, stat, digest.as_bytes());
+}
+
+/// Appends the record of a claim, of which `flags` are its aspect and what holds of it.
+pub(super) fn encode_raw(
+    bytes: &mut Vec<u8>,
+    (name_at, name_len): (u32, u16),
+    flags: [u8; 2],
+    owner: u32,
+    stat: &StatKey,
+    digest: &[u8],
+) {
     bytes.extend_from_slice(&name_at.to_le_bytes());
     bytes.extend_from_slice(&name_len.to_le_bytes());
-    bytes.extend_from_slice(&[*aspect as u8, u8::from(*is_there) | u8::from(*is_settled) << 1 | role << 2]);
+    bytes.extend_from_slice(&flags);
     bytes.extend_from_slice(&owner.to_le_bytes());
     bytes.extend_from_slice(&stat.mode.to_le_bytes());
     bytes.extend_from_slice(&[0; 8]);
     for number in [stat.size, stat.mtime_ns.cast_unsigned(), stat.ctime_ns.cast_unsigned(), stat.inode, stat.device] {
         bytes.extend_from_slice(&number.to_le_bytes());
     }
-    bytes.extend_from_slice(digest.as_bytes());
+    bytes.extend_from_slice(digest);
+}
+
+/// The signature in the record of a claim.
+pub(super) fn raw_stat(raw: &[u8; CLAIM_LEN]) -> StatKey {
+    let number = |at: usize| u64::from_le_bytes(raw[at..at + 8].try_into().expect("eight bytes"));
+    StatKey {
+        size: number(24),
+        mtime_ns: number(32).cast_signed(),
+        ctime_ns: number(40).cast_signed(),
+        inode: number(48),
+        device: number(56),
+        mode: u32::from_le_bytes(raw[12..16].try_into().expect("four bytes")),
+    }
 }
 
 fn decode_claim(raw: &[u8; CLAIM_LEN]) -> Option<Claim> {
@@ -531,15 +568,7 @@ fn decode_claim(raw: &[u8; CLAIM_LEN]) -> Option<Claim> {
         (2, owner) => Role::Output(owner),
         _ => return None,
     };
-    let number = |at: usize| u64::from_le_bytes(raw[at..at + 8].try_into().expect("eight bytes"));
-    let stat = StatKey {
-        size: number(24),
-        mtime_ns: number(32).cast_signed(),
-        ctime_ns: number(40).cast_signed(),
-        inode: number(48),
-        device: number(56),
-        mode: u32::from_le_bytes(raw[12..16].try_into().ok()?),
-    };
+    let stat = raw_stat(raw);
     let digest = Digest::from_slice(&raw[64..])?;
     Some(Claim { aspect, role, is_there: raw[7] & 1 != 0, is_settled: raw[7] & 2 != 0, stat, digest })
 }

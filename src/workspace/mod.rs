@@ -3,6 +3,7 @@
 
 pub mod affected;
 pub mod census;
+pub mod census_file;
 pub mod changes;
 pub mod claims;
 pub mod compiled;
@@ -15,6 +16,7 @@ pub mod git_index;
 pub mod inputs;
 pub mod load;
 pub mod model;
+pub mod nearby;
 pub mod outputs;
 pub mod package_graph;
 pub mod repository;

@@ -5,10 +5,10 @@
 //! ticks every few milliseconds, and some file systems keep whole seconds. Such racy entries are digested again. On a
 //! network file system the stamps are the server's, so the two clocks must agree within the margin.
 //!
-//! One file, read in one go and looked up where it lies in memory; a damaged file, or one of another version, is an
-//! empty index. Layout: magic (8 bytes), `u64` count, `u64` length of the names, then per entry in byte order of the
-//! paths a record of fixed size, then the names, then BLAKE3 over everything before. Integers are little-endian.
-//! Knows nothing of tasks and of the store.
+//! One file, read in one go; a damaged file, or one of another version, is an empty index. Layout: magic (8 bytes), the number of
+//! entries, their digests, then the length of the rest and the rest under zstd: per entry in byte order of the paths its name, its
+//! signature and when it was seen, each as what tells it from the one before ([`nearby`]); last BLAKE3 over everything before. In
+//! memory an entry is a record of fixed size, looked up where it lies. Knows nothing of tasks and of the store.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -16,6 +16,7 @@ use std::sync::{PoisonError, RwLock};
 
 use rayon::prelude::*;
 
+use crate::base::compact::{Pool, Reader, Writer};
 use crate::base::digest::{DIGEST_LEN, Digest};
 use crate::base::path::RelPath;
 use crate::base::tree::Entry;
@@ -24,10 +25,13 @@ use crate::fs::digest::{Threads, digest_file_with};
 use crate::fs::ops::{self, FsError};
 use crate::fs::stat::StatKey;
 use crate::fs::witness::{self, now_ns};
+use crate::workspace::nearby::{self, Names, Stats};
 
-const MAGIC: [u8; 8] = *b"dryst\0i1";
-const HEADER_LEN: usize = 24;
+const MAGIC: [u8; 8] = *b"dryst\0i2";
 const RECORD_LEN: usize = 4 + 4 + 5 * 8 + 4 + 8 + DIGEST_LEN;
+
+/// Names and times repeat themselves so much that more effort finds little more.
+const ZSTD_LEVEL: i32 = 1;
 
 /// Two changes nearer than this may leave the same time stamp: twice the longest kernel tick, in nanoseconds.
 const TICK_NS: i64 = 20_000_000;
@@ -290,37 +294,64 @@ fn leaf(root: &Path, path: &RelPath, known: Option<Record>, looks: Looks) -> Loo
     }
 }
 
-/// A checked index file, read in place.
+/// What a checked index file holds.
 #[derive(Debug, Default)]
 struct Saved {
-    bytes: Vec<u8>,
+    /// Records of fixed size, in byte order of the paths.
+    records: Vec<u8>,
+    /// The paths, one behind the other.
+    names: Vec<u8>,
     count: usize,
 }
 
 impl Saved {
     /// The bytes as an index, if they are one from beginning to end.
     fn check(bytes: Vec<u8>) -> Option<Self> {
-        let body_len = bytes.len().checked_sub(DIGEST_LEN).filter(|length| *length >= HEADER_LEN)?;
+        let body_len = bytes.len().checked_sub(DIGEST_LEN)?;
         let (body, checksum) = bytes.split_at(body_len);
-        if body[..8] != MAGIC || Digest::of(body).as_bytes() != checksum {
+        let packed = body.strip_prefix(&MAGIC)?;
+        if Digest::of(body).as_bytes() != checksum {
             return None;
         }
-        let count = usize::try_from(word(body, 8)).ok()?;
-        let names_len = usize::try_from(word(body, 16)).ok()?;
-        let records_len = count.checked_mul(RECORD_LEN)?;
-        if HEADER_LEN.checked_add(records_len)?.checked_add(names_len)? != body_len {
+        let mut reader = Reader::new(packed, Pool::none());
+        let count = reader.length()?;
+        let digests = reader.raw(count.checked_mul(DIGEST_LEN)?)?;
+        let rest_len = usize::try_from(reader.number()?).ok()?;
+        let packed_len = reader.length()?;
+        let rest = zstd::bulk::decompress(reader.raw(packed_len)?, rest_len).ok()?;
+        if !reader.is_at_end() {
             return None;
         }
-        Some(Self { bytes, count })
+        let mut reader = Reader::new(&rest, Pool::none());
+        let mut saved = Self { records: Vec::with_capacity(count * RECORD_LEN), names: Vec::new(), count };
+        let (mut names, mut stats, mut seen_ns) = (Names::default(), Stats::default(), 0);
+        for digest in digests.chunks_exact(DIGEST_LEN) {
+            let name = names.take(&mut reader)?;
+            let stat = stats.take(&mut reader)?;
+            seen_ns = nearby::sum(seen_ns, reader.number()?);
+            saved.add(name, &stat, seen_ns, digest)?;
+        }
+        reader.is_at_end().then_some(saved)
     }
 
-    fn names(&self) -> &[u8] {
-        &self.bytes[HEADER_LEN + self.count * RECORD_LEN..self.bytes.len().saturating_sub(DIGEST_LEN)]
+    fn add(&mut self, name: &[u8], stat: &StatKey, seen_ns: u64, digest: &[u8]) -> Option<()> {
+        let (start, length) = (u32::try_from(self.names.len()).ok()?, u32::try_from(name.len()).ok()?);
+        self.names.extend_from_slice(name);
+        self.records.extend_from_slice(&start.to_le_bytes());
+        self.records.extend_from_slice(&length.to_le_bytes());
+        self.records.extend_from_slice(&stat.size.to_le_bytes());
+        self.records.extend_from_slice(&stat.mtime_ns.to_le_bytes());
+        self.records.extend_from_slice(&stat.ctime_ns.to_le_bytes());
+        self.records.extend_from_slice(&stat.inode.to_le_bytes());
+        self.records.extend_from_slice(&stat.device.to_le_bytes());
+        self.records.extend_from_slice(&stat.mode.to_le_bytes());
+        self.records.extend_from_slice(&seen_ns.to_le_bytes());
+        self.records.extend_from_slice(digest);
+        Some(())
     }
 
     fn raw(&self, index: usize) -> &[u8] {
-        let start = HEADER_LEN + index * RECORD_LEN;
-        &self.bytes[start..start + RECORD_LEN]
+        &self.records[index * RECORD_LEN..][..RECORD_LEN]
     }
 
     /// The path of an entry; empty if the file, though intact, was written wrong.
@@ -331,7 +362,7 @@ impl Saved {
     fn name(&self, index: usize) -> &[u8] {
         let raw = self.raw(index);
         let (start, length) = (half(raw, 0), half(raw, 4));
-        self.names().get(start..start.saturating_add(length)).unwrap_or_default()
+        self.names.get(start..start.saturating_add(length)).unwrap_or_default()
     }
 
     fn at(&self, index: usize) -> Record {
@@ -383,32 +414,28 @@ fn half(bytes: &[u8], at: usize) -> usize {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes")) as usize
 }
 
-/// The bytes of an index file. Names beyond 4 GiB in all are left out.
+/// The bytes of an index file.
 fn encode(all: &BTreeMap<&str, Record>) -> Vec<u8> {
-    let mut records: Vec<u8> = Vec::with_capacity(all.len() * RECORD_LEN);
-    let mut names: Vec<u8> = Vec::new();
-    let mut count: u64 = 0;
-    for (path, Record { stat, digest, seen_ns }) in all {
-        let (Ok(start), Ok(length)) = (u32::try_from(names.len()), u32::try_from(path.len())) else { continue };
-        names.extend_from_slice(path.as_bytes());
-        records.extend_from_slice(&start.to_le_bytes());
-        records.extend_from_slice(&length.to_le_bytes());
-        records.extend_from_slice(&stat.size.to_le_bytes());
-        records.extend_from_slice(&stat.mtime_ns.to_le_bytes());
-        records.extend_from_slice(&stat.ctime_ns.to_le_bytes());
-        records.extend_from_slice(&stat.inode.to_le_bytes());
-        records.extend_from_slice(&stat.device.to_le_bytes());
-        records.extend_from_slice(&stat.mode.to_le_bytes());
-        records.extend_from_slice(&seen_ns.to_le_bytes());
-        records.extend_from_slice(digest.as_bytes());
-        count += 1;
+    let mut writer = Writer::new();
+    let (mut names, mut stats, mut last_ns) = (Names::default(), Stats::default(), 0);
+    for (path, Record { stat, digest: _, seen_ns }) in all {
+        let seen_ns = seen_ns.cast_unsigned();
+        names.put(&mut writer, path.as_bytes());
+        stats.put(&mut writer, stat);
+        writer.number(nearby::difference(seen_ns, last_ns));
+        last_ns = seen_ns;
     }
-    let mut bytes = Vec::with_capacity(HEADER_LEN + records.len() + names.len() + DIGEST_LEN);
-    bytes.extend_from_slice(&MAGIC);
-    bytes.extend_from_slice(&count.to_le_bytes());
-    bytes.extend_from_slice(&(names.len() as u64).to_le_bytes());
-    bytes.extend_from_slice(&records);
-    bytes.extend_from_slice(&names);
+    let rest = writer.drain();
+    // Only where memory is short; the index is then none when it is read.
+    let packed = zstd::bulk::compress(&rest, ZSTD_LEVEL).unwrap_or_default();
+    let mut writer = Writer::new();
+    writer.raw(&MAGIC);
+    writer.length(all.len());
+    all.values().for_each(|record| writer.raw(record.digest.as_bytes()));
+    writer.length(rest.len());
+    writer.length(packed.len());
+    writer.raw(&packed);
+    let mut bytes = writer.drain();
     let checksum = Digest::of(&bytes);
     bytes.extend_from_slice(checksum.as_bytes());
     bytes

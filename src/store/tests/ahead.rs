@@ -40,7 +40,7 @@ fn what_is_missing_damaged_or_of_another_size_is_not_given() {
     wanted[3].1 += 1;
     let damage = |connection: &rusqlite::Connection| {
         connection.execute(
-            "UPDATE content_bytes SET bytes = x'00' WHERE id = (SELECT id FROM content WHERE kind = 0 AND digest = ?1)",
+            "UPDATE content_bytes SET bytes = x'00' WHERE id = (SELECT body FROM content WHERE kind = 0 AND digest = ?1)",
             [wanted[1].0.as_bytes()],
         )
     };

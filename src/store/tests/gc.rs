@@ -182,7 +182,7 @@ fn space_is_set_aside_for_the_day_when_the_disk_is_full() {
     let trial = Trial::new();
     let store = trial.open();
     let reserve = store.dir().join("reserve");
-    assert_eq!(ops::metadata(&reserve).expect("it is there").len(), 8 << 20);
+    assert_eq!(ops::metadata(&reserve).expect("it is there").len(), 2 << 20);
     assert!(store.layout.give_reserve_up());
     assert!(!store.layout.give_reserve_up() && !ops::exists(&reserve));
     collect(&store, KEEP_ALL);

@@ -10,6 +10,7 @@ mod gc;
 mod kept;
 mod memory;
 mod model;
+mod packs;
 mod path_sets;
 mod stage;
 mod trial;

@@ -11,11 +11,12 @@ use crate::store::{ActionResult, GcMode, GcOptions, Recorded, VerifyMode, Verify
 
 #[derive(Clone, Debug)]
 enum Step {
-    Record { name: u8, content: u8 },
+    Record { name: u8, content: u8, beside: u8 },
     Lookup { name: u8 },
     Reopen,
     Flush,
     Collect,
+    Shrink,
     Damage { content: u8 },
     Verify,
     Second { name: u8 },
@@ -25,11 +26,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let name = 0..5_u8;
     let content = 0..6_u8;
     let step = prop_oneof![
-        6 => (name.clone(), content.clone()).prop_map(|(name, content)| Step::Record { name, content }),
+        6 => (name.clone(), content.clone(), content.clone())
+            .prop_map(|(name, content, beside)| Step::Record { name, content, beside }),
         6 => name.clone().prop_map(|name| Step::Lookup { name }),
         2 => Just(Step::Reopen),
         1 => Just(Step::Flush),
         1 => Just(Step::Collect),
+        1 => Just(Step::Shrink),
         1 => content.prop_map(|content| Step::Damage { content }),
         1 => Just(Step::Verify),
         2 => name.prop_map(|name| Step::Second { name }),
@@ -43,8 +46,8 @@ fn bytes_of(content: u8) -> Vec<u8> {
 }
 
 struct Model {
-    /// What was recorded first under each action, and which content it has.
-    results: BTreeMap<u8, (ActionResult, u8)>,
+    /// What was recorded first under each action, and which contents it has.
+    results: BTreeMap<u8, (ActionResult, [u8; 2])>,
 }
 
 impl Model {
@@ -64,8 +67,10 @@ proptest! {
         for step in steps {
             advance_clock(1000);
             match step {
-                Step::Record { name, content } => {
-                    let result = put(&store, &name.to_string(), &[("x", &bytes_of(content))]);
+                Step::Record { name, content, beside } => {
+                    let own = [name; 40];
+                    let files: [(&str, &[u8]); 3] = [("x", &bytes_of(content)), ("y", &bytes_of(beside)), ("z", &own)];
+                    let result = put(&store, &name.to_string(), &files);
                     let recorded = store.record(result.clone(), &[name]).expect("recorded");
                     let expect = match model.expect(name) {
                         None => Recorded::Stored,
@@ -73,15 +78,15 @@ proptest! {
                         Some(first) => Recorded::Differs { kept: first.outputs },
                     };
                     prop_assert_eq!(recorded, expect);
-                    model.results.entry(name).or_insert((result, content));
+                    model.results.entry(name).or_insert((result, [content, beside]));
                 }
                 Step::Lookup { name } => {
                     let found = store.lookup(&action(&name.to_string())).expect("no error");
                     prop_assert_eq!(found.as_ref(), model.expect(name));
                     if found.is_some() {
-                        let content = model.results[&name].1;
-                        let bytes = bytes_of(content);
-                        prop_assert_eq!(store.read(&Digest::of(&bytes)).expect("no error"), Some(bytes));
+                        for bytes in model.results[&name].1.map(bytes_of).into_iter().chain([vec![name; 40]]) {
+                            prop_assert_eq!(store.read(&Digest::of(&bytes)).expect("no error"), Some(bytes));
+                        }
                     }
                 }
                 Step::Reopen => {
@@ -95,6 +100,23 @@ proptest! {
                     let report = store.gc(options).expect("collected");
                     prop_assert_eq!(report.results_kept, model.results.len() as u64);
                 }
+                Step::Shrink => {
+                    store.renew_lease().expect("renewed");
+                    let used = store.database.read("read the usage", super::super::gc::used_bytes).expect("readable");
+                    let options = GcOptions { mode: GcMode::Delete, bytes_max: Some(used / 2), keep_days: None };
+                    store.gc(options).expect("collected");
+                    let found = |name: &u8| store.lookup(&action(&name.to_string())).expect("no error");
+                    model.results.retain(|name, _| found(name).is_some());
+                    for (name, (first, contents)) in &model.results {
+                        let now = found(name);
+                        prop_assert_eq!(now.as_ref(), Some(first));
+                        for bytes in contents.map(bytes_of).into_iter().chain([vec![*name; 40]]) {
+                            prop_assert_eq!(store.read(&Digest::of(&bytes)).expect("no error"), Some(bytes));
+                        }
+                    }
+                    let report = store.verify(VerifyOptions { mode: VerifyMode::Report }).expect("verified");
+                    prop_assert!(report.is_sound() && report.orphans.is_empty(), "{:?}", report);
+                }
                 Step::Damage { content } => {
                     let digest = Digest::of(&bytes_of(content));
                     store.flush().expect("written");
@@ -102,10 +124,10 @@ proptest! {
                     if ops::exists(&file) {
                         ops::set_mode(&file, 0o644).expect("ours");
                         ops::write(&file, b"damaged").expect("writable");
-                        for (name, _) in model.results.iter().filter(|(_, (_, held))| *held == content) {
+                        for (name, _) in model.results.iter().filter(|(_, (_, held))| held.contains(&content)) {
                             prop_assert_eq!(store.lookup(&action(&name.to_string())).expect("no error"), None);
                         }
-                        model.results.retain(|_, (_, held)| *held != content);
+                        model.results.retain(|_, (_, held)| !held.contains(&content));
                     }
                 }
                 Step::Verify => {

@@ -39,7 +39,7 @@ fn what_is_bad_is_told_and_dropped_only_when_asked() {
     ops::create_dir_all(orphan.parent().expect("a shard")).expect("writable");
     ops::write(&orphan, b"orphan").expect("writable");
     let database = rusqlite::Connection::open(trial.store_dir().join("store.db")).expect("readable");
-    let spoil = "UPDATE content_bytes SET bytes = x'00' WHERE id = (SELECT id FROM content WHERE digest = ?1)";
+    let spoil = "UPDATE content_bytes SET bytes = x'00' WHERE id = (SELECT body FROM content WHERE digest = ?1)";
     database.execute(spoil, [Digest::of(b"y").as_bytes()]).expect("writable");
     database.execute("UPDATE result SET exit = 3 WHERE action = ?1", [action("row").as_bytes()]).expect("writable");
 
