@@ -162,6 +162,7 @@ fn do_rest(
     cancel: &Cancel,
 ) -> Result<ExitKind, CliError> {
     let store = opening::open_store_lazily(context, opened.workspace.config.store_bytes_max)?;
+    store.expect_use();
     let mut session = opened.session_for(context, Arc::clone(&store), options(args), cancel.clone(), Some(&rest))?;
     session.opened = asked.started;
     let limited = rest.limited();
