@@ -164,6 +164,7 @@ fn do_rest(
     let store = opening::open_store_lazily(context, opened.workspace.config.store_bytes_max)?;
     store.expect_use();
     let mut session = opened.session_for(context, Arc::clone(&store), options(args), cancel.clone(), Some(&rest))?;
+    rest.expect_commands(&session);
     session.opened = asked.started;
     let limited = rest.limited();
     let plan = Plan::of_rest(rest);

@@ -5,7 +5,7 @@
 //! of these, and of what the census says did not change. So of the tasks that need a changed one, those whose dependencies come
 //! out as they were stand, too, without a look at them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -43,6 +43,8 @@ pub struct Rest {
     positions: HashMap<usize, Ix>,
     /// By line: whether something of it changed.
     changed: Vec<bool>,
+    /// Whether source files are among it: what came of them is not in the tree, and hardly in the store.
+    is_edited: bool,
     /// News by claim.
     news: HashMap<usize, News>,
     /// By position, whether the task was looked at.
@@ -63,7 +65,8 @@ impl Rest {
         let mut changed: Vec<bool> = lines.iter().map(|line| line.stood.is_none()).collect();
         compared.strayed.iter().for_each(|at| changed[*at] = true);
         let sources = mark_outputs(&compared, &mut changed)?;
-        if !sources.is_empty() {
+        let is_edited = !sources.is_empty();
+        if is_edited {
             let sets = compared.sets().iter();
             let is_changed: Vec<bool> =
                 sets.map(|set| set.files.iter().any(|file| sources.contains(&(*file as usize)))).collect();
@@ -90,7 +93,7 @@ impl Rest {
         let sets = compared.sets().iter().map(|_| OnceLock::new()).collect();
         let produced = lines.iter().map(|_| OnceLock::new()).collect();
         let looked_at = (0..count).map(|_| AtomicBool::new(false)).collect();
-        Some(Self { lines: order, count, positions, changed, news, looked_at, sets, produced, compared })
+        Some(Self { lines: order, count, positions, changed, is_edited, news, looked_at, sets, produced, compared })
     }
 
     /// What it was compared with.
@@ -120,6 +123,28 @@ impl Rest {
     /// Of those to be looked at, the ones that ask for limits.
     pub fn limited(&self) -> Vec<TaskId> {
         (0..self.count).map(|ix| self.line(ix)).filter(|line| line.limited).map(|line| line.task).collect()
+    }
+
+    /// Has what the first commands will be started with made in the background; as many at once as there are job slots.
+    pub fn expect_commands(&self, session: &Session<'_>) {
+        let slots = usize::try_from(session.options.jobs).unwrap_or(usize::MAX);
+        let mut counts: BTreeMap<Level, usize> = BTreeMap::new();
+        self.likely_first().into_iter().take(slots).for_each(|level| *counts.entry(level).or_default() += 1);
+        for (level, count) in counts {
+            // What goes wrong is told by who has a command for it.
+            if let Ok(sandbox) = session.sandbox(level) {
+                sandbox.expect_commands(count);
+            }
+        }
+    }
+
+    /// The levels of the commands that are likely to be the first to run, where they ask for no limits.
+    fn likely_first(&self) -> Vec<Level> {
+        let reached = (0..self.count).filter(|_| self.is_edited).map(|ix| (self.lines[ix], self.line(ix)));
+        let is_held =
+            |line: &Line| line.needs.iter().any(|needed| self.positions.get(needed).is_some_and(|ix| *ix < self.count));
+        let first = reached.filter(|(at, line)| self.changed[*at] && !line.limited && !is_held(line));
+        first.filter_map(|(_, line)| Level::parse(&line.stood.as_ref()?.isolation)).collect()
     }
 
     /// What was asked for, of those to be looked at.
