@@ -67,9 +67,11 @@ impl Rest {
         let sources = mark_outputs(&compared, &mut changed)?;
         let is_edited = !sources.is_empty();
         if is_edited {
-            let sets = compared.sets().iter();
-            let is_changed: Vec<bool> =
-                sets.map(|set| set.files.iter().any(|file| sources.contains(&(*file as usize)))).collect();
+            // By claim: the sets name every source file of the workspace, and more than once.
+            let mut edited = vec![false; compared.census().len()];
+            sources.iter().for_each(|at| edited[*at] = true);
+            let is_edited = |file: &u32| edited.get(*file as usize).copied().unwrap_or(false);
+            let is_changed: Vec<bool> = compared.sets().iter().map(|set| set.files.iter().any(is_edited)).collect();
             for (line, changed) in lines.iter().zip(&mut changed) {
                 *changed |= is_changed[line.set];
             }

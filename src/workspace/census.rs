@@ -211,6 +211,11 @@ impl<'a> Census<'a> {
         decode_claim(self.raw(index).first_chunk()?)
     }
 
+    /// What the claim at a position is part of; `None` if it was written wrong. Cost: a few of its bytes.
+    pub fn role(&self, index: usize) -> Option<Role> {
+        decode_role(self.raw(index).first_chunk()?)
+    }
+
     /// The claim on the names in a directory of the workspace that git does not ignore. Cost: a binary search.
     pub fn names_in(&self, dir: &RelPath) -> Option<usize> {
         let wanted = (false, dir.as_str().as_bytes());
@@ -542,12 +547,7 @@ fn encode_claim(bytes: &mut Vec<u8>, (name_at, name_len): (u32, u16), claim: &Cl
 
 fn decode_claim(raw: &[u8; CLAIM_LEN]) -> Option<Claim> {
     let aspect = *ASPECTS.get(usize::from(raw[6]))?;
-    let role = match (raw[7] >> 2, u32::from_le_bytes(raw[8..12].try_into().ok()?)) {
-        (0, NOBODY) => Role::Structure,
-        (1, NOBODY) => Role::Source,
-        (2, owner) => Role::Output(owner),
-        _ => return None,
-    };
+    let role = decode_role(raw)?;
     let number = |at: usize| u64::from_le_bytes(raw[at..at + 8].try_into().expect("eight bytes"));
     let stat = StatKey {
         size: number(24),
@@ -559,6 +559,15 @@ fn decode_claim(raw: &[u8; CLAIM_LEN]) -> Option<Claim> {
     };
     let digest = Digest::from_slice(&raw[64..])?;
     Some(Claim { aspect, role, is_there: raw[7] & 1 != 0, is_settled: raw[7] & 2 != 0, stat, digest })
+}
+
+fn decode_role(raw: &[u8; CLAIM_LEN]) -> Option<Role> {
+    match (raw[7] >> 2, u32::from_le_bytes(raw[8..12].try_into().ok()?)) {
+        (0, NOBODY) => Some(Role::Structure),
+        (1, NOBODY) => Some(Role::Source),
+        (2, owner) => Some(Role::Output(owner)),
+        _ => None,
+    }
 }
 
 /// The claim that what was told still holds.
