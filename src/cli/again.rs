@@ -172,6 +172,9 @@ fn do_rest(
     opening::tell(context, &opened.workspace.sources, &limits::unheld(&session, &limited));
     let mut reports = Reports::new(&args.reports(), context, Arc::new(opened.workspace.sources.clone()));
     let summary = drive::drive(&session, &plan, &Registry::default(), AfterUse::End, &mut reports.fan());
+    // Launchers take their time to end, while what they ran is written.
+    let sandboxes = session.take_sandboxes();
+    let ending = std::thread::spawn(move || drop(sandboxes));
     reports.write_files()?;
     store.flush()?;
     if summary.interrupted || summary.infrastructure || summary.refused {
@@ -185,5 +188,8 @@ fn do_rest(
     }
     session.leave();
     std::mem::forget((plan, opened));
+    if ending.join().is_err() {
+        tracing::debug!("launchers were left to end by themselves");
+    }
     Ok(exit_of(&summary))
 }
