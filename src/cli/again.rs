@@ -174,7 +174,9 @@ fn do_rest(
     cancel: &Cancel,
 ) -> Result<ExitKind, CliError> {
     let store = opening::open_store_lazily(context, opened.workspace.config.store_bytes_max)?;
+    store.expect_use();
     let mut session = opened.session_for(context, Arc::clone(&store), options(args), cancel.clone(), Some(&rest))?;
+    rest.expect_commands(&session);
     session.opened = asked.started;
     let due = rest.compared().due();
     let is_due = due.is_some();
@@ -186,6 +188,9 @@ fn do_rest(
     opening::tell(context, &opened.workspace.sources, &limits::unheld(&session, &limited));
     let mut reports = Reports::new(&args.reports(), context, Arc::new(opened.workspace.sources.clone()));
     let summary = drive::drive(&session, &plan, &Registry::default(), AfterUse::End, &mut reports.fan());
+    // Launchers take their time to end, while what they ran is written.
+    let sandboxes = session.take_sandboxes();
+    let ending = std::thread::spawn(move || drop(sandboxes));
     reports.write_files()?;
     store.flush()?;
     if summary.interrupted || summary.infrastructure || summary.refused {
@@ -205,5 +210,8 @@ fn do_rest(
     }
     session.leave();
     std::mem::forget((plan, opened));
+    if ending.join().is_err() {
+        tracing::debug!("launchers were left to end by themselves");
+    }
     Ok(exit_of(&summary))
 }

@@ -197,7 +197,7 @@ impl Compared {
             let mut by_line = vec![Vec::new(); self.settled.lines.len()];
             let census = self.settled.census();
             for at in 0..census.len() {
-                if let Some(Claim { role: Role::Output(owner), .. }) = census.claim(at) {
+                if let Some(Role::Output(owner)) = census.role(at) {
                     by_line.get_mut(owner as usize).into_iter().for_each(|all| all.push(at));
                 }
             }

@@ -48,6 +48,8 @@ pub struct Rest {
     misplaced: Vec<bool>,
     /// What putting outputs back did, by line.
     put_back: BTreeMap<usize, Placed>,
+    /// Whether source files are among it: what came of them is not in the tree, and hardly in the store.
+    is_edited: bool,
     /// News by claim.
     news: HashMap<usize, News>,
     /// By position, whether the task was looked at.
@@ -69,10 +71,13 @@ impl Rest {
         compared.strayed.iter().for_each(|at| altered[*at] = true);
         let mut misplaced = vec![false; lines.len()];
         let sources = mark_outputs(&compared, &mut misplaced)?;
-        if !sources.is_empty() {
-            let sets = compared.sets().iter();
-            let is_changed: Vec<bool> =
-                sets.map(|set| set.files.iter().any(|file| sources.contains(&(*file as usize)))).collect();
+        let is_edited = !sources.is_empty();
+        if is_edited {
+            // By claim: the sets name every source file of the workspace, and more than once.
+            let mut edited = vec![false; compared.census().len()];
+            sources.iter().for_each(|at| edited[*at] = true);
+            let is_edited = |file: &u32| edited.get(*file as usize).copied().unwrap_or(false);
+            let is_changed: Vec<bool> = compared.sets().iter().map(|set| set.files.iter().any(is_edited)).collect();
             for (line, altered) in lines.iter().zip(&mut altered) {
                 *altered |= is_changed[line.set];
             }
@@ -90,6 +95,7 @@ impl Rest {
             altered,
             misplaced,
             put_back,
+            is_edited,
             news,
             looked_at,
             sets,
@@ -169,6 +175,28 @@ impl Rest {
     /// Of those to be looked at, the ones that ask for limits.
     pub fn limited(&self) -> Vec<TaskId> {
         (0..self.count).map(|ix| self.line(ix)).filter(|line| line.limited).map(|line| line.task).collect()
+    }
+
+    /// Has what the first commands will be started with made in the background; as many at once as there are job slots.
+    pub fn expect_commands(&self, session: &Session<'_>) {
+        let slots = usize::try_from(session.options.jobs).unwrap_or(usize::MAX);
+        let mut counts: BTreeMap<Level, usize> = BTreeMap::new();
+        self.likely_first().into_iter().take(slots).for_each(|level| *counts.entry(level).or_default() += 1);
+        for (level, count) in counts {
+            // What goes wrong is told by who has a command for it.
+            if let Ok(sandbox) = session.sandbox(level) {
+                sandbox.expect_commands(count);
+            }
+        }
+    }
+
+    /// The levels of the commands that are likely to be the first to run, where they ask for no limits.
+    fn likely_first(&self) -> Vec<Level> {
+        let reached = (0..self.count).filter(|_| self.is_edited).map(|ix| (self.lines[ix], self.line(ix)));
+        let is_held =
+            |line: &Line| line.needs.iter().any(|needed| self.positions.get(needed).is_some_and(|ix| *ix < self.count));
+        let first = reached.filter(|(at, line)| self.altered[*at] && !line.limited && !is_held(line));
+        first.filter_map(|(_, line)| Level::parse(&line.stood.as_ref()?.isolation)).collect()
     }
 
     /// What was asked for, of those to be looked at.

@@ -553,6 +553,11 @@ impl<'w> Session<'w> {
         Ok(sandbox)
     }
 
+    /// What commands were started with; dropped it ends, which takes as long as the last of it needs to go. No command runs any more.
+    pub fn take_sandboxes(&self) -> Vec<Arc<dyn Sandbox>> {
+        std::mem::take(&mut *held(&self.sandboxes)).into_values().collect()
+    }
+
     /// Label of a task as text.
     pub fn label(&self, task: TaskId) -> String {
         self.workspace.tasks[task].label.to_string()

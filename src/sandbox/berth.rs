@@ -7,7 +7,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::sandbox::group::{Group, Groups};
 use crate::sandbox::open::Connection;
@@ -17,6 +17,9 @@ use crate::sandbox::spec::{Limits, Network};
 const LAUNCHER: u32 = 1;
 /// The launcher and the init, neither of which is the command's.
 const ATTENDANTS: u32 = LAUNCHER + 1;
+
+/// The network of commands that are only likely to come.
+const EXPECTED: Network = Network::Loopback;
 
 /// A launcher in its group. Fields drop in order: a group is removed when nobody is left in it.
 pub struct Berth {
@@ -31,9 +34,57 @@ pub struct Berth {
 /// Those that no command is in.
 #[derive(Default)]
 pub struct Berths {
-    idle: Mutex<Vec<Berth>>,
+    quay: Arc<Quay>,
+}
+
+/// What is shared with the threads that make some.
+#[derive(Default)]
+struct Quay {
+    moored: Mutex<Moored>,
+    /// Tells that one has come, or will not.
+    arrived: Condvar,
     /// One could not be made, so no other is tried.
     is_refused: AtomicBool,
+}
+
+#[derive(Default)]
+struct Moored {
+    idle: Vec<Berth>,
+    /// How many are being made for whoever comes first.
+    coming: usize,
+    /// How many wait for one of those.
+    waiting: usize,
+}
+
+impl Quay {
+    fn moored(&self) -> MutexGuard<'_, Moored> {
+        self.moored.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One that is being made; when dropped it has come, or it never will.
+struct Coming {
+    quay: Arc<Quay>,
+    berth: Option<Berth>,
+}
+
+impl Drop for Coming {
+    fn drop(&mut self) {
+        let mut moored = self.quay.moored();
+        moored.coming -= 1;
+        moored.idle.extend(self.berth.take());
+        self.quay.arrived.notify_all();
+    }
+}
+
+impl Drop for Berths {
+    /// A launcher that is just being started would outlive its group's name.
+    fn drop(&mut self) {
+        let mut moored = self.quay.moored();
+        while moored.coming > 0 {
+            moored = self.quay.arrived.wait(moored).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
 }
 
 impl Berths {
@@ -45,28 +96,56 @@ impl Berths {
             return None;
         }
         let processes = limits.processes.saturating_add(ATTENDANTS);
-        {
-            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            idle.retain(|berth| berth.connection.is_running());
+        let mut moored = self.quay.moored();
+        loop {
+            moored.idle.retain(|berth| berth.connection.is_running());
             // Last come, last served: whoever ran in the first one has had most time to go.
-            let ready = idle
+            let ready = moored
+                .idle
                 .iter_mut()
                 .position(|berth| berth.network == network && berth.group.renew(LAUNCHER, processes).unwrap_or(false));
             if let Some(position) = ready {
-                return Some(idle.remove(position));
+                return Some(moored.idle.remove(position));
             }
+            // One for each that waits, or it is quicker to make another.
+            if network != EXPECTED || moored.waiting >= moored.coming {
+                break;
+            }
+            moored.waiting += 1;
+            moored = self.quay.arrived.wait(moored).unwrap_or_else(PoisonError::into_inner);
+            moored.waiting -= 1;
         }
-        if self.is_refused.load(Ordering::Relaxed) {
+        drop(moored);
+        if self.quay.is_refused.load(Ordering::Relaxed) {
             return None;
         }
         let made = make(limits, processes, network, program);
-        self.is_refused.fetch_or(made.is_none(), Ordering::Relaxed);
+        self.quay.is_refused.fetch_or(made.is_none(), Ordering::Relaxed);
         made
+    }
+
+    /// Makes so many, each on a thread of its own, for commands that are likely to come. To move a launcher into its group is nothing but
+    /// a wait, which passes while others work.
+    pub fn expect(&self, count: usize, program: &Path) {
+        for _ in 0..count {
+            self.quay.moored().coming += 1;
+            let mut coming = Coming { quay: Arc::clone(&self.quay), berth: None };
+            let program = program.to_owned();
+            let thread = std::thread::Builder::new().name("berth".into()).spawn(move || {
+                let limits = Limits::default();
+                coming.berth = make(&limits, limits.processes.saturating_add(ATTENDANTS), EXPECTED, &program);
+                coming.quay.is_refused.fetch_or(coming.berth.is_none(), Ordering::Relaxed);
+            });
+            // Without the thread, what it was given is dropped: whoever comes makes their own.
+            if thread.is_err() {
+                return;
+            }
+        }
     }
 
     /// Takes one back; the command, or what is left of it, may still be in it.
     pub fn give_back(&self, berth: Berth) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(berth);
+        self.quay.moored().idle.push(berth);
     }
 }
 

@@ -51,6 +51,9 @@ pub trait Sandbox: Send + Sync {
         sink: &mut dyn FnMut(Stream, &[u8]),
     ) -> Result<Finished, SandboxError>;
 
+    /// Says that so many commands without limits or a network of their own are likely to come at once: what they are started with is made meanwhile.
+    fn expect_commands(&self, _count: usize) {}
+
     /// A new network for several commands to share; `None` where every command has the host's anyway.
     fn pod(&self) -> Result<Option<Pod>, SandboxError>;
 }
@@ -309,6 +312,10 @@ impl Launched {
 impl Sandbox for Launched {
     fn level(&self) -> Level {
         self.level
+    }
+
+    fn expect_commands(&self, count: usize) {
+        self.berths.expect(count, &self.program);
     }
 
     fn pod(&self) -> Result<Option<Pod>, SandboxError> {

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, MAIN_DB, OpenFlags};
 
 use crate::base::diagnostic::Diagnostic;
 use crate::fs::lock::{self, Lock, Sharing};
@@ -43,6 +44,13 @@ const MOVED_ATTEMPTS: usize = 8;
 const CHECKPOINT_PAGES: i64 = 4096;
 /// The write-ahead log is cut back to this size, in bytes.
 const JOURNAL_BYTES_MAX: i64 = 64 * 1024 * 1024;
+/// A log of at most so many bytes is left to who opens the database next, who reads it in a millisecond: writing it back costs two syncs,
+/// and a run that did little would wait longer for them than for all else that it asks of the store.
+const LOG_LEFT_BYTES_MAX: u64 = 2 * 1024 * 1024;
+/// It may be this part of the database: a small database is whole without it.
+const LOG_LEFT_SHARE: u64 = 4;
+/// A log that was left is written back from this size on while nobody waits for it, in bytes.
+const LOG_WRITTEN_EARLY_BYTES: u64 = 512 * 1024;
 /// Idle readers kept.
 const IDLE_MAX: usize = 16;
 
@@ -337,7 +345,9 @@ impl Database {
         let mut damaged = 0;
         loop {
             match self.try_establish() {
-                Ok(()) => {
+                Ok(connection) => {
+                    // The first query would open the same once more.
+                    state.idle.push(connection);
                     state.identity = self.identity();
                     state.is_open = true;
                     return Ok(());
@@ -362,12 +372,37 @@ impl Database {
         }
     }
 
-    fn try_establish(&self) -> Result<(), Refusal> {
-        let connection = self.connect(Purpose::Write)?;
+    /// Gives a reader.
+    fn try_establish(&self) -> Result<Connection, Refusal> {
+        let connection = self.connect_first(Purpose::Write)?;
         if migrate::migrate(&connection)? == Before::Nothing {
             recover::rebuild(&connection, &self.layout, (self.now_ms)())?;
         }
-        Ok(())
+        if connection.is_readonly(MAIN_DB)? {
+            // The directory can be written, or its lock were not held. Said now, before anything counts on it.
+            let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY);
+            return Err(rusqlite::Error::SqliteFailure(code, None).into());
+        }
+        connection.pragma_update(None, "query_only", true)?;
+        leave_log(&connection)?;
+        Ok(connection)
+    }
+
+    /// Writes the log back where that is worth a wait later on; for when nobody waits.
+    pub fn write_back_early(&self, connection: &Connection) {
+        if self.log_bytes() >= LOG_WRITTEN_EARLY_BYTES {
+            write_back(connection);
+        }
+    }
+
+    /// Whether the log may be left to who opens the database next: there is one, and it is short.
+    pub fn leaves_log(&self) -> bool {
+        let database = ops::symlink_metadata(&self.path).map_or(0, |meta| meta.len());
+        (1..=LOG_LEFT_BYTES_MAX.min(database / LOG_LEFT_SHARE)).contains(&self.log_bytes())
+    }
+
+    fn log_bytes(&self) -> u64 {
+        ops::symlink_metadata(&self.layout.dir().join("store.db-wal")).map_or(0, |meta| meta.len())
     }
 
     fn set_aside(&self, why: &str) -> Result<(), StoreError> {
@@ -388,7 +423,7 @@ impl Database {
         for view in [View::Plain, View::Immutable] {
             *hold(&self.view) = view;
             // A log that was never played back holds what the file alone does not: half of the truth is none.
-            let whole = view == View::Plain || !self.has_log();
+            let whole = view == View::Plain || self.log_bytes() == 0;
             if damage.is_none() && whole && self.connect_read_only().is_ok_and(|connection| is_current(&connection)) {
                 return;
             }
@@ -400,20 +435,22 @@ impl Database {
         )));
     }
 
-    fn has_log(&self) -> bool {
-        let log = self.layout.dir().join("store.db-wal");
-        ops::symlink_metadata(&log).is_ok_and(|meta| meta.len() > 0)
+    fn connect(&self, purpose: Purpose) -> rusqlite::Result<Connection> {
+        let connection = self.connect_first(purpose)?;
+        leave_log(&connection)?;
+        Ok(connection)
     }
 
-    fn connect(&self, purpose: Purpose) -> rusqlite::Result<Connection> {
+    /// The same where nothing is known of the database yet: of one that is damaged no log is to be left.
+    fn connect_first(&self, purpose: Purpose) -> rusqlite::Result<Connection> {
         if self.access == Access::ReadOnly {
             return self.connect_read_only();
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&self.path, flags)?;
         connection.busy_timeout(Duration::from_secs(BUSY_WAIT_S))?;
-        if purpose == Purpose::Write {
-            // Before the first table, or it has no effect.
+        if purpose == Purpose::Write && !is_vacuumed(&connection)? {
+            // Before the first table, or it has no effect. Said again, it would be written again, with all syncs that this takes.
             connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
         }
         // WAL needs memory shared between all users of the file, which no network file system gives.
@@ -452,6 +489,35 @@ impl Database {
         connection.busy_timeout(Duration::from_secs(BUSY_WAIT_S))?;
         Ok(connection)
     }
+}
+
+impl Drop for Database {
+    /// Whoever closes it last writes the log back and removes it, unless it is left.
+    fn drop(&mut self) {
+        let last = std::mem::take(&mut hold(&self.state).idle).pop();
+        if let Some(connection) = last.filter(|_| self.access == Access::ReadWrite && !self.leaves_log()) {
+            // Not needed for what was promised; the next opener does without.
+            drop(connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false));
+        }
+    }
+}
+
+/// Whoever closes it last would write the log back, however short it is. That is for [`Database::drop`] to say.
+fn leave_log(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
+}
+
+/// Writes the log back, all of it where nobody reads it just now, and cuts it.
+fn write_back(connection: &Connection) {
+    if let Err(error) = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
+        tracing::debug!(%error, "the log of the database stays");
+    }
+}
+
+/// Whether the database gives pages back as it is told to; what there is to say about one that has no tables yet.
+fn is_vacuumed(connection: &Connection) -> rusqlite::Result<bool> {
+    const INCREMENTAL: i64 = 2;
+    connection.pragma_query_value(None, "auto_vacuum", |row| row.get::<_, i64>(0)).map(|mode| mode == INCREMENTAL)
 }
 
 /// The path as a `file:` URI (sqlite.org/uri.html) that promises that nobody writes.

@@ -176,6 +176,13 @@ impl Store {
         Ok(dir)
     }
 
+    /// Has the database opened in the background: something will be asked of it, and be recorded in it.
+    pub fn expect_use(&self) {
+        if let Some(session) = &self.session {
+            session.queue.expect_jobs();
+        }
+    }
+
     /// Waits until everything put and recorded is on the disk.
     ///
     /// # Errors

@@ -102,6 +102,8 @@ enum Message {
     Job(Queued),
     /// There are uses to be taken over.
     Uses,
+    /// There will be jobs, and queries before them.
+    Soon,
     Flush(SyncSender<()>),
 }
 
@@ -206,6 +208,12 @@ impl Queue {
         self.send(Message::Job(Queued { job, number, _passes: pass.into_iter().collect(), _lock: lock }))
     }
 
+    /// Has the database opened by the writer, and what an earlier session left in its log written back, while others are busy.
+    pub fn expect_jobs(&self) {
+        // A writer that has stopped is found out by who has a job for it.
+        drop(self.send(Message::Soon));
+    }
+
     /// Waits until everything queued so far is committed or has failed.
     pub fn settle(&self) -> Result<(), StoreError> {
         let (done, wait) = sync_channel(1);
@@ -272,7 +280,7 @@ impl Writer {
     }
 
     /// Takes jobs until there are enough of them, the time is up, or somebody waits and no more are there.
-    fn gather(&self, first: Message, receiver: &Receiver<Message>) -> (Vec<Queued>, Vec<SyncSender<()>>) {
+    fn gather(&mut self, first: Message, receiver: &Receiver<Message>) -> (Vec<Queued>, Vec<SyncSender<()>>) {
         let until = Instant::now() + BATCH_DELAY_MAX;
         let (mut jobs, mut waiting, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut next = Some(first);
@@ -288,6 +296,7 @@ impl Writer {
                     jobs.push(Queued { job, number: 0, _passes: passes, _lock: None });
                 }
                 Message::Flush(done) => waiting.push(done),
+                Message::Soon => self.connect_early(),
             }
             if jobs.len() >= BATCH_JOBS_MAX || bytes >= BATCH_BYTES_MAX {
                 break;
@@ -300,6 +309,16 @@ impl Writer {
             };
         }
         (jobs, waiting)
+    }
+
+    /// Connects while nobody waits for it. What goes wrong is told by who needs the database.
+    fn connect_early(&mut self) {
+        if self.connected.is_none()
+            && let Ok(connected) = self.database.writer()
+        {
+            self.database.write_back_early(&connected.connection);
+            self.connected = Some(connected);
+        }
     }
 
     fn commit(&mut self, jobs: Vec<Queued>) {
@@ -374,9 +393,10 @@ impl Writer {
     }
 
     fn close(self) {
-        if let Some(Connected { connection, .. }) = self.connected {
-            // Neither is needed for what was promised; the next opener does without.
-            drop(connection.execute_batch("PRAGMA optimize; PRAGMA wal_checkpoint(TRUNCATE)"));
+        // Who wrote little changed nothing that statistics tell.
+        if let Some(Connected { connection, .. }) = self.connected.filter(|_| !self.database.leaves_log()) {
+            // Not needed for what was promised; the next opener does without.
+            drop(connection.execute_batch("PRAGMA optimize"));
         }
     }
 }

@@ -212,9 +212,14 @@ impl<'a> Census<'a> {
         decode_claim(self.raw(index).first_chunk()?)
     }
 
-    /// Whether a claim is part of what the workspace is, as far as its record tells. Cost: less than to read it.
+    /// Whether a claim is part of what the workspace is, as far as its record tells. Cost: a few of its bytes.
     pub fn is_structure(&self, index: usize) -> bool {
-        !matches!(self.raw(index)[7] >> 2, 1 | 2)
+        !matches!(self.role(index), Some(Role::Source | Role::Output(_)))
+    }
+
+    /// What the claim at a position is part of; `None` if it was written wrong. Cost: a few of its bytes.
+    pub fn role(&self, index: usize) -> Option<Role> {
+        decode_role(self.raw(index).first_chunk()?)
     }
 
     /// The claim on the names in a directory of the workspace that git does not ignore. Cost: a binary search.
@@ -562,15 +567,19 @@ pub(super) fn raw_stat(raw: &[u8; CLAIM_LEN]) -> StatKey {
 
 fn decode_claim(raw: &[u8; CLAIM_LEN]) -> Option<Claim> {
     let aspect = *ASPECTS.get(usize::from(raw[6]))?;
-    let role = match (raw[7] >> 2, u32::from_le_bytes(raw[8..12].try_into().ok()?)) {
-        (0, NOBODY) => Role::Structure,
-        (1, NOBODY) => Role::Source,
-        (2, owner) => Role::Output(owner),
-        _ => return None,
-    };
+    let role = decode_role(raw)?;
     let stat = raw_stat(raw);
     let digest = Digest::from_slice(&raw[64..])?;
     Some(Claim { aspect, role, is_there: raw[7] & 1 != 0, is_settled: raw[7] & 2 != 0, stat, digest })
+}
+
+fn decode_role(raw: &[u8; CLAIM_LEN]) -> Option<Role> {
+    match (raw[7] >> 2, u32::from_le_bytes(raw[8..12].try_into().ok()?)) {
+        (0, NOBODY) => Some(Role::Structure),
+        (1, NOBODY) => Some(Role::Source),
+        (2, owner) => Some(Role::Output(owner)),
+        _ => None,
+    }
 }
 
 /// The claim that what was told still holds.

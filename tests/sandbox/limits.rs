@@ -132,6 +132,32 @@ fn each_command_is_counted_by_itself() {
 }
 
 #[test]
+fn commands_that_were_expected_run_like_others() {
+    for level in levels() {
+        for (expected, commands) in [(0, 3), (1, 3), (3, 1), (2, 0)] {
+            let world = World::new(level);
+            world.sandbox.expect_commands(expected);
+            std::thread::scope(|scope| {
+                for _ in 0..commands {
+                    scope.spawn(|| {
+                        let ran = world.run(limited(sh("echo ran"), processes()));
+                        let told = (ran.finished.exit, &*ran.stdout);
+                        assert_eq!(told, (Exit::Code(0), "ran\n"), "{level:?} {expected}: {}", ran.stderr);
+                    });
+                }
+            });
+        }
+    }
+    for level in levels_with("processes", |level| held(level).processes) {
+        let world = World::new(level);
+        world.sandbox.expect_commands(1);
+        let script = format!("i=0; while test $i -lt {PROCESSES}; do sleep 60 & i=$((i+1)); done; wait");
+        let ran = world.run(limited(sh(&script), processes()));
+        assert_eq!(ran.finished.exit, Exit::Over(Limit::Processes), "{level:?}: {}", ran.stderr);
+    }
+}
+
+#[test]
 fn limits_show_only_as_far_as_the_key_knows() {
     if !levels().contains(&Level::Namespaces) {
         return;
