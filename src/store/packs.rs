@@ -198,7 +198,7 @@ fn write(connection: &Connection, bytes: &[u8], members: &[(Member, i64)]) -> ru
     for (member, used_ms) in members {
         before += member.size;
         // Shares of the frame by size, whose sum is the frame.
-        let until = if total == 0 { 0 } else { bytes.len() as u64 * before / total };
+        let until = (bytes.len() as u64 * before).checked_div(total).unwrap_or(bytes.len() as u64);
         let place = Place::Packed(body, member.start);
         let row = Row { size: member.size, stored: until - shared, place, last_used_ms: *used_ms };
         content::insert_row(connection, &member.key, &row, FORM_PACK)?;
