@@ -538,18 +538,21 @@ pub(super) fn encode_raw(
     flags: [u8; 2],
     owner: u32,
     stat: &StatKey,
-    digest: &[u8],
+    digest: &[u8; DIGEST_LEN],
 ) {
-    bytes.extend_from_slice(&name_at.to_le_bytes());
-    bytes.extend_from_slice(&name_len.to_le_bytes());
-    bytes.extend_from_slice(&flags);
-    bytes.extend_from_slice(&owner.to_le_bytes());
-    bytes.extend_from_slice(&stat.mode.to_le_bytes());
-    bytes.extend_from_slice(&[0; 8]);
-    for number in [stat.size, stat.mtime_ns.cast_unsigned(), stat.ctime_ns.cast_unsigned(), stat.inode, stat.device] {
-        bytes.extend_from_slice(&number.to_le_bytes());
-    }
-    bytes.extend_from_slice(digest);
+    let mut raw = [0; CLAIM_LEN];
+    raw[..4].copy_from_slice(&name_at.to_le_bytes());
+    raw[4..6].copy_from_slice(&name_len.to_le_bytes());
+    raw[6..8].copy_from_slice(&flags);
+    raw[8..12].copy_from_slice(&owner.to_le_bytes());
+    raw[12..16].copy_from_slice(&stat.mode.to_le_bytes());
+    raw[24..32].copy_from_slice(&stat.size.to_le_bytes());
+    raw[32..40].copy_from_slice(&stat.mtime_ns.to_le_bytes());
+    raw[40..48].copy_from_slice(&stat.ctime_ns.to_le_bytes());
+    raw[48..56].copy_from_slice(&stat.inode.to_le_bytes());
+    raw[56..64].copy_from_slice(&stat.device.to_le_bytes());
+    raw[64..].copy_from_slice(digest);
+    bytes.extend_from_slice(&raw);
 }
 
 /// The signature in the record of a claim.

@@ -67,25 +67,21 @@ pub fn unpack(packed: &[u8]) -> Option<Vec<u8>> {
     let (dir_count, claim_count) = (reader.length()?, reader.length()?);
     let mut dirs = Vec::with_capacity(dir_count * DIR_LEN);
     let mut claims = Vec::with_capacity(claim_count.min(packed.len() / CLAIM_LEN_MIN) * CLAIM_LEN);
-    let (mut names, mut last, mut count) = (Names32::default(), Last::default(), 0_u32);
+    // About as much as the names take.
+    let mut names = Names32(Vec::with_capacity(packed.len() / 4));
+    let (mut last, mut count) = (Last::default(), 0_u32);
     for _ in 0..dir_count {
         let base = if reader.byte()? == 0 { Base::Workspace } else { Base::Machine };
         let path = last.paths.take(&mut reader)?.to_vec();
         let first = count;
-        let mut known: Option<(Vec<u8>, (u32, u16))> = None;
+        let mut known = None;
         for _ in 0..reader.length()? {
-            let name = last.names.take(&mut reader)?;
-            let place = match &known {
-                Some((known, place)) if known == name => *place,
-                _ => {
-                    let place = names.add(name)?;
-                    let known = known.get_or_insert_default();
-                    known.0.clear();
-                    known.0.extend_from_slice(name);
-                    known.1 = place;
-                    place
-                }
+            let (name, is_same) = last.names.take_or_same(&mut reader)?;
+            let place = match known {
+                Some(place) if is_same => place,
+                _ => names.add(name)?,
             };
+            known = Some(place);
             take_claim(&mut reader, &mut last, &mut claims, place)?;
             count = count.checked_add(1)?;
         }
@@ -99,7 +95,7 @@ fn take_claim(reader: &mut Reader<'_>, last: &mut Last, claims: &mut Vec<u8>, pl
     last.owner = nearby::sum(last.owner, reader.number()?);
     let owner = u32::try_from(last.owner).ok()?;
     let stat = last.stats.take(reader)?;
-    let digest = if holds & NO_DIGEST == 0 { reader.raw(DIGEST_LEN)? } else { &[0; DIGEST_LEN] };
+    let digest = if holds & NO_DIGEST == 0 { reader.raw(DIGEST_LEN)?.first_chunk()? } else { &[0; DIGEST_LEN] };
     encode_raw(claims, place, [aspect, holds & !NO_DIGEST], owner, &stat, digest);
     Some(())
 }

@@ -34,11 +34,17 @@ impl Names {
 
     /// Reads a name.
     pub fn take(&mut self, reader: &mut Reader<'_>) -> Option<&[u8]> {
+        self.take_or_same(reader).map(|(name, _)| name)
+    }
+
+    /// Reads a name, and tells whether it is the one before.
+    pub fn take_or_same(&mut self, reader: &mut Reader<'_>) -> Option<(&[u8], bool)> {
         let shared = usize::try_from(reader.number()?).ok().filter(|shared| *shared <= self.last.len())?;
         let length = reader.length()?;
+        let is_same = length == 0 && shared == self.last.len();
         self.last.truncate(shared);
         self.last.extend_from_slice(reader.raw(length)?);
-        Some(&self.last)
+        Some((&self.last, is_same))
     }
 }
 
