@@ -107,11 +107,17 @@ pub fn open_with_kept(context: &Context) -> Result<(Opened, Option<Kept>), CliEr
 
 /// What is kept of the last run, where nothing of what it loaded has changed; and where the person stands.
 pub fn kept(context: &Context) -> Result<Option<(Kept, RelPath)>, CliError> {
+    let last = last(context)?.filter(|(kept, _)| kept.is_same_structure());
+    Ok(last.map(|(kept, located)| (kept, located.here)))
+}
+
+/// What is kept of the last run, whatever that was asked for, and where the workspace is. Of what is kept nothing was compared yet.
+fn last(context: &Context) -> Result<Option<(Kept, Located)>, CliError> {
     let Some(asked) = plan_of(&[], None, context) else { return Ok(None) };
     let store_dir = context.environment.store_dir()?;
     let (root, variables) = (&asked.located.root, context.environment.variables());
     let kept = Kept::of(&Question { store_dir: &store_dir, root, request: None, variables });
-    Ok(kept.filter(Kept::is_same_structure).map(|kept| (kept, asked.located.here)))
+    Ok(kept.map(|kept| (kept, asked.located)))
 }
 
 /// A task that stands with all it needs, by what is kept of the last run, whatever that was asked for.
@@ -128,13 +134,9 @@ pub struct Standing {
 
 /// The task that a word names, if it stands.
 pub fn standing(word: &str, context: &Context) -> Result<Option<Standing>, CliError> {
-    let Some(asked) = plan_of(&[], None, context) else { return Ok(None) };
-    let store_dir = context.environment.store_dir()?;
-    let (root, variables) = (&asked.located.root, context.environment.variables());
-    let question = Question { store_dir: &store_dir, root, request: None, variables };
-    let Some(kept) = Kept::of(&question) else { return Ok(None) };
+    let Some((kept, located)) = last(context)? else { return Ok(None) };
     let Some((workspace, graph)) = kept.model() else { return Ok(None) };
-    let opened = Opened { workspace, graph, here: asked.located.here, sizes: Sizes::default() };
+    let opened = Opened { workspace, graph, here: located.here, sizes: Sizes::default() };
     // What is wrong with the word is told by who loads the workspace.
     let Ok(task) = opened.select_one(word) else { return Ok(None) };
     let Some((compared, key)) = kept.stands(task) else { return Ok(None) };

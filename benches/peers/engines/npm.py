@@ -14,6 +14,10 @@ class Npm(Peer):
     restores = True
     modules: tuple[str, ...] = ()
 
+    def version(self) -> str:
+        name = self.modules[0]
+        return json.loads(self.bench.module(f"{name}/package.json", name).read_text())["version"]
+
     def manifest(self, package: Package) -> dict:
         return {}
 
@@ -112,9 +116,6 @@ class Nx(Npm):
         on_path("node", "Node.js")
         self.program = self.bench.module("nx/dist/bin/nx.js", "nx")
 
-    def version(self) -> str:
-        return json.loads(self.bench.module("nx/package.json", "nx").read_text())["version"]
-
     def environment(self) -> dict[str, str]:
         places = {"NX_CACHE_DIRECTORY": str(self.cache), "NX_WORKSPACE_DATA_DIRECTORY": str(self.cache / "data")}
         return places | {"NX_DAEMON": "false", "NX_NO_CLOUD": "true", "NX_TUI": "false", "DO_NOT_TRACK": "1", "NO_COLOR": "1"}
@@ -171,9 +172,6 @@ class ViteTask(Npm):
     def find(self) -> None:
         on_path("node", "Node.js")
         self.program = self.bench.module("vite-plus/bin/vp", "vite-plus")
-
-    def version(self) -> str:
-        return json.loads(self.bench.module("vite-plus/package.json", "vite-plus").read_text())["version"]
 
     def define(self, root: Path) -> None:
         self.write_packages(root)

@@ -1,6 +1,5 @@
 """wireit, started as npm starts it, without the tenth of a second that npm takes itself."""
 
-import json
 from pathlib import Path
 
 from engines.base import CORES, on_path, peer
@@ -17,9 +16,6 @@ class Wireit(Npm):
     def find(self) -> None:
         self.node = on_path("node", "Node.js")
         self.program = self.bench.module("wireit/bin/wireit.js", "wireit")
-
-    def version(self) -> str:
-        return json.loads(self.bench.module("wireit/package.json", "wireit").read_text())["version"]
 
     def environment(self) -> dict[str, str]:
         npm = {"npm_lifecycle_event": "everything", "npm_package_json": str(self.tree / "package.json"), "npm_execpath": "npm"}
