@@ -1,9 +1,11 @@
 //! Drystone: a declarative, content-addressed build graph engine for monorepos.
 //!
 //! Layers, lowest first; `tests/tidy.rs` holds them: [`base`], then [`fs`] and [`manifest`], then [`workspace`], [`graph`] and
-//! [`store`], then [`fingerprint`], [`process`] and [`sandbox`], then [`image`] and [`engine`], then [`report`], then [`cli`].
+//! [`store`], then [`fingerprint`], [`process`], [`sandbox`] and [`image`],
+//! then [`registry`], [`attest`] and [`engine`], then [`report`], then [`cli`].
 //! ARCHITECTURE.md tells the life of a run.
 
+pub mod attest;
 pub mod base;
 pub mod cli;
 pub mod engine;
@@ -13,6 +15,7 @@ pub mod graph;
 pub mod image;
 pub mod manifest;
 pub mod process;
+pub mod registry;
 pub mod report;
 pub mod sandbox;
 pub mod store;

@@ -23,7 +23,7 @@ struct Module {
 
 /// Lowest first. A module imports only what stands above it here, so there can be no circle; what it imports of its own
 /// layer is listed like everything else.
-const LAYERS: [Module; 13] = [
+const LAYERS: [Module; 15] = [
     Module { name: "base", layer: 0, may_import: &[] },
     Module { name: "fs", layer: 1, may_import: &["base"] },
     Module { name: "manifest", layer: 1, may_import: &["base"] },
@@ -33,7 +33,9 @@ const LAYERS: [Module; 13] = [
     Module { name: "process", layer: 3, may_import: &["base", "fs"] },
     Module { name: "sandbox", layer: 3, may_import: &["base", "fs", "process"] },
     Module { name: "fingerprint", layer: 3, may_import: &["base", "fs", "manifest::model", "sandbox::spec"] },
-    Module { name: "image", layer: 4, may_import: &["base", "fs", "store"] },
+    Module { name: "image", layer: 3, may_import: &["base", "fs", "store"] },
+    Module { name: "attest", layer: 4, may_import: &["base", "fs", "image"] },
+    Module { name: "registry", layer: 4, may_import: &["base", "fs", "process", "image"] },
     Module {
         name: "engine",
         layer: 4,
@@ -48,6 +50,7 @@ const LAYERS: [Module; 13] = [
             "sandbox",
             "fingerprint",
             "image",
+            "registry",
         ],
     },
     Module { name: "report", layer: 5, may_import: &["base", "sandbox::spec", "engine::event"] },
@@ -64,6 +67,9 @@ const LAYERS: [Module; 13] = [
             "process",
             "sandbox",
             "fingerprint",
+            "image",
+            "attest",
+            "registry",
             "engine",
             "report",
         ],

@@ -39,6 +39,28 @@ impl BlobDigest {
         parsed.ok_or_else(|| ImageError::Digest(text.chars().take(200).flat_map(char::escape_debug).collect()))
     }
 
+    /// The SHA-256 of bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut hasher = Hasher::Sha256(sha2::Sha256::new());
+        hasher.update(bytes);
+        hasher.finish()
+    }
+
+    /// The digest that these 32 bytes of SHA-256 are.
+    pub fn from_sha256(bytes: [u8; 32]) -> Self {
+        Self { algorithm: Algorithm::Sha256, hex: bytes.iter().map(|byte| format!("{byte:02x}")).collect() }
+    }
+
+    /// Its hexadecimal digits.
+    pub fn hex(&self) -> &str {
+        &self.hex
+    }
+
+    /// Starts a digest of the same kind, to check bytes against it: compare what comes out.
+    pub fn hasher_like(&self) -> Hasher {
+        self.hasher()
+    }
+
     /// Where a layout has the blob.
     pub fn path(&self) -> String {
         let algorithm = match self.algorithm {
@@ -76,20 +98,24 @@ impl fmt::Display for BlobDigest {
 }
 
 /// A digest being taken.
-pub(super) enum Hasher {
+pub enum Hasher {
+    /// Of SHA-256.
     Sha256(sha2::Sha256),
+    /// Of SHA-512.
     Sha512(sha2::Sha512),
 }
 
 impl Hasher {
-    fn update(&mut self, bytes: &[u8]) {
+    /// Adds a piece.
+    pub fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Sha256(hasher) => hasher.update(bytes),
             Self::Sha512(hasher) => hasher.update(bytes),
         }
     }
 
-    pub(super) fn finish(self) -> BlobDigest {
+    /// Finishes.
+    pub fn finish(self) -> BlobDigest {
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         match self {
             Self::Sha256(hasher) => BlobDigest { algorithm: Algorithm::Sha256, hex: hex(&hasher.finalize()) },

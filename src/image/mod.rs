@@ -1,9 +1,10 @@
-//! Layer 4: images of the OCI as files: layouts read, checked and flattened. Knows no task, no manifest and no registry.
+//! Layer 3: images of the OCI as files: layouts read, checked and flattened. Knows no task, no manifest and no registry.
 //!
 //! | file | owns |
 //! |---|---|
 //! | `wire` | the JSON documents of the OCI image specification, and how strictly they are read |
 //! | `blob` | digests of blobs, and blobs that are read through them |
+//! | `blobs` | where blobs lie: in a directory or in the store |
 //! | `layout` | where an image lies in a directory, which of its platforms is meant |
 //! | `layer` | one layer after the other applied to what lies below: whiteouts, replaced kinds, links |
 //! | `flatten` | from a layout to a tree in the store |
@@ -12,6 +13,7 @@
 //! in memory; and nothing of an image enters the store before all of it was checked.
 
 mod blob;
+pub mod blobs;
 mod error;
 #[cfg(test)]
 #[path = "../../tests/it/support/image.rs"]
@@ -23,6 +25,7 @@ pub mod layout;
 mod tests;
 pub mod wire;
 
-pub use blob::BlobDigest;
+pub use blob::{BlobDigest, Hasher};
+pub use blobs::Blobs;
 pub use error::ImageError;
 pub use flatten::{Flattened, flatten, flatten_archive};

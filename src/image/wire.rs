@@ -159,6 +159,9 @@ pub struct Manifest {
     pub config: Descriptor,
     /// Its layers, lowest first.
     pub layers: Vec<Descriptor>,
+    /// The manifest that it says something about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Descriptor>,
     /// Remarks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub annotations: Option<BTreeMap<String, String>>,

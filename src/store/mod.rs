@@ -7,7 +7,7 @@
 //! | `db`, `migrate`, `recover` | connections, versions, damage |
 //! | `losses` | the mark that tells whether anything was taken out since |
 //! | `pending`, `writer` | the queue of rows and the one thread that commits them |
-//! | `content`, `blobs`, `ahead`, `trees` | bytes by digest |
+//! | `content`, `blobs`, `reader`, `ahead`, `trees` | bytes by digest |
 //! | `packs`, `batch` | small contents of one action in one frame |
 //! | `caches`, `kept`, `seen` | directories that tasks keep between their runs; what is shown to commands as it is |
 //! | `links` | files that outputs may be hard links to |
@@ -42,6 +42,7 @@ mod open;
 mod packs;
 mod path_sets;
 mod pending;
+mod reader;
 mod recover;
 mod results;
 mod seen;
@@ -67,6 +68,7 @@ pub use locks::ActionLock;
 pub use losses::mark_of;
 pub use open::{OpenOptions, Store, workspace_state};
 pub use path_sets::PathSet;
+pub use reader::BlobReader;
 pub use results::{ActionResult, LedgerEntry, Recorded};
 pub use seen::{Fill, Keep, Wanted};
 pub use stage::Stage;

@@ -13,6 +13,7 @@ mod memory;
 mod model;
 mod packs;
 mod path_sets;
+mod reader;
 mod stage;
 mod trial;
 mod verify;

@@ -1,0 +1,101 @@
+//! Where the blobs of an image lie: in an OCI layout in a directory, or in one that is a tree of the store. Checks digests of what it
+//! reads whole; what is read piece by piece is for the reader to check.
+
+use std::collections::BTreeMap;
+use std::io::{Cursor, Read};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::base::digest::Digest;
+use crate::base::path::RelPath;
+use crate::base::tree::{Entry, Listing};
+use crate::fs::ops;
+use crate::image::blob::{BlobDigest, digest_like, open, read_document};
+use crate::image::error::ImageError;
+use crate::image::layout::INDEX_FILE;
+use crate::image::wire::DOCUMENT_BYTES_MAX;
+use crate::store::Store;
+
+/// An OCI layout from which blobs are read.
+#[derive(Clone)]
+pub enum Blobs {
+    /// A directory.
+    Dir(PathBuf),
+    /// A tree of the store.
+    Stored {
+        /// The store.
+        store: Arc<Store>,
+        /// Its files by path within the layout.
+        files: Arc<BTreeMap<String, (Digest, u64)>>,
+    },
+    /// In memory, for what is small.
+    Memory(Arc<BTreeMap<String, Vec<u8>>>),
+}
+
+impl Blobs {
+    /// A layout that lies beneath `at` in a tree of the store.
+    pub fn stored(store: Arc<Store>, listing: &Listing, at: &RelPath) -> Self {
+        let files = listing.iter().filter_map(|(path, entry)| match entry {
+            Entry::File { digest, size, .. } => Some((path.strip_prefix(at)?.as_str().to_owned(), (*digest, *size))),
+            _ => None,
+        });
+        Self::Stored { store, files: Arc::new(files.collect()) }
+    }
+
+    /// The bytes of `index.json`.
+    pub fn index(&self) -> Result<Vec<u8>, ImageError> {
+        self.document_at(INDEX_FILE)
+    }
+
+    /// The whole of a document, which must be what its digest says.
+    pub fn document(&self, digest: &BlobDigest) -> Result<Vec<u8>, ImageError> {
+        let name = digest.path();
+        let bytes = self.document_at(&name)?;
+        digest.check(&digest_like(digest, &bytes), &name)?;
+        Ok(bytes)
+    }
+
+    /// The length of a blob; `None` if it is not there.
+    pub fn size(&self, digest: &BlobDigest) -> Result<Option<u64>, ImageError> {
+        let name = digest.path();
+        Ok(match self {
+            Self::Dir(dir) => {
+                let meta = ops::if_there(ops::symlink_metadata(&dir.join(name)))?;
+                meta.filter(|meta| meta.is_file()).map(|meta| meta.len())
+            }
+            Self::Stored { files, .. } => files.get(&name).map(|(_, size)| *size),
+            Self::Memory(files) => files.get(&name).map(|bytes| bytes.len() as u64),
+        })
+    }
+
+    /// Opens a blob. What comes is not checked against its digest.
+    pub fn open(&self, digest: &BlobDigest) -> Result<Box<dyn Read + Send>, ImageError> {
+        self.open_at(&digest.path())
+    }
+
+    fn open_at(&self, name: &str) -> Result<Box<dyn Read + Send>, ImageError> {
+        let missing = || ImageError::Missing(name.to_owned());
+        match self {
+            Self::Dir(dir) => Ok(Box::new(open(&dir.join(name))?.ok_or_else(missing)?)),
+            Self::Stored { store, files } => {
+                let (digest, _) = files.get(name).ok_or_else(missing)?;
+                Ok(Box::new(store.reader(digest)?.ok_or_else(missing)?))
+            }
+            Self::Memory(files) => Ok(Box::new(Cursor::new(files.get(name).ok_or_else(missing)?.clone()))),
+        }
+    }
+
+    fn document_at(&self, name: &str) -> Result<Vec<u8>, ImageError> {
+        if let Self::Dir(dir) = self {
+            return read_document(&dir.join(name), name);
+        }
+        let mut bytes = Vec::new();
+        let malformed = |cause| ImageError::Malformed { what: "document", name: name.to_owned(), cause };
+        let read = self.open_at(name)?.take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut bytes);
+        read.map_err(|error| malformed(error.to_string()))?;
+        if bytes.len() as u64 > DOCUMENT_BYTES_MAX {
+            return Err(malformed(format!("it is larger than {DOCUMENT_BYTES_MAX} bytes")));
+        }
+        Ok(bytes)
+    }
+}
