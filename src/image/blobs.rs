@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::digest::Digest;
@@ -15,6 +15,9 @@ use crate::image::error::ImageError;
 use crate::image::layout::INDEX_FILE;
 use crate::image::wire::DOCUMENT_BYTES_MAX;
 use crate::store::Store;
+
+/// Most links from one name of a blob to the next, as `docker save` once had them.
+const LINKS_MAX: usize = 8;
 
 /// An OCI layout from which blobs are read.
 #[derive(Clone)]
@@ -60,7 +63,10 @@ impl Blobs {
         let name = digest.path();
         Ok(match self {
             Self::Dir(dir) => {
-                let meta = ops::if_there(ops::symlink_metadata(&dir.join(name)))?;
+                let meta = match locate(dir, &name) {
+                    Err(ImageError::Missing(_)) => None,
+                    located => ops::if_there(ops::symlink_metadata(&located?))?,
+                };
                 meta.filter(|meta| meta.is_file()).map(|meta| meta.len())
             }
             Self::Stored { files, .. } => files.get(&name).map(|(_, size)| *size),
@@ -76,7 +82,7 @@ impl Blobs {
     fn open_at(&self, name: &str) -> Result<Box<dyn Read + Send>, ImageError> {
         let missing = || ImageError::Missing(name.to_owned());
         match self {
-            Self::Dir(dir) => Ok(Box::new(open(&dir.join(name))?.ok_or_else(missing)?)),
+            Self::Dir(dir) => Ok(Box::new(open(&locate(dir, name)?)?.ok_or_else(missing)?)),
             Self::Stored { store, files } => {
                 let (digest, _) = files.get(name).ok_or_else(missing)?;
                 Ok(Box::new(store.reader(digest)?.ok_or_else(missing)?))
@@ -87,7 +93,7 @@ impl Blobs {
 
     fn document_at(&self, name: &str) -> Result<Vec<u8>, ImageError> {
         if let Self::Dir(dir) = self {
-            return read_document(&dir.join(name), name);
+            return read_document(&locate(dir, name)?, name);
         }
         let mut bytes = Vec::new();
         let malformed = |cause| ImageError::Malformed { what: "document", name: name.to_owned(), cause };
@@ -98,4 +104,32 @@ impl Blobs {
         }
         Ok(bytes)
     }
+}
+
+/// Where a file of the image lies. Links are followed as long as they stay inside.
+pub(super) fn locate(dir: &Path, name: &str) -> Result<PathBuf, ImageError> {
+    use std::io::ErrorKind as E;
+    let missing = || ImageError::Missing(name.escape_debug().to_string());
+    let mut path = RelPath::parse(name).map_err(|_| missing())?;
+    for _ in 0..LINKS_MAX {
+        let mut disk = dir.to_owned();
+        let mut link = None;
+        for part in path.components() {
+            if link.is_some() {
+                return Err(missing()); // Behind a link.
+            }
+            disk.push(part);
+            let meta = ops::symlink_metadata(&disk).map_err(|error| match error.cause.kind() {
+                E::NotFound | E::NotADirectory | E::InvalidFilename => missing(),
+                _ => error.into(),
+            })?;
+            link = meta.is_symlink().then(|| disk.clone());
+        }
+        let Some(link) = link else { return Ok(disk) };
+        let target = ops::read_link(&link)?;
+        let target = target.to_str().filter(|target| !target.starts_with('/')).ok_or_else(missing)?;
+        let below = path.parent().unwrap_or_default();
+        path = RelPath::parse(&format!("./{below}/{target}").replace(".//", "./")).map_err(|_| missing())?;
+    }
+    Err(missing())
 }

@@ -5,7 +5,8 @@
 //! | `wire` | the JSON documents of the OCI image specification, and how strictly they are read |
 //! | `blob` | digests of blobs, and blobs that are read through them |
 //! | `blobs` | where blobs lie: in a directory or in the store |
-//! | `layout` | where an image lies in a directory, which of its platforms is meant |
+//! | `find` | which image of a layout is meant |
+//! | `layout` | an image in a directory: an OCI layout, or what `docker save` packs |
 //! | `layer` | one layer after the other applied to what lies below: whiteouts, replaced kinds, links |
 //! | `flatten` | from a layout to a tree in the store |
 //!
@@ -18,6 +19,7 @@ mod error;
 #[cfg(test)]
 #[path = "../../tests/it/support/image.rs"]
 mod fixture;
+pub mod find;
 pub mod flatten;
 pub mod layer;
 pub mod layout;
