@@ -27,7 +27,7 @@ pub const PARALLEL_DIGEST_BYTES_MIN: u64 = 1024 * 1024;
 /// Default cap of the store, in bytes; a tenth of the disk if that is less.
 pub const STORE_BYTES_DEFAULT: u64 = 20 * 1024 * 1024 * 1024;
 
-/// Largest file a `fetch` task accepts, in bytes.
+/// Largest file a `fetch` task accepts, and most bytes of all blobs of an image that is pulled, in bytes.
 pub const FETCH_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 
 /// Processes and threads one command may have at once, unless `resources.processes` says otherwise.
@@ -99,3 +99,9 @@ pub const KEPT_FILES_MIN: usize = 64;
 
 /// Most source files in a directory kept as a whole: one edit makes all of it anew.
 pub const KEPT_SOURCES_MAX: usize = 1024;
+
+/// Most files, links and directories that one command may add to or change in a root file system.
+pub const ROOT_CHANGES_MAX: usize = 1_000_000;
+
+/// Longest path among them, in bytes: with the directory that it lies in while it is taken, less than what the kernel takes.
+pub const ROOT_PATH_BYTES_MAX: usize = 3 * 1024;

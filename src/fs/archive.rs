@@ -12,13 +12,16 @@ pub const MEMBERS_MAX: usize = 1_000_000;
 /// Most bytes of headers before one member. The reader keeps long names in memory, however long they are.
 const HEADERS_BYTES_MAX: u64 = 1024 * 1024;
 
+/// Most bytes of memory that unpacking an xz stream may take: its head says how much. `xz -9` needs 65 MiB.
+const XZ_MEMORY_BYTES_MAX: u64 = 512 * 1024 * 1024;
+
 const BUFFER_BYTES: usize = 64 * 1024;
 
 /// Why an archive was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     /// Its name tells no format we read.
-    #[error("cannot tell how to unpack `{0}`; known are .tar, .tar.gz, .tgz, .tar.xz, .tar.zst, .zip")]
+    #[error("cannot tell how to unpack `{0}`; known are .tar, .tar.gz, .tgz, .tar.xz, .tar.zst, .zip, .deb")]
     UnknownFormat(String),
     /// It is broken.
     #[error("the archive is broken: {0}")]
@@ -63,13 +66,20 @@ pub enum Member<'a> {
     File {
         /// Its permission bits.
         mode: u32,
+        /// User and group; those that the archive does not tell are 0.
+        owner: (u32, u32),
         /// Its size as the archive has it, which may be a lie.
         claimed: u64,
         /// Its bytes.
         content: &'a mut dyn Read,
     },
     /// A directory.
-    Dir,
+    Dir {
+        /// Its permission bits.
+        mode: u32,
+        /// User and group, as of a file.
+        owner: (u32, u32),
+    },
     /// A symbolic link.
     Link {
         /// Its target as written.
@@ -114,6 +124,12 @@ pub fn read_tar(
     Ok(())
 }
 
+/// User and group as numbers.
+fn owner_of(header: &tar::Header) -> (u32, u32) {
+    let number = |told: io::Result<u64>| told.ok().and_then(|id| u32::try_from(id).ok()).unwrap_or(0);
+    (number(header.uid()), number(header.gid()))
+}
+
 /// A name as it can be told.
 fn member_name<R: Read>(member: &tar::Entry<'_, R>) -> String {
     String::from_utf8_lossy(&member.path_bytes()).into_owned()
@@ -147,13 +163,17 @@ fn read_member<R: Read>(
         T::Regular | T::Continuous | T::GNUSparse => {
             let mode = member.header().mode().map_err(|error| ArchiveError::broken(&error))?;
             // Before POSIX, a directory was a file whose name ends with a slash.
+            let owner = owner_of(member.header());
             if name.ends_with('/') {
-                place(&name, Member::Dir)
+                place(&name, Member::Dir { mode, owner })
             } else {
-                place(&name, Member::File { mode, claimed: member.size(), content: member })
+                place(&name, Member::File { mode, owner, claimed: member.size(), content: member })
             }
         }
-        T::Directory => place(&name, Member::Dir),
+        T::Directory => {
+            let mode = member.header().mode().unwrap_or(0o755);
+            place(&name, Member::Dir { mode, owner: owner_of(member.header()) })
+        }
         T::Symlink => place(&name, Member::Link { target: target(member)? }),
         T::Link => place(&name, Member::HardLink { target: target(member)? }),
         T::Block | T::Char | T::Fifo => place(&name, Member::Special),
@@ -197,6 +217,12 @@ impl<R: Read> Read for Metered<R> {
     }
 }
 
+/// The bytes behind xz, all streams of it.
+pub fn xz<'a>(from: impl Read + 'a) -> io::Result<impl Read + 'a> {
+    let decoder = xz2::stream::Stream::new_stream_decoder(XZ_MEMORY_BYTES_MAX, xz2::stream::CONCATENATED)?;
+    Ok(xz2::bufread::XzDecoder::new_stream(BufReader::with_capacity(BUFFER_BYTES, from), decoder))
+}
+
 /// The bytes behind a compression that they tell themselves: gzip, zstd, xz, or none.
 pub fn decompressed<'a>(mut from: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let mut magic = Vec::new();
@@ -205,7 +231,7 @@ pub fn decompressed<'a>(mut from: impl Read + 'a) -> io::Result<Box<dyn Read + '
     Ok(match magic.as_slice() {
         [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::with_buffer(whole)?),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => Box::new(xz2::bufread::XzDecoder::new_multi_decoder(whole)),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => Box::new(xz(whole)?),
         _ => Box::new(whole),
     })
 }

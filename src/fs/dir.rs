@@ -232,6 +232,24 @@ impl Dir {
         change("mark", &self.path, mark).is_ok()
     }
 
+    /// Sets the permission bits of a file or a directory.
+    ///
+    /// # Errors
+    /// [`FsError::is_through_link`] if it is a link.
+    pub fn set_mode(&self, name: impl AsRef<OsStr>, mode: RawMode) -> Result<(), FsError> {
+        let path = self.at(name.as_ref());
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(&self.fd, name.as_ref(), flags, Mode::empty());
+        let opened = opened.map_err(io::Error::from).at("open", &path)?;
+        let stat = rustix::fs::fstat(&opened).map_err(io::Error::from).at("look at", &path)?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+            return Err(FsError::new("change the mode of", path, Errno::LOOP.into()));
+        }
+        let itself = format!("/proc/self/fd/{}", opened.as_raw_fd());
+        let set = || rustix::fs::chmodat(CWD, &itself, Mode::from_raw_mode(mode), AtFlags::empty());
+        change("change the mode of", &path, || Ok(set()?))
+    }
+
     /// Removes a file or a link; fine if it is not there.
     pub fn remove_file(&self, name: impl AsRef<OsStr>) -> Result<(), FsError> {
         let remove = || rustix::fs::unlinkat(&self.fd, name.as_ref(), AtFlags::empty());
@@ -449,6 +467,26 @@ mod tests {
         }
         assert!(dir.list().expect("readable").is_empty());
         assert_eq!(ops::read(&scene.path().join("out/b/file")).expect("there"), b"precious");
+    }
+
+    #[test]
+    fn modes_are_set_of_what_has_the_name_and_not_of_what_a_link_leads_to() {
+        let (scene, dir) = scene();
+        let mode = |path: &str| {
+            use std::os::unix::fs::MetadataExt;
+            ops::symlink_metadata(&scene.path().join(path)).expect("there").mode() & 0o7777
+        };
+        ops::write(&scene.path().join("in/program"), b"x").expect("written");
+        ops::symlink("program", &scene.path().join("in/alias")).expect("linked");
+        for bits in [0o4755, 0o000, 0o640] {
+            dir.set_mode("program", bits).expect("ours");
+            assert_eq!(mode("in/program"), bits);
+        }
+        dir.set_mode("a", 0o1777).expect("ours");
+        assert_eq!(mode("in/a"), 0o1777);
+        assert!(dir.set_mode("alias", 0o777).is_err_and(|error| error.is_through_link()));
+        assert!(dir.set_mode("nothing", 0o777).is_err_and(|error| error.is_missing()));
+        assert_eq!(mode("in/program"), 0o640);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Layer 1: the only module that touches `std::fs`. Knows nothing of manifests, tasks or the database.
 
+mod ar;
 pub mod archive;
 pub mod atomic;
 mod beneath;
@@ -15,6 +16,8 @@ pub mod look;
 pub mod memory;
 pub mod nursery;
 pub mod ops;
+pub mod out;
+pub mod overlay;
 pub mod stat;
 pub mod unpack;
 pub mod walk;

@@ -153,6 +153,40 @@ impl Write for NewFile {
     }
 }
 
+/// A file that grows at its end.
+#[derive(Debug)]
+pub struct GrowingFile {
+    file: File,
+    path: PathBuf,
+    length: u64,
+}
+
+impl GrowingFile {
+    /// Opens it, creating it if needed.
+    pub fn open(path: &Path) -> Result<Self, FsError> {
+        let file = open_append(path)?;
+        let length = file.metadata().at("look at", path)?.len();
+        Ok(Self { file, path: path.to_owned(), length })
+    }
+
+    /// Its bytes, as far as this opener knows.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Adds bytes.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), FsError> {
+        write_all(&self.file, &self.path, bytes)?;
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 /// Turns "it is not there" into `None`.
 pub fn if_there<T>(result: Result<T, FsError>) -> Result<Option<T>, FsError> {
     match result {

@@ -51,6 +51,18 @@ impl BlobDigest {
         Self { algorithm: Algorithm::Sha256, hex: bytes.iter().map(|byte| format!("{byte:02x}")).collect() }
     }
 
+    /// The bytes of a SHA-256; `None` of another kind.
+    pub fn bytes(&self) -> Option<[u8; 32]> {
+        if self.algorithm != Algorithm::Sha256 {
+            return None;
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(self.hex.as_bytes().chunks_exact(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        }
+        Some(bytes)
+    }
+
     /// Its hexadecimal digits.
     pub fn hex(&self) -> &str {
         &self.hex

@@ -12,9 +12,12 @@ use crate::base::tree::{Entry, Listing};
 use crate::fs::ops;
 use crate::image::blob::{BlobDigest, digest_like, open, read_document};
 use crate::image::error::ImageError;
-use crate::image::layout::INDEX_FILE;
+use crate::image::layout::{INDEX_FILE, check_size};
 use crate::image::wire::DOCUMENT_BYTES_MAX;
 use crate::store::Store;
+
+/// Bytes read at once where a blob is checked.
+const CHECK_BUFFER_BYTES: usize = 128 * 1024;
 
 /// Most links from one name of a blob to the next, as `docker save` once had them.
 const LINKS_MAX: usize = 8;
@@ -47,7 +50,10 @@ impl Blobs {
 
     /// The bytes of `index.json`.
     pub fn index(&self) -> Result<Vec<u8>, ImageError> {
-        self.document_at(INDEX_FILE)
+        self.document_at(INDEX_FILE).map_err(|error| match error {
+            ImageError::Missing(_) => ImageError::NoLayout(INDEX_FILE),
+            error => error,
+        })
     }
 
     /// The whole of a document, which must be what its digest says.
@@ -74,12 +80,30 @@ impl Blobs {
         })
     }
 
+    /// Reads a blob to its end and compares it with its digest and this length.
+    pub fn check(&self, digest: &BlobDigest, size: u64) -> Result<(), ImageError> {
+        let name = digest.path();
+        let found = self.size(digest)?.ok_or_else(|| ImageError::Missing(name.clone()))?;
+        check_size(size, found, &name)?;
+        let (mut from, mut hasher) = (self.open(digest)?, digest.hasher());
+        let mut buffer = vec![0; CHECK_BUFFER_BYTES];
+        loop {
+            match from.read(&mut buffer) {
+                Ok(0) => return digest.check(&hasher.finish(), &name),
+                Ok(count) => hasher.update(&buffer[..count]),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(cause) => return Err(ImageError::Content { path: name, cause }),
+            }
+        }
+    }
+
     /// Opens a blob. What comes is not checked against its digest.
     pub fn open(&self, digest: &BlobDigest) -> Result<Box<dyn Read + Send>, ImageError> {
         self.open_at(&digest.path())
     }
 
-    fn open_at(&self, name: &str) -> Result<Box<dyn Read + Send>, ImageError> {
+    /// Opens a file by its path within the layout. Links of what `docker save` packs are followed as long as they stay inside.
+    pub(super) fn open_at(&self, name: &str) -> Result<Box<dyn Read + Send>, ImageError> {
         let missing = || ImageError::Missing(name.to_owned());
         match self {
             Self::Dir(dir) => Ok(Box::new(open(&locate(dir, name)?)?.ok_or_else(missing)?)),
@@ -91,7 +115,8 @@ impl Blobs {
         }
     }
 
-    fn document_at(&self, name: &str) -> Result<Vec<u8>, ImageError> {
+    /// The whole of a file by its path within the layout, checked against nothing.
+    pub(super) fn document_at(&self, name: &str) -> Result<Vec<u8>, ImageError> {
         if let Self::Dir(dir) = self {
             return read_document(&locate(dir, name)?, name);
         }

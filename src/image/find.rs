@@ -10,7 +10,7 @@ use crate::image::layout::{INDEX_FILE, check_size};
 use crate::image::wire::{Config, Descriptor, INDEX_ENTRIES_MAX, Index, Manifest};
 
 /// Deepest nesting of indexes.
-const INDEX_DEPTH_MAX: usize = 4;
+pub(super) const INDEX_DEPTH_MAX: usize = 4;
 
 /// The image of a layout for one platform.
 #[derive(Clone, Debug)]

@@ -11,7 +11,9 @@ use crate::base::platform::Platform;
 use crate::base::tree::{Entry, Listing};
 use crate::fs::archive::{ArchiveError, decompressed};
 use crate::fs::{ops, unpack};
+use crate::image::access::Below;
 use crate::image::blob::{BlobDigest, Digesting, open};
+use crate::image::blobs::Blobs;
 use crate::image::error::ImageError;
 use crate::image::layer::{Node, Stack};
 use crate::image::layout::{LayerFile, check_size, find_image};
@@ -81,6 +83,28 @@ fn apply(stack: &mut Stack, layer: &LayerFile, left: &Cell<u64>) -> Result<(), I
     layer.diff_id.check(&hasher.into_inner().finish(), &format!("{} unpacked", layer.name))
 }
 
+/// Applies a layer that lies in a layout: its length, its digest and that of what is in it are checked.
+pub(super) fn apply_blob(
+    stack: &mut Stack,
+    blobs: &Blobs,
+    digest: &BlobDigest,
+    size: u64,
+    diff_id: &BlobDigest,
+    left: &Cell<u64>,
+) -> Result<(), ImageError> {
+    let name = digest.path();
+    check_size(size, blobs.size(digest)?.ok_or_else(|| ImageError::Missing(name.clone()))?, &name)?;
+    let (packed_hasher, hasher) = (RefCell::new(digest.hasher()), RefCell::new(diff_id.hasher()));
+    let unbounded = Cell::new(u64::MAX);
+    let mut packed = Digesting { from: blobs.open(digest)?, hasher: &packed_hasher, left: &unbounded };
+    let applied = apply_packed(stack, &mut packed, &hasher, left);
+    // Whatever went wrong, that the bytes are others than the image says is told first.
+    io::copy(&mut packed, &mut io::sink()).map_err(|cause| ImageError::Content { path: name.clone(), cause })?;
+    digest.check(&packed_hasher.into_inner().finish(), &name)?;
+    applied?;
+    diff_id.check(&hasher.into_inner().finish(), &format!("{name} unpacked"))
+}
+
 fn apply_packed(
     stack: &mut Stack,
     packed: &mut impl io::Read,
@@ -94,6 +118,11 @@ fn apply_packed(
 }
 
 impl Flattened {
+    /// Kinds, permissions and owners of what it has.
+    pub fn below(&self) -> Below {
+        Below::of_stack(&self.stack)
+    }
+
     /// How many files, links and directories it has.
     pub fn entries(&self) -> usize {
         self.stack.entries().count()

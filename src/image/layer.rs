@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::base::limits::TREE_DEPTH_MAX;
 use crate::fs::archive::{ArchiveError, MEMBERS_MAX, Member, read_tar};
 use crate::fs::{atomic, ops};
+use crate::image::tar_writer::Access;
 
 /// What hides a name of the layers below.
 const WHITEOUT: &str = ".wh.";
@@ -55,8 +56,19 @@ pub enum Node {
 
 struct Placed {
     node: Node,
+    /// Permissions and owner; of a directory that only paths tell of, the usual ones.
+    access: Access,
     /// The layer it came with.
     layer: usize,
+}
+
+/// What becomes of the bytes of files.
+#[derive(Clone, Debug)]
+enum Bytes {
+    /// They are written into this directory, under numbers.
+    Kept(PathBuf),
+    /// They are read and forgotten.
+    Dropped,
 }
 
 /// What of the layers no tree can hold.
@@ -72,8 +84,7 @@ pub struct Dropped {
 pub struct Stack {
     /// By path; every directory above one is there too.
     nodes: BTreeMap<String, Placed>,
-    /// Directory for the bytes of files.
-    files: PathBuf,
+    bytes: Bytes,
     count: usize,
     bytes_left: u64,
     names_left: u64,
@@ -94,9 +105,18 @@ enum Missing {
 impl Stack {
     /// Nothing yet. Bytes of files, at most `bytes_max` in all, go into the empty directory `files`.
     pub fn new(files: PathBuf, bytes_max: u64) -> Self {
+        Self::with(Bytes::Kept(files), bytes_max)
+    }
+
+    /// Nothing yet, of which nothing but names, links, permissions and owners will be known.
+    pub fn without_bytes(bytes_max: u64) -> Self {
+        Self::with(Bytes::Dropped, bytes_max)
+    }
+
+    fn with(bytes: Bytes, bytes_max: u64) -> Self {
         Self {
             nodes: BTreeMap::new(),
-            files,
+            bytes,
             count: 0,
             bytes_left: bytes_max,
             names_left: bytes_max.min(NAMES_BYTES_MAX),
@@ -119,9 +139,17 @@ impl Stack {
         self.nodes.iter().map(|(path, placed)| (path.as_str(), &placed.node))
     }
 
-    /// Where the bytes of a file lie.
+    /// The same with permissions and owners, which mean nothing of a link.
+    pub fn accesses(&self) -> impl Iterator<Item = (&str, &Node, Access)> {
+        self.nodes.iter().map(|(path, placed)| (path.as_str(), &placed.node, placed.access))
+    }
+
+    /// Where the bytes of a file lie, where they are kept.
     pub fn disk(&self, file: &StagedFile) -> PathBuf {
-        self.files.join(file.number.to_string())
+        match &self.bytes {
+            Bytes::Kept(files) => files.join(file.number.to_string()),
+            Bytes::Dropped => PathBuf::new(),
+        }
     }
 
     /// What was left out.
@@ -132,7 +160,7 @@ impl Stack {
     fn member(&mut self, name: &str, member: Member<'_>) -> Result<(), ArchiveError> {
         let parts = parts_of(name)?;
         let Some((last, above)) = parts.split_last() else {
-            let is_dir = matches!(member, Member::Dir);
+            let is_dir = matches!(member, Member::Dir { .. });
             return if is_dir {
                 Ok(())
             } else {
@@ -150,14 +178,23 @@ impl Stack {
             return self.whiteout(name, above, hidden);
         }
         let at = self.place(name, above, last)?;
+        let mut access = Access::DIR;
         let node = match member {
-            Member::Dir => Node::Dir,
+            Member::Dir { mode, owner: (uid, gid) } => {
+                access = Access { mode: mode & 0o7777, uid, gid };
+                Node::Dir
+            }
             Member::Link { target } => {
                 self.charge(name, target.len())?;
                 Node::Link(checked_target(name, target)?)
             }
-            Member::HardLink { target } => self.hard_linked(name, &target)?,
-            Member::File { mode, claimed, content } => {
+            Member::HardLink { target } => {
+                let (node, its) = self.hard_linked(name, &target)?;
+                access = its;
+                node
+            }
+            Member::File { mode, owner: (uid, gid), claimed, content } => {
+                access = Access { mode: mode & 0o7777, uid, gid };
                 if claimed > self.bytes_left {
                     // Before a file of nothing but holes fills the disk with zeros.
                     return Err(ArchiveError::refused(name, "which makes it too large unpacked"));
@@ -173,7 +210,7 @@ impl Stack {
                 return Ok(());
             }
         };
-        self.put(name, at, node)
+        self.put(name, at, node, access)
     }
 
     /// The path of a name, links on the way resolved; directories on the way are made.
@@ -189,7 +226,7 @@ impl Stack {
         Ok(())
     }
 
-    fn put(&mut self, name: &str, at: String, node: Node) -> Result<(), ArchiveError> {
+    fn put(&mut self, name: &str, at: String, node: Node, access: Access) -> Result<(), ArchiveError> {
         if at.len() > PATH_BYTES_MAX || at.matches('/').count() >= TREE_DEPTH_MAX {
             return Err(ArchiveError::refused(name, "whose path is too long"));
         }
@@ -197,7 +234,7 @@ impl Stack {
             self.beneath(&at).into_iter().for_each(|path| drop(self.nodes.remove(&path)));
         }
         self.charge(name, at.len())?;
-        self.nodes.insert(at, Placed { node, layer: self.layer });
+        self.nodes.insert(at, Placed { node, access, layer: self.layer });
         if self.nodes.len() > MEMBERS_MAX {
             return Err(ArchiveError::refused(name, "which is one entry too many"));
         }
@@ -236,7 +273,7 @@ impl Stack {
                 }
                 Some(Node::File(_)) | None if missing == Missing::Told => return Ok(None),
                 Some(Node::File(_)) | None => {
-                    self.put(name, at.clone(), Node::Dir)?;
+                    self.put(name, at.clone(), Node::Dir, Access::DIR)?;
                     here = at;
                 }
             }
@@ -279,7 +316,7 @@ impl Stack {
                 if self.nodes.contains_key(above) {
                     break;
                 }
-                self.nodes.insert(above.to_owned(), Placed { node: Node::Dir, layer: self.layer });
+                self.nodes.insert(above.to_owned(), Placed { node: Node::Dir, access: Access::DIR, layer: self.layer });
                 dir = above;
             }
         }
@@ -294,18 +331,19 @@ impl Stack {
         self.nodes.range(format!("{at}/")..format!("{at}0")).map(|(path, _)| path.clone()).collect()
     }
 
-    fn hard_linked(&mut self, name: &str, target: &str) -> Result<Node, ArchiveError> {
+    fn hard_linked(&mut self, name: &str, target: &str) -> Result<(Node, Access), ArchiveError> {
         let parts = parts_of(target)?;
         let found = match parts.split_last() {
             Some((last, above)) => {
                 let dir = self.dir(name, above, Missing::Told)?;
-                dir.and_then(|dir| self.nodes.get(&below(&dir, last))).map(|placed| placed.node.clone())
+                let placed = dir.and_then(|dir| self.nodes.get(&below(&dir, last)));
+                placed.map(|placed| (placed.node.clone(), placed.access))
             }
-            None => Some(Node::Dir),
+            None => Some((Node::Dir, Access::DIR)),
         };
         match found {
-            Some(Node::Dir) => Err(ArchiveError::refused(name, "a hard link to a directory")),
-            Some(node) => Ok(node),
+            Some((Node::Dir, _)) => Err(ArchiveError::refused(name, "a hard link to a directory")),
+            Some(found) => Ok(found),
             None => Err(ArchiveError::refused(name, "a hard link to what is not there")),
         }
     }
@@ -314,8 +352,13 @@ impl Stack {
     fn stage(&mut self, name: &str, content: &mut dyn Read) -> Result<usize, ArchiveError> {
         let number = self.count;
         self.count += 1;
-        let disk = self.files.join(number.to_string());
-        let file = ops::create_new(&disk, 0o600)?;
+        let file = match &self.bytes {
+            Bytes::Kept(files) => {
+                let disk = files.join(number.to_string());
+                Some((ops::create_new(&disk, 0o600)?, disk))
+            }
+            Bytes::Dropped => None,
+        };
         let mut buffer = vec![0; COPY_BUFFER_BYTES];
         loop {
             let count = match content.read(&mut buffer) {
@@ -326,7 +369,9 @@ impl Stack {
             };
             let too_large = || ArchiveError::refused(name, "which makes it too large unpacked");
             self.bytes_left = self.bytes_left.checked_sub(count as u64).ok_or_else(too_large)?;
-            ops::write_all(&file, &disk, &buffer[..count])?;
+            if let Some((file, disk)) = &file {
+                ops::write_all(file, disk, &buffer[..count])?;
+            }
         }
     }
 }

@@ -76,7 +76,12 @@ impl Layout<'_> {
             }
             let digest = BlobDigest::parse(&layer.digest)?;
             let name = digest.path();
-            layers.push(LayerFile { path: locate(self.dir, &name)?, name, packed: Some((layer.size, digest)), diff_id });
+            layers.push(LayerFile {
+                path: locate(self.dir, &name)?,
+                name,
+                packed: Some((layer.size, digest)),
+                diff_id,
+            });
         }
         Ok(Image { platform, config, layers })
     }
@@ -120,7 +125,7 @@ pub(super) fn check_size(expected: u64, found: u64, name: &str) -> Result<(), Im
     Err(ImageError::Mismatch { name: name.to_owned(), expected, found })
 }
 
-fn checked_diff_ids(config: &Config, layers: usize, name: &str) -> Result<Vec<BlobDigest>, ImageError> {
+pub(super) fn checked_diff_ids(config: &Config, layers: usize, name: &str) -> Result<Vec<BlobDigest>, ImageError> {
     let diff_ids = &config.rootfs.diff_ids;
     if diff_ids.len() != layers {
         let cause = format!("it tells of {} layers, and there are {layers}", diff_ids.len());

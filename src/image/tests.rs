@@ -251,7 +251,7 @@ fn documents_that_lead_astray_are_refused() {
     fs::remove_file(spoiled.dir.path().join("index.json")).expect("a file");
     spoiled.refused("it holds no image");
     std::os::unix::fs::symlink("/etc/passwd", spoiled.dir.path().join("index.json")).expect("a link");
-    spoiled.refused("the image lacks `index.json`");
+    spoiled.refused("it is no OCI layout: it has no `index.json`");
 }
 
 #[test]

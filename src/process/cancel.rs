@@ -4,8 +4,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use rustix::event::EventfdFlags;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, poll};
 
 /// A request to stop, shared by clones; once made it stays.
 #[derive(Clone, Debug)]
@@ -37,6 +38,25 @@ impl Cancel {
         self.0.cancelled.load(Ordering::SeqCst)
     }
 
+    /// Waits for the request, at most so long; whether it has come.
+    pub fn wait(&self, limit: Duration) -> bool {
+        let deadline = Instant::now().checked_add(limit);
+        while !self.is_cancelled() {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                break;
+            }
+            let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+            let mut fds = [PollFd::from_borrowed_fd(self.event(), PollFlags::IN)];
+            match poll(&mut fds, timeout.as_ref()) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                // Nothing can be waited for: not waiting at all is better than never to end.
+                Err(_) => break,
+            }
+        }
+        self.is_cancelled()
+    }
+
     /// Readable from the request on, for ever: poll it, never read it.
     pub fn event(&self) -> BorrowedFd<'_> {
         self.0.event.as_fd()
@@ -46,7 +66,6 @@ impl Cancel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     #[test]
     fn a_request_wakes_every_clone_and_stays() {
@@ -60,5 +79,15 @@ mod tests {
         cancel.cancel();
         cancel.cancel();
         assert_eq!((ready(&clone), ready(&clone), clone.is_cancelled()), (1, 1, true));
+    }
+
+    #[test]
+    fn a_wait_ends_with_its_limit_or_with_the_request() {
+        let cancel = Cancel::new().expect("an event descriptor");
+        assert!(!cancel.wait(Duration::from_millis(1)));
+        let (clone, hour) = (cancel.clone(), Duration::from_secs(3600));
+        let waiter = std::thread::spawn(move || clone.wait(hour));
+        cancel.cancel();
+        assert!(waiter.join().expect("it ends") && cancel.wait(hour));
     }
 }

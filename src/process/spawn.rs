@@ -1,6 +1,6 @@
 //! Starts a plain child outside any sandbox (git, a credential helper) and captures what it says. No caching, no retries.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -53,13 +53,28 @@ pub enum SpawnError {
 ///
 /// Ends when the child does, even if something it started still holds the pipes. After `limit` it is killed.
 pub fn run_captured(argv: &[&str], cwd: &Path, env: &[(&str, &str)], limit: Duration) -> Result<Captured, SpawnError> {
+    run_captured_with(argv, cwd, env, limit, &[])
+}
+
+/// Most bytes that a child is given on its standard input: a pipe takes them whether anybody reads or not.
+pub const INPUT_BYTES_MAX: usize = 4096;
+
+/// The same with `input`, of [`INPUT_BYTES_MAX`] bytes at most, on its standard input.
+pub fn run_captured_with(
+    argv: &[&str],
+    cwd: &Path,
+    env: &[(&str, &str)],
+    limit: Duration,
+    input: &[u8],
+) -> Result<Captured, SpawnError> {
+    assert!(input.len() <= INPUT_BYTES_MAX, "BUG: {} bytes of input, {INPUT_BYTES_MAX} at most", input.len());
     let program = argv.first().copied().unwrap_or_default();
     let system = |cause: io::Error| SpawnError::System { program: program.to_owned(), cause };
     let mut child = Command::new(program)
         .args(argv.iter().skip(1))
         .current_dir(cwd)
         .envs(env.iter().copied())
-        .stdin(Stdio::null())
+        .stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -68,6 +83,10 @@ pub fn run_captured(argv: &[&str], cwd: &Path, env: &[(&str, &str)], limit: Dura
             io::ErrorKind::NotFound if cwd.is_dir() => SpawnError::NotFound { program: program.to_owned() },
             _ => system(cause),
         })?;
+    if let Some(mut pipe) = child.stdin.take() {
+        // A child that does not read has its reasons, which it tells.
+        drop(pipe.write_all(input));
+    }
     let mut capture = Capture::default();
     let ended = capture.follow(&mut child, Instant::now().checked_add(limit));
     if !matches!(ended, Ok(true)) {
@@ -156,6 +175,17 @@ mod tests {
         assert_eq!(done, Captured { exit: 3, stdout: b"/\ndry\n".to_vec(), stderr: b"no\n".to_vec() });
         assert_eq!(sh("kill -9 $$", minute).expect("it runs").exit, 137);
         assert_eq!(sh("head -c 3000000 /dev/zero", minute).expect("it runs").stdout.len(), 3_000_000);
+    }
+
+    #[test]
+    fn a_child_gets_its_input_and_may_leave_it() {
+        let minute = Duration::from_secs(60);
+        let give = |script: &str, input: &[u8]| {
+            run_captured_with(&["/bin/sh", "-c", script], Path::new("/"), &[], minute, input)
+        };
+        assert_eq!(give("cat", b"line\n").expect("it runs").stdout, b"line\n");
+        assert_eq!(give("cat", b"").expect("it runs").stdout, b"");
+        assert_eq!(give("exit 4", &[b'x'; INPUT_BYTES_MAX]).expect("it runs").exit, 4);
     }
 
     #[test]

@@ -84,6 +84,21 @@ impl Store {
         Ok((digest, size))
     }
 
+    /// The same for a finished file of a stage that nobody else has open: it becomes the content, without a copy, and is gone afterwards.
+    pub fn take_file(&self, path: &Path) -> Result<(Digest, u64), StoreError> {
+        let session = self.session()?;
+        if ops::symlink_metadata(path)?.len() <= INLINE_BLOB_BYTES_MAX as u64 {
+            let put = self.put_file(path)?;
+            ops::remove_file(path)?;
+            return Ok(put);
+        }
+        let pass = session.gate.enter()?;
+        let (digest, size) = digest_file(path)?;
+        ops::set_mode(path, CONTENT_MODE)?;
+        self.adopt(session, Key::blob(digest), size, path, &pass)?;
+        Ok((digest, size))
+    }
+
     /// Removes a blob, whoever uses it: a result that names it is a miss from then on.
     pub fn discard(&self, digest: &Digest) -> Result<(), StoreError> {
         let session = self.session()?;

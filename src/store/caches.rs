@@ -47,6 +47,13 @@ impl CacheDir {
         self.path.parent().map_or(Ok(()), |caches| Ok(ops::sync_dir(caches)?))
     }
 
+    /// Removes it with everything that was in it: nobody needs it any more.
+    pub fn remove(self) -> Result<(), StoreError> {
+        ops::remove_all(&self.path)?;
+        // Still held: whoever waits for it starts over with a file of its own.
+        Ok(ops::remove_file(&self.lock_path)?)
+    }
+
     fn begin(layout: &Layout, name: &str, lock: Lock, clock: fn() -> i64) -> Result<Self, FsError> {
         let path = layout.cache(name);
         let is_new = !ops::exists(&path);

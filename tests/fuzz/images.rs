@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use drystone::base::platform::Platform;
-use drystone::image::{flatten, flatten_archive};
+use drystone::image::diff::{DiffOptions, diff};
+use drystone::image::inspect::{Files, InspectOptions, inspect};
+use drystone::image::{Blobs, flatten, flatten_archive};
 use sha2::Digest as _;
 
 use crate::mutate::{Target, fuzz};
@@ -187,6 +189,54 @@ fn images_are_flattened_or_refused_and_nothing_lands_outside() {
                     happened(&format!("{kind} {error}"))
                 }
             }
+        },
+    });
+    assert!(was_good.load(Ordering::Relaxed), "what is fuzzed begins with images that are good");
+}
+
+#[test]
+fn images_are_compared_and_described_or_refused() {
+    let input = |kind: u8, index: &str| {
+        let parts =
+            [&lower()[..], &upper(), CONFIG.as_bytes(), MANIFEST.as_bytes(), BELOW.as_bytes(), index.as_bytes()];
+        [vec![kind], parts.join(BETWEEN)].concat()
+    };
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let write = |name: &str, bytes: &[u8]| {
+        let layout = dir.path().join(name);
+        fs::create_dir_all(layout.join("blobs/sha256")).expect("a directory");
+        let names = ["LAYER", "UPPER", "CONFIG", "MANIFEST", "INDEX", "LAST"];
+        let last = write_blobs(&layout, names.into_iter().zip(parts(bytes)).collect());
+        fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("a file");
+        fs::write(layout.join("index.json"), last).expect("a file");
+        Blobs::Dir(layout)
+    };
+    let good = write("good", &input(0, INDEX)[1..]);
+    let was_good = AtomicBool::new(false);
+    fuzz(&Target {
+        name: "image-diff",
+        corpus: vec![input(0, INDEX), input(0, BELOW)],
+        words: &["@LAYER", "@UPPER", "@CONFIG", "@MANIFEST", "@INDEX", ".wh.", "../", "null", "-1", "\u{202e}"],
+        attempt: &|bytes| {
+            let Some((_, bytes)) = bytes.split_first() else { return 0 };
+            let bad = write("bad", bytes);
+            let options = DiffOptions { unpacked_bytes_max: UNPACKED_BYTES_MAX, told_max: 9, ..DiffOptions::default() };
+            let listing =
+                InspectOptions { files: Files::Listed, unpacked_bytes_max: UNPACKED_BYTES_MAX, platform: None };
+            let described = inspect(&bad, &listing).map(|found| found.json().len() + found.lines().len());
+            let told = match diff(&good, &bad, &options) {
+                Ok(found) => {
+                    was_good.store(true, Ordering::Relaxed);
+                    assert!(found.told.len() <= 9 && found.lines().iter().all(|line| !line.contains('\n')));
+                    format!("{} {:?}", found.json().len().min(1), found.counts.keys())
+                }
+                Err(error) => {
+                    assert!(!error.is_of_the_machine(), "{error}");
+                    error.to_string()
+                }
+            };
+            fs::remove_dir_all(dir.path().join("bad")).expect("ours");
+            happened(&format!("{} {told}", described.is_ok()))
         },
     });
     assert!(was_good.load(Ordering::Relaxed), "what is fuzzed begins with images that are good");

@@ -36,3 +36,21 @@ fn a_damaged_blob_ends_with_an_error() {
     let error = reader.read_to_end(&mut Vec::new()).expect_err("it is damaged");
     assert!(error.to_string().contains("verify --repair"), "{error}");
 }
+
+#[test]
+fn a_file_that_is_taken_is_gone_and_there() {
+    let trial = Trial::new();
+    let store = trial.open();
+    let stage = store.stage().expect("a stage");
+    for bytes in [b"small".to_vec(), noise("three", INLINE_BLOB_BYTES_MAX + 1)] {
+        // The second time the store has it.
+        for _ in 0..2 {
+            let file = stage.path().join("file");
+            ops::write(&file, &bytes).expect("writable");
+            let (digest, size) = store.take_file(&file).expect("it is taken");
+            assert_eq!((digest, size), (Digest::of(&bytes), bytes.len() as u64));
+            assert!(!ops::exists(&file));
+            assert_eq!(store.read(&digest).expect("it is read"), Some(bytes.clone()));
+        }
+    }
+}
