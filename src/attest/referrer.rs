@@ -1,0 +1,97 @@
+//! Documents beside an image: the manifest that ties one to what it is about (OCI image specification 1.1, "Guidelines for
+//! Artifact Usage"). Sends nothing.
+
+use std::collections::BTreeMap;
+
+use crate::attest::names::rfc3339;
+use crate::image::BlobDigest;
+use crate::image::wire::{Descriptor, MANIFEST_TYPE, Manifest, write};
+
+/// The type of a configuration that says nothing.
+pub const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
+
+const EMPTY: &[u8] = b"{}";
+
+/// Ties a document to the manifest or index it is about.
+///
+/// Gives the blobs in the order in which they are to be sent, the manifest last, and the descriptor of the manifest as a list of
+/// referrers has it. The same document, subject and annotations give the same bytes.
+pub fn referrer(
+    document: Vec<u8>,
+    artifact_type: &str,
+    subject: &Descriptor,
+    annotations: BTreeMap<String, String>,
+) -> (Vec<(BlobDigest, Vec<u8>)>, Descriptor) {
+    let annotations = (!annotations.is_empty()).then_some(annotations);
+    let subject = Descriptor { platform: None, artifact_type: None, annotations: None, ..subject.clone() };
+    let manifest = write(&Manifest {
+        schema_version: 2,
+        media_type: Some(MANIFEST_TYPE.to_owned()),
+        artifact_type: Some(artifact_type.to_owned()),
+        config: descriptor(EMPTY_TYPE, EMPTY),
+        layers: vec![descriptor(artifact_type, &document)],
+        subject: Some(subject),
+        annotations: annotations.clone(),
+    });
+    let described = Descriptor {
+        artifact_type: Some(artifact_type.to_owned()),
+        annotations,
+        ..descriptor(MANIFEST_TYPE, &manifest)
+    };
+    let blobs = [EMPTY.to_vec(), document, manifest].map(|bytes| (BlobDigest::of(&bytes), bytes));
+    (blobs.into(), described)
+}
+
+/// What cosign writes on the manifest of a bundle, so that it can be found without being read.
+pub fn bundle_annotations(predicate_type: &str, epoch: u64) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        ("dev.sigstore.bundle.content".to_owned(), "dsse-envelope".to_owned()),
+        ("dev.sigstore.bundle.predicateType".to_owned(), predicate_type.to_owned()),
+        ("org.opencontainers.image.created".to_owned(), rfc3339(epoch)),
+    ])
+}
+
+fn descriptor(media_type: &str, bytes: &[u8]) -> Descriptor {
+    Descriptor {
+        media_type: media_type.to_owned(),
+        digest: BlobDigest::of(bytes).to_string(),
+        size: bytes.len() as u64,
+        platform: None,
+        artifact_type: None,
+        annotations: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_is_tied_to_its_image() {
+        let mut image = descriptor(MANIFEST_TYPE, b"image");
+        image.annotations = Some(BTreeMap::from([("org.opencontainers.image.ref.name".into(), "v1".into())]));
+        let told = bundle_annotations("https://slsa.dev/provenance/v1", 0);
+        let (blobs, described) = referrer(b"{\"a\":1}".to_vec(), "application/spdx+json", &image, told);
+        let expect = concat!(
+            r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","artifactType":"application/spdx+json","#,
+            r#""config":{"mediaType":"application/vnd.oci.empty.v1+json","#,
+            r#""digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2},"#,
+            r#""layers":[{"mediaType":"application/spdx+json","#,
+            r#""digest":"sha256:015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862","size":7}],"#,
+            r#""subject":{"mediaType":"application/vnd.oci.image.manifest.v1+json","#,
+            r#""digest":"sha256:6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d","size":5},"#,
+            r#""annotations":{"dev.sigstore.bundle.content":"dsse-envelope","#,
+            r#""dev.sigstore.bundle.predicateType":"https://slsa.dev/provenance/v1","#,
+            r#""org.opencontainers.image.created":"1970-01-01T00:00:00Z"}}"#
+        );
+        assert_eq!(String::from_utf8_lossy(&blobs[2].1), expect);
+        assert_eq!(described.digest, BlobDigest::of(expect.as_bytes()).to_string());
+        assert_eq!(
+            (described.size, described.artifact_type.as_deref()),
+            (expect.len() as u64, Some("application/spdx+json"))
+        );
+        for (digest, bytes) in &blobs {
+            assert_eq!(*digest, BlobDigest::of(bytes));
+        }
+    }
+}
