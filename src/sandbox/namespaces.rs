@@ -24,9 +24,13 @@ use crate::sandbox::spec::{
 };
 use crate::sandbox::start::{Built, Command};
 use crate::sandbox::wire::{Failure, Owner};
+use crate::sandbox::writable;
 
 /// User and group id inside, for everybody.
 const ID: u32 = 1000;
+
+/// The same where the command may change its root: what installs things expects to be root.
+const ROOT_ID: u32 = 0;
 
 /// The small files of `/etc`: the same on every machine.
 pub(super) const ETC: [(&str, &str); 4] = [
@@ -81,20 +85,28 @@ pub enum Loopback {
 pub fn build(spec: &SandboxSpec, owner: Owner, counting: Counting, loopback: Loopback) -> Result<Built, Failure> {
     // Directories have the modes that are asked for, whatever the engine was started with.
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    map_ids(owner)?;
+    let root = if let System::Writable(root) = &spec.system { Some(root) } else { None };
+    map_ids(owner, if root.is_some() { ROOT_ID } else { ID })?;
     name_host()?;
     if loopback == Loopback::New {
         kernel::loopback_up().map_err(|error| Failure::new("bringing up the loopback interface", error))?;
     }
     // Only paths below the new root are relative from here on.
-    enter_new_root(&spec.stage)?;
-    let workspace = lay_foundation()?;
-    match &spec.system {
-        System::Host => mount_system()?,
-        System::Tree { host } => rootfs::show_tree(host)?,
-        System::Nothing { .. } => {}
-    }
-    write_etc(spec)?;
+    detach_mounts()?;
+    let workspace = if let Some(root) = root {
+        writable::enter(&spec.stage, root, &spec.mounts)?;
+        hold_workspace()?
+    } else {
+        enter_new_root(&spec.stage)?;
+        let workspace = lay_foundation()?;
+        match &spec.system {
+            System::Host => mount_system()?,
+            System::Tree { host } => rootfs::show_tree(host)?,
+            System::Nothing { .. } | System::Writable(_) => {}
+        }
+        write_etc(spec)?;
+        workspace
+    };
     let (outside, inside): (Vec<_>, Vec<_>) =
         spec.mounts.iter().partition(|mount| !mount.inside.starts_with(WORKSPACE_DIR));
     let writable = mount_outside(&outside, spec)?;
@@ -103,23 +115,32 @@ pub fn build(spec: &SandboxSpec, owner: Owner, counting: Counting, loopback: Loo
     }
     build_workspace(spec, &inside)?;
     seal()?;
+    if root.is_some() {
+        make_writable(".")?;
+    }
     for mount in inside.iter().copied().chain(writable) {
         bind_mount(mount)?;
     }
     mount_proc(if counting == Counting::Here { Some(spec.limits.processes) } else { None })?;
     leave_old_root()?;
     rustix::thread::set_no_new_privs(true).map_err(|error| Failure::new("giving up privileges", error))?;
-    let cwd = Path::new(WORKSPACE_DIR).join(spec.cwd.as_str());
+    let cwd = match root {
+        Some(root) => {
+            writable::give_up_all_but_files()?;
+            root.directory.clone()
+        }
+        None => Path::new(WORKSPACE_DIR).join(spec.cwd.as_str()),
+    };
     let command = Command { argv: spec.argv.clone(), env: spec.env.clone(), cwd };
     Ok(Built { command, workspace: Some(workspace) })
 }
 
-/// Makes the caller user 1000 inside, whoever it is, so that the view is the same for everybody.
-fn map_ids(owner: Owner) -> Result<(), Failure> {
+/// Makes the caller the user of this number inside, whoever it is, so that the view is the same for everybody.
+fn map_ids(owner: Owner, id: u32) -> Result<(), Failure> {
     let maps = [
         ("/proc/self/setgroups", "deny".to_owned()),
-        ("/proc/self/uid_map", format!("{ID} {} 1", owner.uid)),
-        ("/proc/self/gid_map", format!("{ID} {} 1", owner.gid)),
+        ("/proc/self/uid_map", format!("{id} {} 1", owner.uid)),
+        ("/proc/self/gid_map", format!("{id} {} 1", owner.gid)),
     ];
     for (file, text) in maps {
         ops::write(Path::new(file), text.as_bytes())
@@ -135,20 +156,32 @@ fn name_host() -> Result<(), Failure> {
         .map_err(|error| Failure::new("setting its host name", error))
 }
 
-/// Mounts the new root on the stage, which is empty, and makes it the current directory.
-fn enter_new_root(stage: &Path) -> Result<(), Failure> {
-    // Without this the host would see our mounts where its root is shared, as systemd has it.
+/// Without this the host would see our mounts where its root is shared, as systemd has it.
+fn detach_mounts() -> Result<(), Failure> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", private).map_err(|error| Failure::new("detaching its mounts", error))?;
-    tmpfs_at(stage, "mode=0755")?;
-    rustix::process::chdir(stage).map_err(|error| Failure::new("entering its root", error))
+    rustix::mount::mount_change("/", private).map_err(|error| Failure::new("detaching its mounts", error))
 }
 
-fn tmpfs_at(place: &Path, options: &str) -> Result<(), Failure> {
+/// Mounts the new root on the stage, which is empty, and makes it the current directory.
+fn enter_new_root(stage: &Path) -> Result<(), Failure> {
+    tmpfs_at(stage, "mode=0755")?;
+    enter(stage)
+}
+
+pub(super) fn enter(root: &Path) -> Result<(), Failure> {
+    rustix::process::chdir(root).map_err(|error| Failure::new("entering its root", error))
+}
+
+pub(super) fn tmpfs_at(place: &Path, options: &str) -> Result<(), Failure> {
     mount_fs("tmpfs", place, MountFlags::NOSUID | MountFlags::NODEV, Some(options))
 }
 
-fn mount_fs(kind: &str, place: impl AsRef<Path>, flags: MountFlags, options: Option<&str>) -> Result<(), Failure> {
+pub(super) fn mount_fs(
+    kind: &str,
+    place: impl AsRef<Path>,
+    flags: MountFlags,
+    options: Option<&str>,
+) -> Result<(), Failure> {
     let place = place.as_ref();
     let options = options.map(|options| CString::new(options).expect("our own options hold no NUL"));
     rustix::mount::mount(kind, place, kind, flags, options.as_deref())
@@ -167,9 +200,20 @@ fn lay_foundation() -> Result<OwnedFd, Failure> {
     }
     tmpfs_at(Path::new("workspace"), "mode=0755")?;
     for scratch in SCRATCH.map(Path::new) {
-        ops::set_mode(scratch, SCRATCH_MODE).map_err(failed)?;
-        bind(scratch, scratch)?;
+        make_scratch(scratch)?;
     }
+    fill_dev()?;
+    hold_workspace()
+}
+
+/// Lets anybody write in a directory although what it lies in will be sealed.
+pub(super) fn make_scratch(dir: &Path) -> Result<(), Failure> {
+    ops::set_mode(dir, SCRATCH_MODE).map_err(failed)?;
+    bind(dir, dir)
+}
+
+/// Makes what is in `/dev` but for the shared memory.
+pub(super) fn fill_dev() -> Result<(), Failure> {
     mount_fs("devpts", "dev/pts", MountFlags::NOSUID | MountFlags::NOEXEC, Some("newinstance,ptmxmode=0666,mode=620"))?;
     for device in DEVICES {
         bind_file(&Path::new("/").join(device), Path::new(device))?;
@@ -177,6 +221,11 @@ fn lay_foundation() -> Result<OwnedFd, Failure> {
     for (target, link) in DEVICE_LINKS {
         make_link(target, Path::new(link))?;
     }
+    Ok(())
+}
+
+/// The workspace as it will be left behind.
+fn hold_workspace() -> Result<OwnedFd, Failure> {
     // A second mount of the same tmpfs, without the inputs that will be mounted into the first: the engine reads only
     // what the command wrote, and whether these namespaces are gone already makes no difference to it.
     rustix::mount::open_tree(CWD, "workspace", OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
@@ -215,7 +264,7 @@ fn write_etc(spec: &SandboxSpec) -> Result<(), Failure> {
     let system: &[&str] = if spec.system == System::Host { &SYSTEM_ETC } else { &[] };
     let network: &[&str] = match (spec.network, &spec.system) {
         (Network::Loopback | Network::Pod, _) => &[],
-        (Network::Host, System::Tree { .. }) => &rootfs::NETWORK_ETC,
+        (Network::Host, System::Tree { .. } | System::Writable(_)) => &rootfs::NETWORK_ETC,
         (Network::Host, System::Host | System::Nothing { .. }) => &NETWORK_ETC,
     };
     for path in system.iter().chain(network) {
@@ -341,7 +390,7 @@ fn build_workspace(spec: &SandboxSpec, mounts: &[&Mount]) -> Result<(), Failure>
     Ok(())
 }
 
-fn failed(error: FsError) -> Failure {
+pub(super) fn failed(error: FsError) -> Failure {
     Failure::new(error.to_string(), error.cause)
 }
 
@@ -354,12 +403,13 @@ fn write_file(place: &Path, bytes: &[u8], mode: u32, mtime_ns: i64) -> Result<()
 fn seal() -> Result<(), Failure> {
     kernel::change_mount(c".", Reach::Recursive, Attributes::READ_ONLY_NO_SETUID, Attributes::NONE)
         .map_err(|error| Failure::new("making its root read-only", error))?;
-    for place in WRITABLE {
-        let name = CString::new(place).expect("our own paths hold no NUL");
-        kernel::change_mount(&name, Reach::One, Attributes::NONE, Attributes::READ_ONLY)
-            .map_err(|error| Failure::new(format!("making /{place} writable"), error))?;
-    }
-    Ok(())
+    WRITABLE.into_iter().try_for_each(make_writable)
+}
+
+fn make_writable(place: &str) -> Result<(), Failure> {
+    let name = CString::new(place).expect("our own paths hold no NUL");
+    kernel::change_mount(&name, Reach::One, Attributes::NONE, Attributes::READ_ONLY)
+        .map_err(|error| Failure::new(format!("making /{place} writable"), error))
 }
 
 /// Settings and controls of the whole machine: whoever is root on the host may write them from any namespace.
@@ -426,7 +476,7 @@ pub(super) fn bind_file(host: &Path, inside: &Path) -> Result<(), Failure> {
     bind(host, inside)
 }
 
-fn bind(host: &Path, inside: &Path) -> Result<(), Failure> {
+pub(super) fn bind(host: &Path, inside: &Path) -> Result<(), Failure> {
     rustix::mount::mount_bind(host, inside)
         .map_err(|error| Failure::new(format!("mounting {} at {}", host.display(), shown(inside)), error))
 }

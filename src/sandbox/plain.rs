@@ -26,7 +26,7 @@ pub fn private_places(spec: &SandboxSpec) -> [PathBuf; 3] {
 
 /// Copies the view below the stage and translates the command to it.
 pub fn build(spec: &SandboxSpec) -> Result<Built, Failure> {
-    if matches!(spec.system, System::Tree { .. }) {
+    if matches!(spec.system, System::Tree { .. } | System::Writable(_)) {
         return Err(Failure::said("showing another root", "only the `namespaces` level can"));
     }
     // The copies must have the modes that are asked for, whatever the engine was started with.

@@ -155,6 +155,45 @@ pub enum System {
         /// Path on the host; absolute. Nobody else writes there.
         host: PathBuf,
     },
+    /// A tree in place of the host's own system that the command may change, as user 0. Only at [`Level::Namespaces`], and with
+    /// no mounts but in the workspace.
+    Writable(WritableRoot),
+}
+
+/// A root that the command may change; what it changed stays on the disk of the host.
+///
+/// Ours are `/dev`, `/proc`, `/tmp` and `/workspace` ([`crate::sandbox::writable::is_covered`]); places for them that the tree lacks are
+/// made in it, as are small files of `/etc` ([`crate::sandbox::writable::LAID`]).
+///
+/// The command is user 0 of a user namespace in which there is nobody else: a change of owner to anybody but 0:0 fails with `EINVAL`.
+/// It may do with files what root may, and nothing else of that: not mount, trace, or make devices.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WritableRoot {
+    /// How what it writes is kept apart from what was there.
+    pub layers: Layers,
+    /// Permission bits of what is to be seen with others than those it was laid out with: files and directories, no links, by path.
+    pub modes: BTreeMap<RelPath, u32>,
+    /// Absolute directory inside that the command starts in, in place of [`SandboxSpec::cwd`].
+    pub directory: PathBuf,
+}
+
+/// How a root can be written; paths on the host, absolute.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Layers {
+    /// By an overlay (Linux 5.11). Where the kernel refuses it, building fails at [`crate::sandbox::writable::OVERLAY_STEP`].
+    Overlay {
+        /// The tree. Nobody writes there.
+        lower: PathBuf,
+        /// An empty directory, for what the command writes.
+        upper: PathBuf,
+        /// An empty directory on the same file system, for the kernel.
+        work: PathBuf,
+    },
+    /// The tree is a copy that may be written itself.
+    Copy {
+        /// The copy.
+        root: PathBuf,
+    },
 }
 
 /// Whether the command may use the network.

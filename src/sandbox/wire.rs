@@ -17,7 +17,9 @@ use rustix::process::Signal;
 use crate::base::encode::{DecodeError, Decoder, Encoder};
 use crate::base::path::RelPath;
 use crate::process::usage::Usage;
-use crate::sandbox::spec::{Access, Content, Level, Limits, Mount, Network, SandboxSpec, System, View};
+use crate::sandbox::spec::{
+    Access, Content, Layers, Level, Limits, Mount, Network, SandboxSpec, System, View, WritableRoot,
+};
 
 /// Most descriptors in one message: job, standard output, standard error, control, checks, the two of a pod, and two groups.
 pub const DESCRIPTORS_MAX: usize = 9;
@@ -324,6 +326,20 @@ pub fn encode_spec(spec: &SandboxSpec) -> Vec<u8> {
         }
         System::Host => drop(encoder.u8(1)),
         System::Tree { host } => path(encoder.u8(2), host),
+        System::Writable(root) => {
+            match &root.layers {
+                Layers::Overlay { lower, upper, work } => {
+                    encoder.u8(3);
+                    [lower, upper, work].into_iter().for_each(|place| path(&mut encoder, place));
+                }
+                Layers::Copy { root } => path(encoder.u8(4), root),
+            }
+            encoder.u64(root.modes.len() as u64);
+            for (at, mode) in &root.modes {
+                encoder.bytes(at.as_str().as_bytes()).u64(u64::from(*mode));
+            }
+            path(&mut encoder, &root.directory);
+        }
     }
     encoder.u64(spec.mounts.len() as u64);
     for mount in &spec.mounts {
@@ -386,6 +402,20 @@ pub fn decode_spec(bytes: &'static [u8]) -> Result<SandboxSpec, DecodeError> {
         }
         1 => System::Host,
         2 => System::Tree { host: path(&mut decoder)? },
+        kind @ (3 | 4) => {
+            let layers = if kind == 3 {
+                let (lower, upper, work) = (path(&mut decoder)?, path(&mut decoder)?, path(&mut decoder)?);
+                Layers::Overlay { lower, upper, work }
+            } else {
+                Layers::Copy { root: path(&mut decoder)? }
+            };
+            let mode = |decoder: &mut Decoder<'_>| {
+                u32::try_from(decoder.u64()?).map_err(|_| DecodeError::Invalid { what: "mode" })
+            };
+            let modes = (0..decoder.u64()?).map(|_| Ok((inside(&mut decoder)?, mode(&mut decoder)?)));
+            let modes = modes.collect::<Result<_, _>>()?;
+            System::Writable(WritableRoot { layers, modes, directory: path(&mut decoder)? })
+        }
         _ => return Err(DecodeError::Invalid { what: "system" }),
     };
     let mounts = (0..decoder.u64()?)
@@ -532,7 +562,18 @@ mod tests {
     #[test]
     fn a_job_arrives_as_it_was_sent() {
         let links = BTreeMap::from([("/bin".into(), "usr/bin".into())]);
-        for system in [System::Host, System::Nothing { links }, System::Tree { host: "/r".into() }] {
+        let writable = |layers| {
+            let modes = BTreeMap::from([(rel("usr/bin/su"), 0o4755)]);
+            System::Writable(WritableRoot { layers, modes, directory: "/srv".into() })
+        };
+        let systems = [
+            System::Host,
+            System::Nothing { links },
+            System::Tree { host: "/r".into() },
+            writable(Layers::Overlay { lower: "/l".into(), upper: "/u".into(), work: "/w".into() }),
+            writable(Layers::Copy { root: "/c".into() }),
+        ];
+        for system in systems {
             let spec = SandboxSpec { system, ..spec() };
             let bytes: &[u8] = encode_spec(&spec).leak();
             let back = decode_spec(bytes).expect("it reads back");

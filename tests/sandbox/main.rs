@@ -9,6 +9,7 @@ mod landlock;
 mod limits;
 mod observing;
 mod pod;
+mod steps;
 mod user;
 mod view;
 mod world;
