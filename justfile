@@ -36,6 +36,11 @@ peers *args:
     cargo build --locked --release
     python3 benches/peers/run.py {{args}}
 
+# Times images beside other builders: benches/images/README.md.
+images *args:
+    cargo build --locked --release
+    python3 benches/images/run.py {{args}}
+
 # Times single parts: the encoder, trees, the scheduler, manifests, the sweep of a census.
 bench *args:
     cargo bench --locked --bench encode --bench fold --bench schedule --bench manifest --bench sweep -- {{args}}

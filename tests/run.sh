@@ -39,6 +39,15 @@ if [ -n "$missing" ]; then
     fi
 fi
 
+sh tests/others.sh
+others=${CARGO_TARGET_DIR:-$PWD/target}/others
+if [ -e "$others/python/installed" ]; then
+    export DRYSTONE_TEST_PYTHON="$others/python"
+fi
+if [ -e "$others/node/installed" ]; then
+    export DRYSTONE_TEST_NODE_MODULES="$others/node"
+fi
+
 if cargo nextest --version >/dev/null 2>&1; then
     exec cargo nextest run --locked --no-fail-fast "$@"
 fi

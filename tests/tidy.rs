@@ -50,6 +50,7 @@ const LAYERS: [Module; 15] = [
             "sandbox",
             "fingerprint",
             "image",
+            "attest",
             "registry",
         ],
     },

@@ -8,7 +8,8 @@ use clap::{Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::base::diagnostic::nearest;
 use crate::cli::{
-    affected, completions, doctor, explain, graph, init, list, logs, man, outputs, plan, query, run, schema, store,
+    affected, completions, doctor, explain, graph, image, init, list, lock, logs, man, outputs, plan, query, run,
+    schema, store, verify,
 };
 use crate::report::story::Verbosity;
 
@@ -97,6 +98,12 @@ pub enum Command {
     Logs(logs::LogsArgs),
     /// Lists a task's outputs with their digests.
     Outputs(outputs::OutputsArgs),
+    /// Makes container images, looks into them, moves them.
+    Image(image::ImageArgs),
+    /// Verifies an image: every digest, every signature, and that what was signed is about it.
+    Verify(verify::VerifyArgs),
+    /// Pins what comes from registries in `drystone.lock`, and tells what moved.
+    Lock(lock::LockArgs),
     /// Looks after the store.
     Store(store::StoreArgs),
     /// Writes a first manifest.

@@ -95,6 +95,7 @@ fn row(opened: &Opened, shown: Shown) -> ListRow {
     let command = |command: &Command| match command {
         Command::Shell(script) => script.to_string(),
         Command::Exec(words) => words.join(" "),
+        Command::Image(recipe) => recipe.about(),
     };
     let about = match &task.kind {
         TaskKind::Run(run) => match &run.split {

@@ -13,8 +13,10 @@ pub mod exit;
 pub mod explain;
 pub mod explain_whole;
 pub mod graph;
+pub mod image;
 pub mod init;
 pub mod list;
+pub mod lock;
 pub mod logs;
 pub mod man;
 pub mod opening;
@@ -30,6 +32,7 @@ pub mod schema;
 pub mod shard;
 pub mod store;
 pub mod table;
+pub mod verify;
 pub mod watch;
 pub mod wholes;
 

@@ -16,7 +16,7 @@ use crate::engine::plan::{self, PlanError};
 use crate::engine::preview::{self, Forecast, PreviewError};
 use crate::engine::rest::Rest;
 use crate::engine::scheduler::OnFailure;
-use crate::engine::session::{Ambient, Committed, Memory, Observe, Options, Reuse, Session};
+use crate::engine::session::{Ambient, Committed, Memory, Observe, Options, Reach, Reuse, Session};
 use crate::engine::union::UnionError;
 use crate::fs::ops;
 use crate::graph::build::{self, TaskGraph};
@@ -280,6 +280,7 @@ pub fn looking() -> Options {
         isolation: None,
         committed: Committed::Check,
         observe: Observe::AfterFailure,
+        reach: Reach::Offline,
     }
 }
 

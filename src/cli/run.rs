@@ -23,7 +23,7 @@ use crate::engine::plan::Plan;
 use crate::engine::pod::Registry;
 use crate::engine::scheduler::OnFailure;
 use crate::engine::service::AfterUse;
-use crate::engine::session::{Committed, Observe, Options, Reuse, Session};
+use crate::engine::session::{Committed, Observe, Options, Reach, Reuse, Session};
 use crate::engine::settling::{self, Heard};
 use crate::engine::{drive, fix, groups, plan as engine_plan};
 use crate::fs::witness::{self, now_ns};
@@ -36,7 +36,7 @@ use crate::report::story::{OutputShown, Verbosity};
 use crate::workspace::outputs::{self, all_claims};
 
 /// Options of `run`.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct RunArgs {
     /// Which tasks: `//apps/web:build`, `//libs/...:test`, `build`, `//apps/web`, `tag:slow`, `kind:fetch`; `!` before any
     /// of them takes away. With none, every task here. Services run where tasks need them; if nothing but services is named,
@@ -75,6 +75,10 @@ pub struct RunArgs {
     /// How tasks are kept from what they did not declare, where they do not say themselves.
     #[arg(long, value_name = "LEVEL")]
     pub isolation: Option<IsolationLevel>,
+    /// Uses no network: fetches that are not in the store fail at once, and so do tasks with `network = true` that would run.
+    /// Addresses with `file://` are no network.
+    #[arg(long)]
+    pub offline: bool,
     /// Observes every command that runs, and tells which files of the workspace it looked for and does not see.
     #[arg(long)]
     pub observe: bool,
@@ -323,6 +327,7 @@ pub(super) fn options(args: &RunArgs) -> Options {
         isolation: args.isolation.map(IsolationRequest::from),
         committed: if args.fix { Committed::Fix } else { Committed::Check },
         observe: if args.observe { Observe::Always } else { Observe::AfterFailure },
+        reach: if args.offline { Reach::Offline } else { Reach::Declared },
     }
 }
 
@@ -356,6 +361,8 @@ mod tests {
         let args = parsed(&["-j", "4", "-k", "--force", "--isolation", "none", "--output=all", "!//a:b", "//c:d"]);
         assert_eq!(args.jobs, NonZeroUsize::new(4));
         assert!(args.keep_going && args.force && !args.dry_run && !args.watch);
+        assert_eq!(options(&args).reach, Reach::Declared);
+        assert_eq!(options(&parsed(&["--offline", "build"])).reach, Reach::Offline);
         assert_eq!(args.isolation.map(IsolationRequest::from), Some(IsolationRequest::None));
         assert_eq!(args.reports().output, Some(OutputShown::All));
         assert_eq!(args.targets, ["!//a:b", "//c:d"]);

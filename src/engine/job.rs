@@ -16,7 +16,7 @@ use crate::engine::restore::{self, Placed, RestoreError};
 use crate::engine::service::Held;
 use crate::engine::session::{Committed, Reuse, Session};
 use crate::engine::sources::Sources;
-use crate::engine::{explain, fetch, log, recall, traced, waiting};
+use crate::engine::{explain, fetch, image_task, log, offline, recall, traced, waiting};
 use crate::fingerprint::action::Action;
 use crate::manifest::model::TaskKind;
 use crate::manifest::split::Group;
@@ -423,12 +423,18 @@ fn run_once(
         let mishap = Mishap { fault: Fault::Machine, ..mishap(problem, started, Some(prepared.key)) };
         return Ok(Ended::Failed(Box::new(mishap)));
     }
+    if let Some(problem) = offline::refusal(session, task) {
+        return Ok(Ended::Failed(Box::new(mishap(problem, started, Some(prepared.key)))));
+    }
     let executed = match &session.workspace.tasks[task].kind {
-        TaskKind::Run(run) => match join() {
-            Ok(services) => execute::execute(session, task, run, prepared, &missed.dependencies, &services),
-            Err(unready) => unready.into(),
+        TaskKind::Run(run) => match (run.command.image(), join()) {
+            (Some(recipe), _) => {
+                image_task::execute(session, task, recipe, prepared, &missed.dependencies, missed.reuse)
+            }
+            (None, Ok(services)) => execute::execute(session, task, run, prepared, &missed.dependencies, &services),
+            (None, Err(unready)) => unready.into(),
         },
-        TaskKind::Fetch(fetch) => fetch::execute(session, fetch),
+        TaskKind::Fetch(fetch) => fetch::execute(session, task, fetch),
         TaskKind::Service(_) => unreachable!("BUG: {} is a service, and no service misses", session.label(task)),
     };
     conclude(session, task, (prepared, missed.memo), executed, started, lock)

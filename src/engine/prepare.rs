@@ -10,15 +10,19 @@ use crate::base::path::RelPath;
 use crate::base::platform::Platform;
 use crate::base::span::Place;
 use crate::base::tree::{Entry, Listing, TreeSet, fold};
+use crate::engine::image_key;
 use crate::engine::session::Session;
 use crate::engine::sources::{Inputs, Signatures, Sources};
 use crate::engine::toolchain::{OutputTree, ROOT_PATH, Toolchain};
 use crate::fingerprint::action::{Action, Tracing, Work};
 use crate::fingerprint::system;
 use crate::fingerprint::tools::Tool;
+use crate::fs::unpack;
 use crate::graph::build::Purpose;
 use crate::manifest::glob::{Pattern, PatternList};
+use crate::manifest::image::lock_path;
 use crate::manifest::model::{self, Command, FetchTask, RunTask, SystemPolicy, Task, TaskKind, Undeclared, Unpack};
+use crate::manifest::recipe::{ImageRecipe, LayerSource};
 use crate::sandbox::spec::{HOME_DIR, Level, Network, SCRATCH_DIR};
 
 /// The outputs of a finished task, as its dependants see them.
@@ -113,6 +117,11 @@ enum Takes {
     Tree,
     /// What it was seen to touch; the tree is empty.
     Touched,
+    /// The same. The lock file is part of it only if a layer holds it: the action has what else it needs of it.
+    Image {
+        /// Whether one does.
+        holds_lock: bool,
+    },
     /// It has none.
     Nothing,
 }
@@ -148,16 +157,28 @@ impl Draft {
     /// Puts the inputs together and names the whole. Cost: that of folding them.
     pub fn finish(self, session: &Session<'_>, sources: &Sources, dependencies: &[Dependency]) -> Prepared {
         let Self { mut action, takes, tools, toolchain, sees, secrets } = self;
+        if let Work::Image { parts } = &mut action.work {
+            // Which of the inputs are source files: patterns of layers select among those alone.
+            let mut listing = Listing::clone(&sources.listing);
+            if takes == (Takes::Image { holds_lock: false }) {
+                listing.remove(&lock_path());
+            }
+            parts.push(format!("sources={}", fold(&listing).root));
+        }
         let inputs = match takes {
-            Takes::Tree | Takes::Touched => Inputs::of(session, sources, dependencies),
+            Takes::Tree | Takes::Touched | Takes::Image { holds_lock: true } => {
+                Inputs::of(session, sources, dependencies)
+            }
+            Takes::Image { holds_lock: false } => Inputs::of(session, sources, dependencies).without(&lock_path()),
             Takes::Nothing => Inputs::default(),
         };
         // What a traced task sees of its dependencies is in the key as far as it was touched.
-        let trees = if takes == Takes::Tree { inputs.fold() } else { fold(&Listing::new()) };
+        let trees =
+            if matches!(takes, Takes::Tree | Takes::Image { .. }) { inputs.fold() } else { fold(&Listing::new()) };
         action.inputs = trees.root;
         let (key, stream) = action.key();
         let (notes, signatures) = match takes {
-            Takes::Tree | Takes::Touched => (sources.all_warnings(), sources.signatures()),
+            Takes::Tree | Takes::Touched | Takes::Image { .. } => (sources.all_warnings(), sources.signatures()),
             Takes::Nothing => (Vec::new(), Signatures::default()),
         };
         Prepared { action, key, stream, trees, inputs, signatures, tools, toolchain, sees, secrets, notes }
@@ -181,6 +202,9 @@ fn draft_run(
     run: &RunTask,
     dependencies: &[Dependency],
 ) -> Result<Draft, Diagnostic> {
+    if let Some(recipe) = run.command.image() {
+        return draft_image(session, task, run, recipe, dependencies);
+    }
     let declared = &session.workspace.tasks[task];
     let toolchain = Toolchain::of(session, run, dependencies)?;
     let level = session.level(run).map_err(|error| error.at(&declared.place, "asked for here"))?;
@@ -212,6 +236,38 @@ fn draft_run(
     };
     let takes = if is_traced { Takes::Touched } else { Takes::Tree };
     Ok(Draft { action, takes, tools, toolchain, sees, secrets })
+}
+
+fn draft_image(
+    session: &Session<'_>,
+    task: TaskId,
+    run: &RunTask,
+    recipe: &ImageRecipe,
+    dependencies: &[Dependency],
+) -> Result<Draft, Diagnostic> {
+    let declared = &session.workspace.tasks[task];
+    let at_image = |problem: Diagnostic| problem.at(&declared.place, "declared here");
+    let parts = image_key::parts(session, task, recipe, dependencies).map_err(at_image)?;
+    let isolation = image_key::level(session, run, recipe).map_err(at_image)?;
+    let steps = image_key::has_steps(recipe);
+    let mut action = fetch_action(Work::Image { parts }, declared.label.package.clone(), &RelPath::root());
+    action.outputs = written_outputs(run);
+    action.workspace_salt = session.workspace.config.salt.clone();
+    action.task_salt = run.salt.clone();
+    action.network = Network::Loopback;
+    action.isolation = isolation;
+    if steps {
+        action.platform = system::platform();
+    }
+    let (tools, toolchain, secrets) = (Vec::new(), Toolchain::default(), BTreeMap::new());
+    let takes = Takes::Image { holds_lock: holds_lock(recipe) };
+    Ok(Draft { action, takes, tools, toolchain, sees: Sees::Root, secrets })
+}
+
+/// Whether the lock file is among the files of a layer.
+fn holds_lock(recipe: &ImageRecipe) -> bool {
+    let mut layers = recipe.platforms.iter().flat_map(|one| &one.layers);
+    layers.any(|layer| matches!(&layer.source, LayerSource::Files(files) if files.matches(&lock_path())))
 }
 
 /// The dependencies whose outputs appear in the workspace.
@@ -282,6 +338,7 @@ pub fn command_line(
         tools.push(tool);
     }
     let argv = match &run.command {
+        Command::Image(_) => unreachable!("BUG: an image has no command line"),
         Command::Shell(script) => vec!["/bin/sh".into(), "-euc".into(), script.to_string()],
         Command::Exec(words) => {
             let mut argv = words.to_vec();
@@ -328,6 +385,7 @@ fn command_line_in_root(
         return Err(missing(&name.value, &name.place));
     }
     match &run.command {
+        Command::Image(_) => unreachable!("BUG: an image has no command line"),
         Command::Shell(_) if root.program_in_root("/bin/sh").is_none() => Err(missing("/bin/sh", &declared.place)
             .help("or write the command as an array, which needs no shell: `run = [\"PROGRAM\", …]`")),
         Command::Shell(script) => Ok(vec!["/bin/sh".into(), "-euc".into(), script.to_string()]),
@@ -437,9 +495,37 @@ pub fn image_platform(fetch: &FetchTask) -> Platform {
     fetch.platform.clone().unwrap_or_else(Platform::host)
 }
 
-/// The file name in the first url: it tells how to unpack.
+/// The file name that tells how to unpack: that of the first url that has one.
 pub fn archive_name(fetch: &FetchTask) -> &str {
-    let url = fetch.urls.first().map_or("", String::as_str);
-    let path = url.split(['?', '#']).next().unwrap_or(url);
-    path.rsplit('/').next().unwrap_or(path)
+    let mut names = fetch.urls.iter().map(|url| {
+        let path = url.split(['?', '#']).next().unwrap_or(url);
+        path.rsplit('/').next().unwrap_or(path)
+    });
+    let first = names.clone().next().unwrap_or_default();
+    names.find(|name| unpack::is_archive(name)).unwrap_or(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::model::Expected;
+
+    #[test]
+    fn the_first_address_with_a_known_ending_tells_how_to_unpack() {
+        let check = |urls: &[&str], expect: &str| {
+            let fetch = FetchTask {
+                urls: urls.iter().map(|url| (*url).to_owned()).collect(),
+                expect: Expected::Sha256([0; 32]),
+                unpack: Unpack::ByName,
+                platform: None,
+                strip: 0,
+                output: RelPath::root(),
+                executable: false,
+            };
+            assert_eq!(archive_name(&fetch), expect);
+        };
+        check(&["https://x/a.tar.gz?b=c/d.zip#e", "https://x/b.zip"], "a.tar.gz");
+        check(&["https://x/download", "file:///y/b.deb"], "b.deb");
+        check(&["https://x/download?a", "https://x/"], "download");
+    }
 }

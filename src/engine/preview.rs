@@ -60,7 +60,7 @@ pub enum PreviewError {
 
 /// Forecasts every task of the plan, by position.
 pub fn preview(session: &Session<'_>, plan: &Plan) -> Result<Vec<Forecast>, PreviewError> {
-    visit(session, plan, &mut |_, _, _| {})
+    visit(session, plan, &mut |_, _, _, _| {})
 }
 
 /// Forecasts the last task of the plan, with its fingerprint where that can be known.
@@ -69,7 +69,7 @@ pub fn preview_last(
     plan: &Plan,
 ) -> Result<Option<(Forecast, Option<RecordSink>)>, PreviewError> {
     let mut record = None;
-    let mut forecasts = visit(session, plan, &mut |task, prepared, found| {
+    let mut forecasts = visit(session, plan, &mut |task, prepared, _, found| {
         if plan.tasks.last() == Some(&task) {
             record = Some(found.map_or(&prepared.action, |found| &found.action).record());
         }
@@ -77,8 +77,8 @@ pub fn preview_last(
     Ok(forecasts.pop().map(|forecast| (forecast, record)))
 }
 
-/// Is told of each task whose key can be known, with the result that it would take; one at a time, after all they need.
-pub type Visitor<'v> = dyn FnMut(TaskId, &Prepared, Option<&Found>) + Send + 'v;
+/// Is told of each task whose key can be known, with what it needs and the result that it would take; one at a time, after all they need.
+pub type Visitor<'v> = dyn FnMut(TaskId, &Prepared, &[Dependency], Option<&Found>) + Send + 'v;
 
 /// Forecasts every task of the plan, by position. Cost: that of keys and lookups, on all processors.
 pub fn visit(session: &Session<'_>, plan: &Plan, visitor: &mut Visitor<'_>) -> Result<Vec<Forecast>, PreviewError> {
@@ -148,13 +148,13 @@ impl Visit<'_, '_, '_> {
         let prepared = prepare(session, task, plan.sources(ix), &dependencies)
             .map_err(|problem| PreviewError::Input(Box::new(problem)))?;
         if plan.is_service(session, ix) {
-            held(&self.visitor)(task, &prepared, None);
+            held(&self.visitor)(task, &prepared, &dependencies, None);
             self.note(ix, Arc::new(as_produced(&prepared)));
             return Ok(Forecast::Service { action: prepared.key });
         }
         let reusable = plan.reuse(session, ix) == Reuse::Results && is_cached(session, task);
         let found = if reusable { find(session, task, &prepared)? } else { None };
-        held(&self.visitor)(task, &prepared, found.as_ref());
+        held(&self.visitor)(task, &prepared, &dependencies, found.as_ref());
         if let Some(Found { result, key, .. }) = &found
             && let Some(listing) = session.store.listing(&result.outputs)?
         {

@@ -177,6 +177,7 @@ impl Waiting<'_> {
             },
             Ready::Run(Command::Shell(script)) => self.command(&["/bin/sh".into(), "-euc".into(), script.to_string()]),
             Ready::Run(Command::Exec(words)) => self.command(words),
+            Ready::Run(Command::Image(_)) => unreachable!("BUG: an image tells nothing of a service"),
             Ready::Log(_) => unreachable!("BUG: what it prints is waited for, not asked about"),
         }
     }

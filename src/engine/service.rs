@@ -11,6 +11,7 @@ use crate::base::tree::Listing;
 use crate::engine::event::{Event, Log, ServiceEvent};
 use crate::engine::execute::Executed;
 use crate::engine::instance::{End, Instance, StartError};
+use crate::engine::offline;
 use crate::engine::plan::Plan;
 use crate::engine::pod::{Ground, Labels, Listener, Pod, Registry, Unready};
 use crate::engine::prepare::{Dependency, Prepared};
@@ -249,6 +250,9 @@ impl<'a, 'w> Services<'a, 'w> {
     fn launch(&self, ix: Ix, ground: &Ground) -> Result<Instance, Unready> {
         let (task, action) = (self.plan.tasks[ix], self.action(ix));
         recall::secure(self.session, &action.1).map_err(Unready::Broken)?;
+        if let Some(problem) = offline::refusal(self.session, task) {
+            return Err(unready::refused(problem));
+        }
         if ground.network.is_none() {
             self.free_port(ix)?;
         }

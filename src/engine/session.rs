@@ -12,6 +12,7 @@ use crate::base::path::RelPath;
 use crate::base::tree::Entry;
 use crate::engine::collect::Collected;
 use crate::engine::failures::Failures;
+use crate::engine::image_key;
 use crate::engine::image_root::{FlatRoot, FlatRoots};
 use crate::engine::levels::Levels;
 use crate::engine::placed::Placed;
@@ -31,6 +32,7 @@ use crate::fs::ops::{self, FsError};
 use crate::fs::stat::StatKey;
 use crate::graph::build::TaskGraph;
 use crate::manifest::glob::Pattern;
+use crate::manifest::lock::Lock;
 use crate::manifest::model::{Command, IsolationRequest, RunTask, SystemPolicy};
 use crate::process::cancel::Cancel;
 use crate::sandbox::open::{Sandbox, open_with};
@@ -80,6 +82,15 @@ pub enum Observe {
     Always,
 }
 
+/// Whether anything may be asked for over the network.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reach {
+    /// What tasks declare.
+    Declared,
+    /// Nothing: what would need it fails (`--offline`). What is in the store serves all the same, so no key holds this.
+    Offline,
+}
+
 /// Choices of one invocation.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -95,6 +106,8 @@ pub struct Options {
     pub committed: Committed,
     /// When commands are observed.
     pub observe: Observe,
+    /// Whether the network is used.
+    pub reach: Reach,
 }
 
 /// What is read of earlier invocations when a session begins.
@@ -154,6 +167,7 @@ pub struct Session<'w> {
     tree_dirs: Mutex<BTreeMap<Digest, PathBuf>>,
     flat_roots: Mutex<FlatRoots>,
     repository: OnceLock<String>,
+    lock: OnceLock<Result<Lock, Diagnostic>>,
     leaked: Mutex<BTreeSet<Digest>>,
     sandboxes: Mutex<BTreeMap<Level, Arc<dyn Sandbox>>>,
     pub(super) traced_sources: OnceLock<Arc<crate::engine::visible::Sources>>,
@@ -243,6 +257,7 @@ impl<'w> Session<'w> {
             tree_dirs: Mutex::default(),
             flat_roots: Mutex::default(),
             repository: OnceLock::new(),
+            lock: OnceLock::new(),
             leaked: Mutex::default(),
             sandboxes: Mutex::default(),
             traced_sources: OnceLock::new(),
@@ -489,7 +504,7 @@ impl<'w> Session<'w> {
             let Some(run) = self.workspace.tasks[task].kind.command() else { return Vec::new() };
             let program = match &run.command {
                 Command::Exec(words) => words.first(),
-                Command::Shell(_) => None,
+                Command::Shell(_) | Command::Image(_) => None,
             };
             let mut parts = Vec::new();
             for name in run.tools.iter().map(|tool| &tool.value).chain(program) {
@@ -566,6 +581,11 @@ impl<'w> Session<'w> {
     /// Directory of a task's package.
     pub fn package(&self, task: TaskId) -> &RelPath {
         &self.workspace.tasks[task].label.package
+    }
+
+    /// What comes from outside and is pinned; read once.
+    pub fn lock(&self) -> Result<&Lock, Diagnostic> {
+        self.lock.get_or_init(|| image_key::read_lock(&self.workspace.root)).as_ref().map_err(Clone::clone)
     }
 
     /// Name of the repository this workspace is of: the same in all its worktrees and clones.

@@ -14,6 +14,7 @@ use crate::base::encode::Encoder;
 use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::base::tree::{Entry, Listing};
+use crate::engine::image_key::EPOCH_VARIABLE;
 use crate::engine::owned::Owned;
 use crate::engine::plan::Plan;
 use crate::engine::scheduler::Node;
@@ -163,8 +164,11 @@ fn is_simple(session: &Session<'_>, plan: &Plan) -> bool {
 
 fn variables(session: &Session<'_>, plan: &Plan) -> Variables {
     let commands = || plan.tasks.iter().filter_map(|task| session.workspace.tasks[*task].kind.command());
+    // An image takes its time from outside where the manifest has none.
+    let times = |run: &&RunTask| run.command.image().is_some_and(|recipe| recipe.epoch.is_none());
+    let times = commands().find(times).map(|_| EPOCH_VARIABLE.to_owned());
     Variables::with(
-        commands().flat_map(|run| run.pass_env.iter().cloned()),
+        commands().flat_map(|run| run.pass_env.iter().cloned()).chain(times),
         commands().flat_map(|run| run.secret_env.iter().cloned()),
     )
 }

@@ -36,7 +36,7 @@ impl Sight {
         // `--force` runs them anyway; what is known of them stays.
         plan.selected.clear();
         let mut known = BTreeMap::new();
-        let visited = preview::visit(session, &plan, &mut |task, _, found| {
+        let visited = preview::visit(session, &plan, &mut |task, _, _, found| {
             let Some(Tracing::Observed(digest)) = found.map(|found| found.action.tracing) else { return };
             let bytes = session.store.observed(&digest).ok().flatten();
             known.extend(bytes.and_then(|bytes| Observed::decode(&bytes).ok()).map(|observed| (task, observed)));

@@ -126,6 +126,12 @@ impl Inputs {
         Self { own, shared: Some(inputs), all: OnceLock::new() }
     }
 
+    /// The same without one file; for a task that is no part.
+    pub fn without(mut self, path: &RelPath) -> Self {
+        self.own.remove(path);
+        self
+    }
+
     /// Every entry by path relative to the workspace. Cost: for a part of a split task a copy of every entry, once.
     pub fn all(&self) -> &Listing {
         let Some(shared) = &self.shared else { return &self.own };

@@ -58,6 +58,12 @@ pub fn ended(declared: &Task, instance: &Instance, awaited: Option<&str>) -> Unr
     failed(cause, &declared.place, help.into(), instance.tail())
 }
 
+/// It may not be started.
+pub fn refused(problem: Diagnostic) -> Unready {
+    let failure = Failure { cause: problem.message.clone(), exit: None, diagnostics: vec![problem] };
+    Unready::Failed { log: Log::new(), failure }
+}
+
 fn failed(cause: String, place: &Place, help: String, log: Log) -> Unready {
     let problem = Diagnostic::error(cause.clone()).at(place, "").help(help);
     Unready::Failed { log, failure: Failure { cause, exit: None, diagnostics: vec![problem] } }

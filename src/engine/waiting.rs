@@ -3,8 +3,9 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::base::digest::Digest;
 use crate::engine::ages;
@@ -32,6 +33,39 @@ pub fn unless_cancelled<T: Send + 'static>(cancel: &Cancel, work: impl FnOnce() 
     }
     wait_for_either(cancel, &done);
     if cancel.is_cancelled() { None } else { receiver.recv().ok() }
+}
+
+/// Works on a thread of its own, of no rayon pool, and waits for it without taking up other work.
+///
+/// A thread of a rayon pool that waits for others of it, or of another pool, runs further jobs meanwhile. A job that holds a lock and
+/// begins a second one on its stack may wait for itself: two images with one layer in common do.
+///
+/// # Errors
+/// If the system gives no thread.
+pub fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> std::io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("apart".into()).spawn_scoped(scope, work)?;
+        Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
+/// Waits for so long; `false` as soon as the run is cancelled.
+pub fn pause(cancel: &Cancel, time: Duration) -> bool {
+    let until = Instant::now() + time;
+    while !cancel.is_cancelled() {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return true;
+        }
+        let left = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+        let mut event = [PollFd::from_borrowed_fd(cancel.event(), PollFlags::IN)];
+        match poll(&mut event, Some(&left)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            // It cannot be waited here.
+            Err(_) => return true,
+        }
+    }
+    false
 }
 
 fn wait_for_either(cancel: &Cancel, done: &OwnedFd) {
@@ -96,6 +130,17 @@ mod tests {
         let canceller = cancel.clone();
         let thread = std::thread::spawn(move || canceller.cancel());
         assert_eq!(unless_cancelled(&cancel, move || never.recv().is_ok()), None);
+        thread.join().expect("it ends");
+    }
+    #[test]
+    fn a_pause_ends_when_its_time_is_up_or_the_run_is_cancelled() {
+        let cancel = Cancel::new().expect("an event");
+        let started = Instant::now();
+        assert!(pause(&cancel, Duration::from_millis(20)));
+        assert!(started.elapsed() >= Duration::from_millis(20));
+        let canceller = cancel.clone();
+        let thread = std::thread::spawn(move || canceller.cancel());
+        assert!(!pause(&cancel, Duration::from_secs(3600)));
         thread.join().expect("it ends");
     }
 }

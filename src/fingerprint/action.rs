@@ -34,6 +34,11 @@ pub enum Work {
         /// `file`, `executable` or `unpack`, and how many components are stripped.
         placing: String,
     },
+    /// Puts an image together.
+    Image {
+        /// What it is put together from and how, one text each.
+        parts: Vec<String>,
+    },
 }
 
 /// What is known of the inputs of a task.
@@ -128,6 +133,10 @@ impl Action {
                     Expected::Sha256(bytes) => (b"sha256", bytes),
                 };
                 sink.list(Field::Fetch, &[function, bytes, placing.as_bytes()]);
+            }
+            Work::Image { parts } => {
+                sink.one(Field::Kind, Some(b"image"));
+                sink.list(Field::Image, &texts(parts));
             }
         }
         let env: Vec<(&[u8], &[u8])> = env.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();

@@ -70,12 +70,37 @@ fn field_difference(field: Field, was: &Content, is: &Content, found: &mut Vec<D
         }
         (Content::Absent, Content::Map(_)) => field_difference(field, &Content::Map(Vec::new()), is, found),
         (Content::Map(_), Content::Absent) => field_difference(field, was, &Content::Map(Vec::new()), found),
+        (Content::List(was), Content::List(is)) if field == Field::Image => lines(was, is, found),
         (Content::List(was), Content::List(is)) if field != Field::Fetch => {
             found.push(Difference::new(field, "", format!("{} → {}", words(was), words(is))));
         }
         (Content::One(was), Content::One(is)) => found.push(Difference::new(field, "", arrow(field, was, is))),
         _ => found.push(Difference::new(field, "", "changed")),
     }
+}
+
+/// Texts that each say one thing, of which most are as before: what is between those that begin and those that end alike.
+fn lines(was: &[Vec<u8>], is: &[Vec<u8>], found: &mut Vec<Difference>) {
+    let before = was.iter().zip(is).take_while(|(was, is)| was == is).count();
+    let (was, is) = (&was[before..], &is[before..]);
+    let after = was.iter().rev().zip(is.iter().rev()).take_while(|(was, is)| was == is).count();
+    let (was, is) = (&was[..was.len() - after], &is[..is.len() - after]);
+    // Trees that are among the inputs, too, are told by their paths.
+    let is_told = |line: &[u8]| {
+        let trees: [&[u8]; 4] = [b"sources=", b"layer=task ", b"base=task ", b"sees="];
+        !found.is_empty() && trees.iter().any(|tree| line.starts_with(tree))
+    };
+    let told: Vec<bool> = was.iter().zip(is).map(|(was, is)| is_told(was) && is_told(is)).collect();
+    if was.len() == is.len() {
+        for (was, is) in
+            was.iter().zip(is).zip(told).filter_map(|(pair, told)| (!told && pair.0 != pair.1).then_some(pair))
+        {
+            found.push(Difference::new(Field::Image, "", format!("{:?} → {:?}", text(was), text(is))));
+        }
+        return;
+    }
+    found.extend(was.iter().map(|line| Difference::new(Field::Image, text(line), "removed")));
+    found.extend(is.iter().map(|line| Difference::new(Field::Image, text(line), "added")));
 }
 
 /// Opaque values are only said to have changed; texts are shown.
@@ -197,6 +222,20 @@ mod tests {
             .into_iter()
             .map(|difference| format!("{} {}", difference.name, difference.change))
             .collect()
+    }
+
+    #[test]
+    fn of_an_image_only_what_differs_is_told() {
+        let check = |was: &[&str], is: &[&str], expect: &[&str]| {
+            let bytes = |lines: &[&str]| lines.iter().map(|line| line.as_bytes().to_vec()).collect();
+            let record = |lines: &[&str]| RecordSink { fields: vec![(Field::Image, Content::List(bytes(lines)))] };
+            let found = differences(&record(was), &record(is), &|_| None);
+            let told = found.iter().map(|one| format!("{} {}", one.name, one.change).trim().to_owned());
+            assert_eq!(told.collect::<Vec<_>>(), expect);
+        };
+        check(&["format=1", "epoch=0", "user=1"], &["format=1", "epoch=5", "user=1"], &["\"epoch=0\" → \"epoch=5\""]);
+        check(&["a", "b"], &["a", "layer", "b"], &["layer added"]);
+        check(&["a", "a", "b"], &["a", "b"], &["a removed"]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub const ACTION_CONTEXT: &str = "drystone 2026-11 action v1";
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u16)]
 pub enum Field {
-    /// `run` or `fetch`.
+    /// `run`, `fetch` or `image`.
     Kind = 1,
     /// Program and arguments in order.
     Command = 2,
@@ -55,10 +55,12 @@ pub enum Field {
     Undeclared = 21,
     /// Processes it may have at once; not in the stream with the default.
     Processes = 22,
+    /// An image: what it is put together from and how.
+    Image = 23,
 }
 
 impl Field {
-    const ALL: [Field; 21] = [
+    const ALL: [Field; 22] = [
         Field::Kind,
         Field::Command,
         Field::Env,
@@ -80,6 +82,7 @@ impl Field {
         Field::Traced,
         Field::Undeclared,
         Field::Processes,
+        Field::Image,
     ];
 
     /// The word in miss reasons and JSON.
@@ -106,6 +109,7 @@ impl Field {
             Field::Traced => "traced",
             Field::Undeclared => "undeclared",
             Field::Processes => "processes",
+            Field::Image => "image",
         }
     }
 

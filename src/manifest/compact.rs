@@ -1,5 +1,7 @@
 //! The model as the compact encoding: every field of every kind of task. Knows no file and no order of tasks.
 
+use std::sync::Arc;
+
 use crate::base::compact::{Compact, Reader, Writer, compact_struct, compact_words};
 use crate::base::digest::Digest;
 use crate::manifest::model::{
@@ -7,6 +9,7 @@ use crate::manifest::model::{
     RunTask, RunTerms, ServiceTask, ServiceUse, StopSignal, SystemPolicy, Task, TaskKind, Undeclared, Unpack, Which,
     WorkspaceConfig,
 };
+use crate::manifest::recipe::ImageRecipe;
 
 compact_struct!(WorkspaceConfig {
     name,
@@ -127,12 +130,17 @@ impl Compact for Command {
                 writer.byte(1);
                 words.put(writer);
             }
+            Command::Image(recipe) => {
+                writer.byte(2);
+                ImageRecipe::put(recipe, writer);
+            }
         }
     }
     fn take(reader: &mut Reader<'_>) -> Option<Self> {
         Some(match reader.byte()? {
             0 => Command::Shell(Compact::take(reader)?),
             1 => Command::Exec(Compact::take(reader)?),
+            2 => Command::Image(Arc::new(ImageRecipe::take(reader)?)),
             _ => return None,
         })
     }

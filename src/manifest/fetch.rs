@@ -19,7 +19,7 @@ use crate::manifest::value::{At, UnpackText};
 const SCHEMES: [&str; 3] = ["https://", "http://", "file://"];
 
 /// Endings that say how to unpack.
-const ARCHIVES: [&str; 6] = [".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.zst", ".zip"];
+const ARCHIVES: [&str; 7] = [".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.zst", ".zip", ".deb"];
 
 /// A fetch being lowered.
 pub(crate) struct Lowering<'a, 'p> {
@@ -110,6 +110,16 @@ impl Lowering<'_, '_> {
 
     fn url(&mut self, entry: &At<String>) -> Option<String> {
         let url = interpolate(Written::new(entry, self.origin), &self.names, Use::Plain, self.problems)?;
+        if holds_credentials(&url) {
+            // Not at its own place: the line would be shown.
+            let message =
+                format!("an address of fetch `{}` holds a name or a password before its `@`", self.fetch.name.value);
+            self.problems.push(Diagnostic::error(message).at(&self.here(), "").help(
+                "take it out, for what is in an address is stored and shown; what needs a password is fetched by a task with \
+                 `network = true` and `secret-env`, or beforehand, to a `file://…`",
+            ));
+            return None;
+        }
         let rest = SCHEMES.iter().find_map(|scheme| url.strip_prefix(scheme));
         if rest.is_none_or(str::is_empty) || url.contains(|letter: char| letter.is_whitespace() || letter.is_control())
         {
@@ -226,6 +236,13 @@ impl Lowering<'_, '_> {
             }
         }
     }
+}
+
+/// Whether a name or a password stands before the host.
+fn holds_credentials(url: &str) -> bool {
+    let Some((scheme, rest)) = url.split_once("://") else { return false };
+    let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or("");
+    !scheme.eq_ignore_ascii_case("file") && authority.contains('@')
 }
 
 /// The file name in an address, without query and fragment; empty if it has none.

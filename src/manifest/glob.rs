@@ -177,6 +177,15 @@ impl PatternItem {
     }
 }
 
+/// Lists that match the same paths by the same words.
+impl PartialEq for PatternList {
+    fn eq(&self, other: &Self) -> bool {
+        self.items.iter().map(PatternItem::written).eq(other.items.iter().map(PatternItem::written))
+    }
+}
+
+impl Eq for PatternList {}
+
 impl FromIterator<PatternItem> for PatternList {
     fn from_iter<I: IntoIterator<Item = PatternItem>>(items: I) -> Self {
         Self { items: items.into_iter().collect() }

@@ -8,6 +8,7 @@ use std::cell::Cell;
 use crate::base::diagnostic::{Diagnostic, nearest};
 use crate::base::label::Matrix;
 use crate::base::path::RelPath;
+use crate::base::platform::Platform;
 use crate::manifest::keys::unsupported;
 use crate::manifest::origin::Written;
 use crate::manifest::problems::Problems;
@@ -18,6 +19,9 @@ const LATER_NAMES: [&str; 1] = ["out"];
 
 /// Names that only a task with `split` has.
 const SPLIT_NAMES: [&str; 3] = ["items", "shard.index", "shard.total"];
+
+/// Names that only an image has.
+const PLATFORM_NAMES: [&str; 3] = ["platform.os", "platform.arch", "platform.variant"];
 
 /// The names that stand for one value each; `matrix.AXIS` beside them.
 const FIXED_NAMES: [&str; 3] = ["package.dir", "package.name", "workspace.name"];
@@ -31,6 +35,8 @@ pub(crate) struct Names<'a> {
     matrix: &'a Matrix,
     /// The part of a task with `split`.
     pub(crate) part: Option<&'a Part>,
+    /// The platform that an image is being made for.
+    platform: Option<&'a Platform>,
     /// Set once `${shard.total}` is named.
     pub(crate) counts_parts: Option<&'a Cell<bool>>,
     /// What was asked for. Nothing else of the package and the matrix can be had, so a value for which neither was asked is the
@@ -55,12 +61,26 @@ impl<'a> Names<'a> {
         matrix: &'a Matrix,
         asked: &'a Cell<Asked>,
     ) -> Self {
-        Self { package_dir, package_name, workspace_name, matrix, part: None, counts_parts: None, asked }
+        Self {
+            package_dir,
+            package_name,
+            workspace_name,
+            matrix,
+            part: None,
+            platform: None,
+            counts_parts: None,
+            asked,
+        }
     }
 
     /// The same for a part; `counts_parts` is set once `${shard.total}` is named.
     pub(crate) fn with_part(self, part: Option<&'a Part>, counts_parts: &'a Cell<bool>) -> Self {
         Self { part, counts_parts: Some(counts_parts), ..self }
+    }
+
+    /// The same for one platform of an image.
+    pub(crate) fn with_platform(self, platform: &'a Platform) -> Self {
+        Self { platform: Some(platform), ..self }
     }
 
     /// Directory of the package.
@@ -154,6 +174,9 @@ fn value(name: &str, names: &Names<'_>, purpose: Use) -> Option<String> {
         "package.dir" => Some(names.package_dir().to_string()),
         "package.name" => Some(names.package_name().to_owned()),
         "workspace.name" => Some(names.workspace_name.to_owned()),
+        "platform.os" => names.platform.map(|platform| platform.os.clone()),
+        "platform.arch" => names.platform.map(|platform| platform.architecture.clone()),
+        "platform.variant" => names.platform.map(|platform| platform.variant.clone().unwrap_or_default()),
         name => names.matrix().get(name.strip_prefix("matrix.")?).cloned(),
     }
 }
@@ -173,6 +196,11 @@ fn unknown(name: &str, written: Written<'_>, names: &Names<'_>, purpose: Use) ->
         };
         return error.at(&place, "");
     }
+    if PLATFORM_NAMES.contains(&name) {
+        return Diagnostic::error(format!("`{whole}` stands for the platform of an image")).at(&place, "").help(
+            "it can be used in `layers`, `base` and what a container runs with of an `[image.NAME]`, and nowhere else",
+        );
+    }
     if let Some(axis) = name.strip_prefix("matrix.") {
         let error = Diagnostic::error(format!("no axis `{axis}` in the `matrix` of this task")).at(&place, "");
         let axes: Vec<String> = names.matrix().keys().map(|axis| format!("`{axis}`")).collect();
@@ -184,7 +212,8 @@ fn unknown(name: &str, written: Written<'_>, names: &Names<'_>, purpose: Use) ->
     }
     let error = Diagnostic::error(format!("nothing is called `{whole}`")).at(&place, "");
     let is_variable = !name.is_empty() && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
-    let error = match nearest(name, FIXED_NAMES) {
+    let of_images = PLATFORM_NAMES.into_iter().filter(|_| names.platform.is_some());
+    let error = match nearest(name, FIXED_NAMES.into_iter().chain(of_images)) {
         Some(near) => error.help(format!("did you mean `${{{near}}}`?")),
         None if purpose == Use::Shell && is_variable => {
             error.help(format!("for the shell's variable write `${name}` or `$${{{name}}}`"))
@@ -194,6 +223,9 @@ fn unknown(name: &str, written: Written<'_>, names: &Names<'_>, purpose: Use) ->
     };
     let names_are = "the names are `${package.dir}`, `${package.name}`, `${workspace.name}` and `${matrix.AXIS}`";
     match names.part {
+        None if names.platform.is_some() => error.help(format!(
+            "{names_are}, here also `${{platform.os}}`, `${{platform.arch}}` and `${{platform.variant}}`"
+        )),
         None => error.help(names_are),
         Some(_) => {
             error.help(format!("{names_are}, with `split` also `${{items}}`, `${{shard.index}}`, `${{shard.total}}`"))

@@ -9,7 +9,7 @@ use crate::manifest::origin::Origin;
 use crate::manifest::schema;
 
 /// Sections of later versions: refused by name, so that nobody believes they do something.
-const LATER_SECTIONS: [&str; 4] = ["gate", "image", "input", "pipeline"];
+const LATER_SECTIONS: [&str; 3] = ["gate", "input", "pipeline"];
 
 /// A table listing all its keys in an error is of use up to this many.
 const LISTED_KEYS_MAX: usize = 12;
@@ -135,7 +135,7 @@ fn section_help(name: &str, sections: &[&str]) -> String {
 pub(crate) fn section(name: &str) -> String {
     match name {
         "apply" => "[[apply]]".to_owned(),
-        "task" | "template" | "fetch" | "service" => format!("[{name}.NAME]"),
+        "task" | "template" | "fetch" | "service" | "image" => format!("[{name}.NAME]"),
         _ => format!("[{name}]"),
     }
 }

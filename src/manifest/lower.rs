@@ -11,6 +11,7 @@ use crate::base::path::RelPath;
 use crate::base::span::{Place, Placed};
 use crate::manifest::fetch;
 use crate::manifest::glob::Pattern;
+use crate::manifest::image;
 use crate::manifest::interpolate::{Asked, Names};
 use crate::manifest::kept::{Everywhere, Kept, Values};
 use crate::manifest::layers::Layers;
@@ -19,6 +20,7 @@ use crate::manifest::matrix::combinations;
 use crate::manifest::model::{Ecosystem, Materialize, SystemPolicy, Task, TaskKind, WorkspaceConfig};
 use crate::manifest::problems::{self, Problems};
 use crate::manifest::raw::{EcosystemWord, FetchTable, MaterializeWord, ServiceTable, SystemWord};
+use crate::manifest::raw_image::ImageTable;
 use crate::manifest::read::{Declared, ManifestFile};
 use crate::manifest::service;
 use crate::manifest::split::Part;
@@ -190,6 +192,10 @@ impl PackageLowering<'_> {
                 own.insert(&fetch.name.value);
                 self.fetch(fetch, file);
             }
+            for image in &file.images {
+                own.insert(&image.name.value);
+                self.image(image, file);
+            }
             for service in &file.services {
                 own.insert(&service.name.value);
                 self.service(service, file);
@@ -286,6 +292,22 @@ impl PackageLowering<'_> {
             tags: tags.into(),
             kind: TaskKind::Fetch(Box::new(fetch)),
         });
+    }
+
+    fn image(&mut self, declared: &Declared<ImageTable>, file: &ManifestFile) {
+        let asked = Cell::default();
+        let names = self.context.names(const { &Matrix::new() }, &asked);
+        let label = Label::new(self.context.dir.clone(), declared.name.value.as_str());
+        let place = file.origin.of(&declared.name);
+        let lowered = image::lower(declared, &file.origin, self.context.templates, names, &mut self.problems);
+        self.tasks.extend(lowered.map(|image::Lowered { needs, tags, run }| Task {
+            label,
+            place,
+            needs,
+            services: [].into(),
+            tags,
+            kind: TaskKind::Run(run),
+        }));
     }
 
     fn service(&mut self, declared: &Declared<ServiceTable>, file: &ManifestFile) {

@@ -11,6 +11,7 @@ use crate::base::path::RelPath;
 use crate::base::platform::Platform;
 use crate::base::span::{Place, Placed};
 use crate::manifest::glob::{Pattern, PatternList};
+use crate::manifest::recipe::ImageRecipe;
 use crate::manifest::split::Split;
 
 /// `[workspace]`, `[store]`, `[remote]` and the pools of the root manifest.
@@ -101,6 +102,7 @@ impl TaskKind {
     /// The word for `kind:` selections.
     pub fn word(&self) -> &'static str {
         match self {
+            TaskKind::Run(run) if run.command.image().is_some() => "image",
             TaskKind::Run(_) => "run",
             TaskKind::Fetch(_) => "fetch",
             TaskKind::Service(_) => "service",
@@ -134,7 +136,7 @@ pub struct ServiceUse {
 }
 
 /// One entry of `needs`, or a task that `tools` or `root` names.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Need {
     /// Where it is written.
     pub place: Place,
@@ -315,13 +317,25 @@ pub enum Undeclared {
     Error,
 }
 
-/// A command line.
+/// What a task runs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {
     /// A string: run as `sh -euc`.
     Shell(Arc<str>),
     /// An array: executed as it is; the first word is a tool.
     Exec(Arc<[String]>),
+    /// No program: an image is put together.
+    Image(Arc<ImageRecipe>),
+}
+
+impl Command {
+    /// The image that is put together, if that is what it is.
+    pub fn image(&self) -> Option<&ImageRecipe> {
+        match self {
+            Self::Image(recipe) => Some(recipe),
+            Self::Shell(_) | Self::Exec(_) => None,
+        }
+    }
 }
 
 /// Where a task's source files come from.
@@ -403,7 +417,7 @@ pub enum Expected {
 pub enum Unpack {
     /// It stays a file.
     No,
-    /// By its name: `.tar`, `.tar.gz`, `.tgz`, `.tar.xz`, `.tar.zst`, `.zip`.
+    /// By its name: `.tar`, `.tar.gz`, `.tgz`, `.tar.xz`, `.tar.zst`, `.zip`, `.deb`.
     ByName,
     /// As an image, whose layers are applied.
     Image,

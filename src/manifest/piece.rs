@@ -116,6 +116,7 @@ fn article(kind: &str) -> String {
 fn expectation(expected: &str) -> &str {
     match expected {
         "u32" => "a whole number from 0 to 4294967295",
+        "u64" => "a whole number, 0 or more",
         "a sequence" => "an array",
         "a boolean" => "`true` or `false`",
         other if other == "a map" || other.starts_with("struct ") => "a table",

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::manifest::raw_image::ImageTable;
 use crate::manifest::value::{At, CommandText, InputsText, ItemsText, PerActionText, UnpackText};
 
 /// A `drystone.toml`. The one with `[workspace]` is the root manifest; every other one declares the tasks of its directory.
@@ -32,6 +33,8 @@ pub struct Manifest {
     /// Commands that run beside the tasks that name them under `services`: databases, servers. One starts when the first task that
     /// needs it runs and ends with the last; it makes nothing that is kept.
     pub service: Option<BTreeMap<String, ServiceTable>>,
+    /// Container images, put together without a daemon and without root: the same bytes on every machine.
+    pub image: Option<BTreeMap<String, ImageTable>>,
 }
 
 /// `[workspace]`.
@@ -362,13 +365,17 @@ pub struct SplitTable {
 pub struct FetchTable {
     /// Where the file is. This or `urls` is required.
     pub url: Option<At<String>>,
-    /// Where the file may be had; tried in order.
+    /// Where the file may be had; tried in order. An address without name and password, for it is stored and shown. Answers that may
+    /// pass (408, 429, 5xx, a connection that breaks off) are asked again, for as long as the server says, and what is there by then is
+    /// carried on from where it ends, also by the next run. Other addresses make another key, though the digest stays: so an
+    /// address that was changed is known to have the file.
     pub urls: Option<Vec<At<String>>>,
     /// SHA-256 of the file, 64 hexadecimal digits. This or `blake3` is required.
     pub sha256: Option<At<String>>,
     /// BLAKE3 of the file, 64 hexadecimal digits.
     pub blake3: Option<At<String>>,
-    /// Whether it is unpacked: `true` and `"auto"` go by the ending, `.tar`, `.tar.gz`, `.tgz`, `.tar.xz`, `.tar.zst` or `.zip`.
+    /// Whether it is unpacked: `true` and `"auto"` go by the ending, `.tar`, `.tar.gz`, `.tgz`, `.tar.xz`, `.tar.zst`, `.zip` or `.deb`,
+    /// whose data it is then. Refused is an archive with names that are absolute, hold `..`, lie behind a link of its own, or are not UTF-8.
     /// Devices in a top directory `dev` are left out, any others refused; owners and set-user-id bits are not kept. `"oci"`, whatever
     /// the ending: it is the archive of an image, an OCI layout or what `docker save` writes, plain or compressed, and what lands is
     /// the file system that its layers make. Devices are then left out, and environment and command of the image mean nothing.

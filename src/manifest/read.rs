@@ -20,6 +20,7 @@ use crate::manifest::problems;
 use crate::manifest::raw::{
     ApplyTable, FetchTable, PackageTable, RemoteTable, ServiceTable, StoreTable, TaskTable, WorkspaceTable,
 };
+use crate::manifest::raw_image::ImageTable;
 use crate::manifest::syntax;
 use crate::manifest::value::{At, InputsText};
 
@@ -37,6 +38,7 @@ pub struct ManifestFile {
     pub(crate) tasks: Vec<Declared<TaskTable>>,
     pub(crate) fetches: Vec<Declared<FetchTable>>,
     pub(crate) services: Vec<Declared<ServiceTable>>,
+    pub(crate) images: Vec<Declared<ImageTable>>,
     package: PackageTable,
     depends: Vec<Placed<String>>,
     applies: Vec<Apply>,
@@ -104,12 +106,25 @@ fn read_tables(origin: Origin, text: &str, diagnostics: &mut Vec<Diagnostic>) ->
     let tasks = reader.many::<TaskTable>(root, "task");
     let fetches = reader.many::<FetchTable>(root, "fetch");
     let services = reader.many::<ServiceTable>(root, "service");
+    let images = reader.many::<ImageTable>(root, "image");
     let inputs = templates.iter().chain(&tasks).map(|task| &task.table.inputs);
     inputs.chain(services.iter().map(|service| &service.table.inputs)).for_each(|inputs| reader.check_inputs(inputs));
-    reader.check_one_name_each(&tasks, &fetches, &services);
+    reader.check_one_name_each(&tasks, &fetches, &services, &images);
     let templates = templates.into_iter().map(|template| (template.name.value.clone(), template)).collect();
     let templates = Arc::new(templates);
-    Some(ManifestFile { origin, workspace, store, templates, tasks, fetches, services, package, depends, applies })
+    Some(ManifestFile {
+        origin,
+        workspace,
+        store,
+        templates,
+        tasks,
+        fetches,
+        services,
+        images,
+        package,
+        depends,
+        applies,
+    })
 }
 
 impl ManifestFile {
@@ -282,9 +297,11 @@ impl Reader<'_> {
         tasks: &[Declared<TaskTable>],
         fetches: &[Declared<FetchTable>],
         services: &[Declared<ServiceTable>],
+        images: &[Declared<ImageTable>],
     ) {
         let all = tasks.iter().map(|task| (&task.name, "task"));
         let all = all.chain(fetches.iter().map(|fetch| (&fetch.name, "fetch")));
+        let all = all.chain(images.iter().map(|image| (&image.name, "image")));
         let mut seen: BTreeMap<&At<String>, &str> = BTreeMap::new();
         for (name, what) in all.chain(services.iter().map(|service| (&service.name, "service"))) {
             if let Some((earlier, other)) = seen.get_key_value(name) {

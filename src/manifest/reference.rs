@@ -56,15 +56,15 @@ file, or a directory with everything beneath. In a list, `!` takes away, and the
 
 **Interpolation.** Strings of a task may hold `${package.dir}`, `${package.name}`, `${workspace.name}` and `${matrix.AXIS}`; with `split`
 also `${shard.index}`, `${shard.total}` and, in commands, `${items}`. Any other `${…}` is an error; `$${` stands for `${`. `$NAME` and
-`$(…)` are left to the shell. `${items}` is every item, quoted for the shell; in an array it is a word of its own and stands for one
+`$(…)` are left to the shell. In an image, `${platform.os}`, `${platform.arch}` and `${platform.variant}` stand for the platform that it is made for. `${items}` is every item, quoted for the shell; in an array it is a word of its own and stands for one
 word per item.
 
 **Names** of tasks, templates, pools and axes are letters, digits, `.`, `_` and `-`, at most 128 of them, and start with a letter, a
-digit or `_`. Tasks, fetches and services of a package share one namespace.
+digit or `_`. Tasks, fetches, services and images of a package share one namespace.
 ";
 
 /// The sections in the order of the document: header, and the node of the schema that describes it.
-const SECTIONS: [(&str, &str); 13] = [
+const SECTIONS: [(&str, &str); 15] = [
     ("[workspace]", "/properties/workspace"),
     ("[store]", "/properties/store"),
     ("[remote]", "/properties/remote"),
@@ -78,6 +78,8 @@ const SECTIONS: [(&str, &str); 13] = [
     ("[fetch.NAME]", "/properties/fetch"),
     ("[service.NAME]", "/properties/service"),
     ("[service.NAME.ready]", "/$defs/Service/properties/ready"),
+    ("[image.NAME]", "/properties/image"),
+    ("[image.NAME] layers", "/$defs/Image/properties/layers"),
 ];
 
 /// The whole document.

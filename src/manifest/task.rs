@@ -63,7 +63,8 @@ impl Lowering<'_, '_> {
         Some(RunTask { command: command?, inputs, scratch, terms })
     }
 
-    fn terms(&mut self, command: Option<&Command>) -> RunTerms {
+    /// What it declares beside its command and what it reads.
+    pub(crate) fn terms(&mut self, command: Option<&Command>) -> RunTerms {
         let mut outputs = self.own(|table| table.outputs.as_ref(), "output");
         let committed = self.own(|table| table.committed.as_ref(), "committed output");
         for pattern in &committed {
@@ -192,6 +193,7 @@ impl Lowering<'_, '_> {
         let nothing = match &done {
             Command::Shell(text) => text.trim().is_empty(),
             Command::Exec(words) => words.first().is_none_or(String::is_empty),
+            Command::Image(_) => false,
         };
         if nothing {
             self.problems.push(
@@ -345,7 +347,7 @@ impl Lowering<'_, '_> {
     }
 
     /// A task by its label; `None` after reporting that it is none.
-    fn one_task(&mut self, text: &str, place: &Place, what: &str) -> Option<Need> {
+    pub(crate) fn one_task(&mut self, text: &str, place: &Place, what: &str) -> Option<Need> {
         let (message, help) = match needs::parse(text, &self.names) {
             Ok((which @ Which::Task { .. }, false)) => {
                 return Some(Need { place: place.clone(), which, interface_only: false });

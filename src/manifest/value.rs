@@ -213,6 +213,66 @@ impl JsonSchema for UnpackText {
     }
 }
 
+/// One string or several.
+#[derive(Clone, Debug)]
+pub enum OneOrMany {
+    /// A string; its place is that of the value.
+    One(String),
+    /// A list.
+    Many(Vec<At<String>>),
+}
+
+impl OneOrMany {
+    /// Each with its place; `whole` is that of the value.
+    pub fn each(&self, whole: &Range<usize>) -> Vec<At<String>> {
+        match self {
+            Self::One(text) => vec![At { value: text.clone(), range: whole.clone() }],
+            Self::Many(list) => list.clone(),
+        }
+    }
+}
+
+struct OneOrManyVisitor;
+
+impl<'de> Visitor<'de> for OneOrManyVisitor {
+    type Value = OneOrMany;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string or an array of strings")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<OneOrMany, E> {
+        Ok(OneOrMany::One(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<OneOrMany, A::Error> {
+        elements(seq).map(OneOrMany::Many)
+    }
+}
+
+impl<'de> Deserialize<'de> for OneOrMany {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(OneOrManyVisitor)
+    }
+}
+
+impl JsonSchema for OneOrMany {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "OneOrMany".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "oneOf": [
+            { "type": "string" },
+            { "type": "array", "items": { "type": "string" } },
+        ] })
+    }
+}
+
 /// `items` of `split`: one pattern or several.
 #[derive(Clone, Debug)]
 pub enum ItemsText {

@@ -212,7 +212,7 @@ fn program_paths(workspace: &Workspace, task: TaskId) -> Vec<RelPath> {
     let Some(run) = declared.kind.command() else { return Vec::new() };
     let program = match &run.command {
         Command::Exec(words) => words.first(),
-        Command::Shell(_) => None,
+        Command::Shell(_) | Command::Image(_) => None,
     };
     let words = run.tools.iter().map(|tool| &tool.value).chain(program);
     words.filter_map(|word| program_path(workspace, &declared.label.package, word)).collect()

@@ -29,6 +29,30 @@ pub fn name(root: &Path) -> String {
     Digest::of(encoder.as_slice()).short()
 }
 
+/// Where others get the repository that `root` lies in: the URL of its first remote, as `git+https://host/path` (SPDX 2.3, "Package
+/// download location"), without names and passwords. `None` if it has none, or one on this machine.
+pub fn public_remote(root: &Path) -> Option<String> {
+    let (_, shared) = find(root)?;
+    let config = ops::read_text(&shared.join("config")).ok()?;
+    public(first_url(&config)?)
+}
+
+fn public(url: &str) -> Option<String> {
+    if url.contains("::") {
+        return None; // A command that gets it (gitremote-helpers(7)), with whatever stands in it.
+    }
+    let scheme = match url.split_once("://") {
+        Some((scheme @ ("https" | "http" | "ssh" | "git"), _)) => scheme,
+        Some(_) => return None,
+        None if url.starts_with('/') => return None,
+        None => "ssh",
+    };
+    let place = normal(url)?;
+    let is_fine = |letter: char| letter.is_ascii_graphic() && !matches!(letter, '?' | '#' | '@' | '\\' | '"');
+    let (host, _) = place.split_once('/')?;
+    (!host.is_empty() && place.chars().all(is_fine)).then(|| format!("git+{scheme}://{place}"))
+}
+
 const REMOTE: u8 = 1;
 const SHARED: u8 = 2;
 const DIRECTORY: u8 = 3;
@@ -60,6 +84,10 @@ fn shared_dir(dot_git: &Path) -> Option<PathBuf> {
 /// The URL of the first remote in a git configuration, in a form that all its spellings share; `None` for one that is a
 /// relative path, which means another place in every clone.
 fn first_remote(config: &str) -> Option<String> {
+    normal(first_url(config)?)
+}
+
+fn first_url(config: &str) -> Option<&str> {
     let mut in_remote = false;
     for line in config.lines().map(str::trim) {
         if line.starts_with('[') {
@@ -68,7 +96,7 @@ fn first_remote(config: &str) -> Option<String> {
         }
         let Some((key, value)) = line.split_once('=').filter(|_| in_remote) else { continue };
         if key.trim().eq_ignore_ascii_case("url") {
-            return normal(value.trim().trim_matches('"'));
+            return Some(value.trim().trim_matches('"'));
         }
     }
     None
@@ -122,6 +150,18 @@ mod tests {
         let config = "[core]\n\turl = no\n[remote \"up\"]\n\tfetch = +x\n\tURL = \"git@example.com:acme/shop\"\n[remote \"b\"]\nurl = /b\n";
         assert_eq!(first_remote(config).as_deref(), shop);
         assert_eq!(first_remote("[branch \"x\"]\nurl = /b\n[remote \"up\"]\n"), None);
+    }
+
+    #[test]
+    fn nothing_secret_and_nothing_of_this_machine_is_in_what_others_are_told() {
+        let check = |text: &str, expect: Option<&str>| assert_eq!(public(text).as_deref(), expect, "{text}");
+        check("https://ann:token@Example.com/acme/shop.git", Some("git+https://example.com/acme/shop"));
+        check("git@example.com:acme/shop.git", Some("git+ssh://example.com/acme/shop"));
+        check("ssh://git@example.com:22/acme/shop", Some("git+ssh://example.com:22/acme/shop"));
+        for none in ["/srv/git/shop.git", "file:///srv/shop", "../shop", "https://example.com/a?token=x", "ext::x", ""]
+        {
+            check(none, None);
+        }
     }
 
     #[test]

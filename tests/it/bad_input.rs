@@ -144,8 +144,8 @@ fn wrong_words_on_the_command_line_are_usage_errors() {
 
 #[test]
 fn what_later_versions_will_know_is_refused_and_not_ignored() {
-    let workspace = TestWorkspace::new("[task.a]\nrun = \"true\"\n[image.web]\nbase = \"scratch\"\n");
-    refused(&workspace, &["run", "a"], &["image", "not supported"]);
+    let workspace = TestWorkspace::new("[task.a]\nrun = \"true\"\n[gate.web]\nrequire = [\"a\"]\n");
+    refused(&workspace, &["run", "a"], &["gate", "not supported"]);
 }
 
 #[test]

@@ -4,20 +4,48 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use crate::support::{TestWorkspace, set};
+use crate::support::serving::{containerd, namespace, registry};
+use crate::support::{TestWorkspace, are_there, loudly, set};
+
+/// What an example can count on where its README is followed.
+#[derive(Default)]
+struct Offered {
+    /// Words that blocks ask for after `console`. A block that asks for another is left out.
+    words: Vec<&'static str>,
+    /// Texts that stand for others here, in blocks and in manifests.
+    replaced: Vec<(&'static str, String)>,
+    /// Variables of the environment.
+    variables: Vec<(&'static str, String)>,
+}
 
 /// Runs every ```console block of an example's README: lines with `$ ` are typed, the rest must come back.
 ///
 /// `…` in an expected line stands for anything within the line, a line of just `…` for any number of lines.
 fn follow_readme(example: &str) {
+    follow(example, &Offered::default());
+}
+
+fn follow(example: &str, offered: &Offered) {
+    let replace = |text: &str| offered.replaced.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
     let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(example).join("README.md");
-    let text = fs::read_to_string(&readme).expect("every example has a README");
+    let text = replace(&fs::read_to_string(&readme).expect("every example has a README"));
     let mut workspace = TestWorkspace::copy_of(&format!("examples/{example}"));
+    if !offered.replaced.is_empty() {
+        let manifests = workspace.snapshot().into_keys().filter(|path| path.ends_with("drystone.toml"));
+        for path in manifests {
+            workspace.write(&path, &replace(&workspace.read(&path)));
+        }
+    }
     let bin = Path::new(env!("CARGO_BIN_EXE_drystone")).parent().expect("a directory").display().to_string();
     workspace.set("PATH", &format!("{bin}:{}", std::env::var("PATH").expect("a PATH")));
-    let blocks: Vec<&str> = text.split("```console\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    offered.variables.iter().for_each(|(name, value)| workspace.set(name, value));
+    let fences = text.split("\n```console").skip(1).filter_map(|rest| rest.split("\n```").next());
+    let blocks: Vec<(&str, &str)> = fences.filter_map(|fence| fence.split_once('\n')).collect();
     assert!(!blocks.is_empty(), "{example} has no console block");
-    for block in blocks {
+    for (asked, block) in blocks {
+        if !asked.split_whitespace().all(|word| offered.words.contains(&word)) {
+            continue;
+        }
         for step in format!("\n{block}").split("\n$ ").skip(1) {
             let (typed, expected) = step.split_once('\n').unwrap_or((step, ""));
             let output = workspace.shell(&format!("({typed}) 2>&1")).output().expect("sh starts");
@@ -71,6 +99,35 @@ fn c_library_does_what_its_readme_says() {
 #[test]
 fn polyglot_does_what_its_readme_says() {
     follow_readme("polyglot");
+}
+
+#[test]
+fn images_do_what_their_readme_says() {
+    if !are_there(&["busybox"], "the example `images` (busybox-static)") {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut offered = Offered::default();
+    let mut servers = Vec::new();
+    if are_there(&["docker-registry"], "the registry of the example `images`") {
+        let (serving, host) = registry(&dir.path().join("registry"));
+        servers.push(serving);
+        offered.replaced.push(("127.0.0.1:5000", host));
+        offered.words.push("registry");
+    }
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root && are_there(&["containerd", "ctr", "runc"], "the containers of the example `images`") {
+        match containerd(dir.path()) {
+            Some(serving) => {
+                servers.push(serving);
+                offered.variables.push(("CONTAINERD_ADDRESS", dir.path().join("socket").display().to_string()));
+                offered.variables.push(("CONTAINERD_NAMESPACE", namespace()));
+                offered.words.push("containerd");
+            }
+            None => loudly("NOT TESTED: the containers of the example `images`: containerd does not start here"),
+        }
+    }
+    follow("images", &offered);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod affected;
 mod again;
+mod attest;
 mod bad_input;
 mod checklist;
 mod commands;
@@ -9,6 +10,13 @@ mod counts;
 mod differing;
 mod examples;
 mod explain;
+mod fetches;
+mod image_attest;
+mod image_build;
+mod image_engines;
+mod image_input;
+mod image_registry;
+mod image_same;
 mod images;
 mod key_script;
 mod keys;

@@ -80,10 +80,10 @@ fn every_unknown_key_is_reported_at_once_with_the_nearest_that_exists() {
     check(
         concat!("rnu = 'x'\n", "run = 'y'\n", "[tasks.build]\n", "run = 'x'\n", "[zzz]\n",),
         &[
-            "`rnu` stands outside of any section @ rnu > its sections are `[workspace]`, `[store]`, `[remote]`, `[package]`, `[template.NAME]`, `[[apply]]`, `[task.NAME]`, `[fetch.NAME]`, `[service.NAME]`",
+            "`rnu` stands outside of any section @ rnu > its sections are `[workspace]`, `[store]`, `[remote]`, `[package]`, `[template.NAME]`, `[[apply]]`, `[task.NAME]`, `[fetch.NAME]`, `[service.NAME]`, `[image.NAME]`",
             "`run` stands outside of any section @ run > `run` belongs in a task: write it below a `[task.NAME]` line",
             "a manifest has no section `[tasks]` @ tasks > did you mean `[task.NAME]`?",
-            "a manifest has no section `[zzz]` @ zzz > its sections are `[workspace]`, `[store]`, `[remote]`, `[package]`, `[template.NAME]`, `[[apply]]`, `[task.NAME]`, `[fetch.NAME]`, `[service.NAME]`",
+            "a manifest has no section `[zzz]` @ zzz > its sections are `[workspace]`, `[store]`, `[remote]`, `[package]`, `[template.NAME]`, `[[apply]]`, `[task.NAME]`, `[fetch.NAME]`, `[service.NAME]`, `[image.NAME]`",
         ],
     );
     check(
@@ -131,10 +131,9 @@ fn every_unknown_key_is_reported_at_once_with_the_nearest_that_exists() {
 #[test]
 fn what_a_later_version_brings_is_refused_by_name() {
     check(
-        concat!("[gate.x]\n", "[image.x]\n", "[pipeline.x]\n", "[input.x]\n",),
+        concat!("[gate.x]\n", "[pipeline.x]\n", "[input.x]\n",),
         &[
             "`[gate]` is not supported by this version of drystone @ gate > take it out",
-            "`[image]` is not supported by this version of drystone @ image > take it out",
             "`[pipeline]` is not supported by this version of drystone @ pipeline > take it out",
             "`[input]` is not supported by this version of drystone @ input > take it out",
         ],

@@ -3,6 +3,7 @@
 mod arbitrary;
 mod compact;
 mod errors;
+mod images;
 mod kept;
 mod task_errors;
 mod tasks;

@@ -242,6 +242,26 @@ fn a_template_that_does_not_exist_is_an_error_with_the_nearest() {
 }
 
 #[test]
+fn an_address_with_a_password_is_refused_and_not_shown() {
+    const SUM: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    let told = "an address of fetch `a` holds a name or a password before its `@` @ a > take it out, for what is in an address is stored and \
+        shown; what needs a password is fetched by a task with `network = true` and `secret-env`, or beforehand, to a `file://…`";
+    for url in [
+        "https://me:hush@x.org/y",
+        "http://hush@x.org",
+        "https://hush@x.org?a",
+        "HTTPS://hush@x.org/y",
+        "ftp://me:hush@x.org/y",
+        "https://me:hush @x.org/y",
+    ] {
+        check(&format!("[fetch.a]\nurl = '{url}'\nsha256 = '{SUM}'\noutput = 'y'\n"), &[told]);
+    }
+    for url in ["https://x.org/@scope/y", "https://x.org/y?to=a@b", "https://x.org/y#a@b", "file:///srv/a@b/y"] {
+        check(&format!("[fetch.a]\nurl = '{url}'\nsha256 = '{SUM}'\noutput = 'y'\n"), &[]);
+    }
+}
+
+#[test]
 fn a_fetch_says_where_from_and_what_it_expects() {
     check(
         concat!(
@@ -288,7 +308,7 @@ fn a_fetch_says_where_from_and_what_it_expects() {
             "platform = 'linux/amd64'\n",
         ),
         &[
-            "no address says by its ending how to unpack the file @ true > the endings are `.tar`, `.tar.gz`, `.tgz`, `.tar.xz`, `.tar.zst`, `.zip`",
+            "no address says by its ending how to unpack the file @ true > the endings are `.tar`, `.tar.gz`, `.tgz`, `.tar.xz`, `.tar.zst`, `.zip`, `.deb`",
             "warning: `executable` has no effect on what is unpacked @ true > take it out",
             "`blake3` is not a digest: it has 3 digits instead of 64 @ 'abc' > write 64 hexadecimal digits, as `b3sum` prints them",
             "output `../x` is outside its package @ '../x' > a task writes inside its own package: write a path relative to it, or move the task to the package it writes in",

@@ -1,7 +1,12 @@
 //! A hermetic temporary workspace and the built program in it. Nothing of the machine's environment leaks in.
 
 pub mod image;
+pub mod layout;
 pub mod random;
+#[expect(dead_code, reason = "the library's own tests use all of it; those of the program begin with it")]
+pub mod registry;
+pub mod server;
+pub mod serving;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -287,6 +292,24 @@ fn snapshot_below(dir: &Path, prefix: &str, found: &mut BTreeMap<String, String>
             found.insert(name, format!("file {:o} {bytes:?}", meta.permissions().mode() & 0o777));
         }
     }
+}
+
+/// Says something whatever becomes of the test: what the harness keeps of a test that holds is seen by nobody.
+pub fn loudly(text: &str) {
+    use std::io::Write as _;
+    // Nobody to tell is no reason to fail.
+    let _ = writeln!(std::io::stderr(), "\n*** {text} ***");
+}
+
+/// Whether all of these programs are installed. It is told what is not tested where one is missing.
+pub fn are_there(programs: &[&str], tested: &str) -> bool {
+    let path = std::env::var("PATH").expect("tests have a PATH");
+    let is_there = |program: &str| path.split(':').any(|dir| Path::new(dir).join(program).is_file());
+    let missing: Vec<&str> = programs.iter().copied().filter(|program| !is_there(program)).collect();
+    if !missing.is_empty() {
+        loudly(&format!("NOT TESTED: {tested}: {} is not installed here", missing.join(", ")));
+    }
+    missing.is_empty()
 }
 
 /// A set of labels.
