@@ -27,6 +27,8 @@ ctr containerd
 runc runc
 busybox busybox-static
 LIST
+# Debian has the module that makes environments for Python in a package of its own.
+python3 -c "import ensurepip" >/dev/null 2>&1 || missing="$missing python3-venv"
 if [ -n "$missing" ]; then
     if [ "$(id -u)" -eq 0 ] && there apt-get; then
         echo "installing$missing"
