@@ -431,7 +431,7 @@ mod tests {
 
     fn lay_out(state: &State, root: &Path) {
         ops::create_dir(root).expect("made");
-        for (path, (entry, mode)) in state {
+        for (path, (entry, _)) in state {
             let at = root.join(path.as_str());
             match entry {
                 Entry::Dir => ops::create_dir(&at).expect("made"),
