@@ -14,11 +14,9 @@ use crate::image::find::Found;
 use crate::image::flatten::apply_blob;
 use crate::image::layer::{Node, Stack};
 use crate::image::layout::checked_diff_ids;
+use crate::image::links::{Last, follow};
 use crate::image::recipe::{Content, LayerRecipe};
 use crate::image::tar_writer::Access;
-
-/// Links followed on the way to a path, as many as the kernel follows.
-const LINKS_MAX: usize = 40;
 
 /// What lies at a path.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -145,35 +143,11 @@ impl Below {
     /// Where a path leads with every link on the way followed inside the image; what it ends with is not followed. `None` behind too
     /// many links, and where it leads to the root.
     pub fn resolve(&self, path: &RelPath) -> Option<RelPath> {
-        let mut left: Vec<String> = path.components().map(str::to_owned).collect();
-        left.reverse();
-        let mut here = RelPath::root();
-        let mut links = 0;
-        while let Some(part) = left.pop() {
-            match part.as_str() {
-                "" | "." => continue,
-                ".." => {
-                    here = here.parent().unwrap_or_default();
-                    continue;
-                }
-                _ => {}
-            }
-            let at = here.child(&part);
-            match self.0.get(&at).filter(|_| !left.is_empty()) {
-                Some(Seen::Link(target)) => {
-                    links += 1;
-                    if links > LINKS_MAX {
-                        return None;
-                    }
-                    if target.starts_with('/') {
-                        here = RelPath::root();
-                    }
-                    left.extend(target.split('/').rev().map(str::to_owned));
-                }
-                Some(Seen::Dir(_) | Seen::File(_)) | None => here = at,
-            }
-        }
-        (!here.is_root()).then_some(here)
+        let link_at = |at: &RelPath| match self.0.get(at)? {
+            Seen::Link(target) => Some(target.as_str()),
+            Seen::Dir(_) | Seen::File(_) => None,
+        };
+        follow(path, Last::Named, link_at).filter(|there| !there.is_root())
     }
 
     /// As bytes of the store.

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::base::digest::Digest;
 use crate::base::path::RelPath;
 use crate::image::error::ImageError;
+use crate::image::links::{Last, follow};
 use crate::image::recipe::{Content, LayerRecipe, Member};
 
 /// Name of the group of everything that belongs to no other, and of the layers with several groups: `rest 1 of 5`.
@@ -34,9 +35,6 @@ const GROUP_DEPTH: usize = 2;
 const GROUP_DEPTH_MAX: usize = 8;
 /// Groups that are too few to split a tree by.
 const GROUPS_FEW: usize = 2;
-
-/// Links followed on the way to a file.
-const LINKS_MAX: usize = 40;
 
 /// Files of a tree that change together.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -226,34 +224,11 @@ fn owners<'a>(all: &BTreeMap<RelPath, Member>, lists: &'a BTreeMap<String, Strin
 
 /// A directory with the links on the way followed inside the tree; `None` if they lead nowhere.
 fn resolved(all: &BTreeMap<RelPath, Member>, dir: &RelPath) -> Option<RelPath> {
-    let mut left: Vec<String> = dir.as_str().rsplit('/').map(str::to_owned).collect();
-    let mut here = RelPath::root();
-    let mut links = 0;
-    while let Some(part) = left.pop() {
-        match part.as_str() {
-            "" | "." => continue,
-            ".." => {
-                here = here.parent().unwrap_or_default();
-                continue;
-            }
-            _ => {}
-        }
-        let at = here.child(&part);
-        match all.get(&at).map(|member| &member.content) {
-            Some(Content::Link { target }) => {
-                links += 1;
-                if links > LINKS_MAX {
-                    return None;
-                }
-                if target.starts_with('/') {
-                    here = RelPath::root();
-                }
-                left.extend(target.split('/').rev().map(str::to_owned));
-            }
-            _ => here = at,
-        }
-    }
-    Some(here)
+    let link_at = |at: &RelPath| match &all.get(at)?.content {
+        Content::Link { target } => Some(target.as_str()),
+        _ => None,
+    };
+    follow(dir, Last::Followed, link_at)
 }
 
 #[cfg(test)]

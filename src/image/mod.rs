@@ -7,6 +7,7 @@
 //! | `blobs` | where blobs lie: in a directory or in the store |
 //! | `find` | which image of a layout is meant |
 //! | `layout` | an image in a directory: an OCI layout, or what `docker save` packs |
+//! | `links` | where a path leads in a tree with links |
 //! | `layer` | one layer after the other applied to what lies below: whiteouts, replaced kinds, links |
 //! | `flatten` | from a layout to a tree in the store |
 //! | `access` | permissions and owners that layers give |
@@ -47,6 +48,7 @@ mod inherit;
 pub mod inspect;
 pub mod layer;
 pub mod layout;
+pub mod links;
 pub mod pack;
 pub mod reach;
 pub mod recipe;
