@@ -137,10 +137,14 @@ pub(super) fn unpack(packed: &[u8], size: usize) -> std::io::Result<Vec<u8>> {
     thread_local! {
         static UNPACKER: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
     }
+    let mut bytes = Vec::new();
+    // What claims more than there is memory for is an error, not the end of the program.
+    bytes.try_reserve_exact(size)?;
     UNPACKER.with_borrow_mut(|unpacker| match unpacker {
-        Some(unpacker) => unpacker.decompress(packed, size),
-        none => none.insert(Decompressor::new()?).decompress(packed, size),
-    })
+        Some(unpacker) => unpacker.decompress_to_buffer(packed, &mut bytes),
+        none => none.insert(Decompressor::new()?).decompress_to_buffer(packed, &mut bytes),
+    })?;
+    Ok(bytes)
 }
 
 /// Where a content lies.
@@ -363,4 +367,19 @@ pub(super) fn add_usage(connection: &Connection, bytes: i64) -> rusqlite::Result
         connection.prepare_cached("UPDATE usage SET bytes = max(0, bytes + ?1) WHERE id = 0")?.execute([bytes])?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_that_no_memory_holds_is_an_error() {
+        let packed = pack(b"content").expect("memory");
+        assert_eq!(unpack(&packed, 7).expect("the size is true"), b"content");
+        assert_eq!(unpack(&packed, 100).expect("at most"), b"content");
+        for size in [6, 1 << 62, usize::MAX] {
+            assert!(unpack(&packed, size).is_err(), "{size}");
+        }
+    }
 }

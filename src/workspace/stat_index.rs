@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::{PoisonError, RwLock};
 
 use rayon::prelude::*;
+use zstd::bulk::Decompressor;
 
 use crate::base::compact::{Pool, Reader, Writer};
 use crate::base::digest::{DIGEST_LEN, Digest};
@@ -318,7 +319,11 @@ impl Saved {
         let digests = reader.raw(count.checked_mul(DIGEST_LEN)?)?;
         let rest_len = usize::try_from(reader.number()?).ok()?;
         let packed_len = reader.length()?;
-        let rest = zstd::bulk::decompress(reader.raw(packed_len)?, rest_len).ok()?;
+        let packed = reader.raw(packed_len)?;
+        let mut rest = Vec::new();
+        // The length is a claim: one that there is no memory for makes an empty index, not the end of the program.
+        rest.try_reserve_exact(rest_len).ok()?;
+        Decompressor::new().ok()?.decompress_to_buffer(packed, &mut rest).ok()?;
         if !reader.is_at_end() {
             return None;
         }
@@ -546,6 +551,25 @@ mod tests {
         ops::write(&file, b"something else").expect("a file");
         assert_eq!(StatIndex::load(&file, Looks::Heard).saved.count, 0);
         assert_eq!(StatIndex::load(&dir.path().join("none"), Looks::Heard).saved.count, 0);
+    }
+
+    #[test]
+    fn a_length_that_no_memory_holds_makes_an_empty_index() {
+        let packed = zstd::bulk::compress(b"", ZSTD_LEVEL).expect("memory");
+        let index = |rest_len: u64| {
+            let mut writer = Writer::new();
+            writer.raw(&MAGIC);
+            writer.length(0);
+            writer.number(rest_len);
+            writer.length(packed.len());
+            writer.raw(&packed);
+            let bytes = writer.drain();
+            [bytes.as_slice(), Digest::of(&bytes).as_bytes()].concat()
+        };
+        assert!(Saved::check(index(0)).is_some(), "the same with a length that is true");
+        for rest_len in [1 << 62, i64::MAX as u64, u64::MAX] {
+            assert!(Saved::check(index(rest_len)).is_none(), "{rest_len}");
+        }
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub struct Target<'a> {
 #[track_caller]
 pub fn fuzz(target: &Target<'_>) {
     let seed = seed();
+    // Before anything else: what ends the whole program leaves no other word.
+    eprintln!("{}: seed {seed}", target.name);
     let time = Duration::from_secs(number("DRYSTONE_FUZZ_SECONDS", SECONDS_DEFAULT));
     let (sender, progress) = sync_channel::<()>(1024);
     let (tried, kept) = std::thread::scope(|scope| {
@@ -59,7 +61,7 @@ pub fn fuzz(target: &Target<'_>) {
             Err(panic) => std::panic::resume_unwind(panic),
         }
     });
-    eprintln!("{}: seed {seed}, {tried} inputs, {kept} kept", target.name);
+    eprintln!("{}: {tried} inputs, {kept} kept", target.name);
 }
 
 fn work(target: &Target<'_>, seed: u64, time: Duration, progress: &dyn Fn()) -> (u64, usize) {
