@@ -5,7 +5,6 @@
 //! and never into the image, whose digest would change with every commit.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read as _;
 
 use sha2::{Digest as _, Sha256};
 
@@ -244,11 +243,11 @@ fn source_path(package: &RelPath, origin: &RelPath, prepared: &Prepared) -> RelP
 fn sha256_of(session: &Session<'_>, path: &RelPath, digest: &Digest) -> Result<BlobDigest, Trouble> {
     let disk = session.workspace.root.join(path.as_str());
     let told = |error: &FsError| Trouble::Machine(error.to_string());
-    let mut file = ops::open(&disk).map_err(|error| told(&error))?;
+    let file = ops::open(&disk).map_err(|error| told(&error))?;
     let (mut sha256, mut blake3) = (Sha256::new(), Digester::default());
     let mut buffer = vec![0; READ_BYTES];
     loop {
-        let count = file.read(&mut buffer).map_err(|cause| told(&FsError::new("read", &disk, cause)))?;
+        let count = ops::read_some(&file, &mut buffer).map_err(|cause| told(&FsError::new("read", &disk, cause)))?;
         if count == 0 {
             break;
         }

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io::{self, BufReader, Cursor, Read};
 use std::rc::Rc;
 
-use crate::fs::ops::FsError;
+use crate::fs::ops::{self, FsError};
 
 /// Most members an archive may have.
 pub const MEMBERS_MAX: usize = 1_000_000;
@@ -116,7 +116,7 @@ pub fn read_tar(
         // What is left is read here, so that nothing but headers lies before the next one.
         if !member.header().entry_type().is_gnu_sparse() {
             io::copy(&mut member, &mut io::sink()).map_err(broken)?;
-        } else if member.read(&mut [0]).map_err(broken)? > 0 {
+        } else if ops::read_some(&mut member, &mut [0]).map_err(broken)? > 0 {
             // Holes take no bytes of the archive: reading over them would be bounded by nothing.
             return Err(ArchiveError::refused(&member_name(&member), "a sparse file where none is unpacked"));
         }

@@ -36,12 +36,12 @@ pub fn digest_file_with(path: &Path, threads: Threads) -> Result<(Digest, u64), 
 }
 
 /// Digests what is left of an open file; `path` is for the error.
-pub fn digest_open(mut file: &File, path: &Path) -> Result<(Digest, u64), FsError> {
+pub fn digest_open(file: &File, path: &Path) -> Result<(Digest, u64), FsError> {
     let mut digester = Digester::default();
     let mut buffer = [0; 64 * 1024];
     let mut total = 0;
     loop {
-        let count = file.read(&mut buffer).at("read", path)?;
+        let count = ops::read_some(file, &mut buffer).at("read", path)?;
         if count == 0 {
             return Ok((digester.finish(), total));
         }

@@ -1,7 +1,7 @@
 //! Copying files with their mode, by reflink where the file system can. Knows no store.
 
 use std::fs::File;
-use std::io::{Read, Seek};
+use std::io::Seek;
 use std::path::Path;
 
 use crate::base::digest::{Digest, Digester};
@@ -47,7 +47,7 @@ pub fn copy_digesting(from: &Path, to: &Path, mode: u32) -> Result<(Digest, u64)
 
 /// The same into a new file that is open; `to` is for errors. After one, what was copied so far is there.
 pub fn copy_into(from: &Path, target: &mut File, to: &Path) -> Result<(Digest, u64), FsError> {
-    let mut source = ops::open_no_follow(from)?;
+    let source = ops::open_no_follow(from)?;
     let cloned = rustix::fs::ioctl_ficlone(&*target, &source).is_ok();
     if cloned {
         target.rewind().at("read", to)?;
@@ -59,9 +59,9 @@ pub fn copy_into(from: &Path, target: &mut File, to: &Path) -> Result<(Digest, u
     let mut total = 0;
     loop {
         let count = if cloned {
-            target.read(&mut buffer).at("read", to)?
+            ops::read_some(&*target, &mut buffer).at("read", to)?
         } else {
-            source.read(&mut buffer).at("read", from)?
+            ops::read_some(&source, &mut buffer).at("read", from)?
         };
         if count == 0 {
             return Ok((digester.finish(), total));

@@ -221,6 +221,16 @@ pub fn read_text(path: &Path) -> Result<String, FsError> {
     String::from_utf8(read(path)?).map_err(not_text).at("read", path)
 }
 
+/// Reads what there is now into the buffer, however often a signal comes between; 0 at the end, and for an empty buffer.
+pub fn read_some(mut from: impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match from.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
+}
+
 /// Reads up to `length` bytes at an offset; fewer only at the end of the file.
 pub fn read_at(file: &File, offset: u64, length: usize) -> io::Result<Vec<u8>> {
     use std::os::unix::fs::FileExt;

@@ -138,11 +138,11 @@ impl Download<'_> {
             ops::remove_all(partial)?;
             return Ok((0, hasher));
         }
-        let mut file = ops::open_no_follow(partial)?;
+        let file = ops::open_no_follow(partial)?;
         let mut buffer = vec![0; BUFFER_BYTES];
         let mut have = 0;
         loop {
-            let count = file.read(&mut buffer).map_err(|cause| FsError::new("read", partial, cause))?;
+            let count = ops::read_some(&file, &mut buffer).map_err(|cause| FsError::new("read", partial, cause))?;
             if count == 0 {
                 return Ok((have, hasher));
             }

@@ -374,7 +374,7 @@ fn stage_file(path: &Path, entry: &mut impl Read) -> Result<(Digest, u64), Probl
     let mut buffer = vec![0; COPY_BUFFER_BYTES];
     let mut total = 0;
     loop {
-        let count = entry.read(&mut buffer)?;
+        let count = ops::read_some(&mut *entry, &mut buffer)?;
         if count == 0 {
             return Ok((digester.finish(), total));
         }

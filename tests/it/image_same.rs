@@ -79,6 +79,72 @@ fn sources() -> Vec<(String, Vec<u8>, bool)> {
     all
 }
 
+/// Laid before the C library: reads and writes do less than they are asked to, or are interrupted, as the kernel may do at any time.
+/// Each one counts itself in the file that `CUTS` names.
+const SHORT: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+static unsigned long *cuts;
+static unsigned long state;
+
+__attribute__((constructor)) static void begin(void) {
+    const char *path = getenv("CUTS"), *seed = getenv("CUTS_SEED");
+    int file = path ? open(path, O_RDWR) : -1;
+    void *page = file < 0 ? MAP_FAILED : mmap(0, sizeof *cuts, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    if (page == MAP_FAILED || !seed) abort();
+    close(file);
+    cuts = page;
+    state = strtoul(seed, 0, 10);
+}
+
+static unsigned long next(void) {
+    unsigned long z = __atomic_add_fetch(&state, 0x9e3779b97f4a7c15UL, __ATOMIC_RELAXED);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9UL;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebUL;
+    return z ^ (z >> 31);
+}
+
+/* How much of `size` is done: 0 for an interruption. */
+static size_t cut(size_t size) {
+    unsigned long drawn = next();
+    if (!cuts || size < 2 || drawn % 4 == 0) return size;
+    __atomic_add_fetch(cuts, 1, __ATOMIC_RELAXED);
+    return drawn % 16 == 1 ? 0 : 1 + (drawn >> 8) % (size - 1);
+}
+
+#define INTERPOSED(name, pointer, more, given)                                  \
+    ssize_t name(int file, pointer bytes, size_t size more) {                   \
+        ssize_t (*real)(int, pointer, size_t more) = dlsym(RTLD_NEXT, #name);   \
+        size_t part = cut(size);                                                \
+        if (part == 0 && size > 0) return errno = EINTR, -1;                    \
+        return real(file, bytes, part given);                                   \
+    }
+#define NONE
+#define COMMA ,
+INTERPOSED(read, void *, NONE, NONE)
+INTERPOSED(pread64, void *, COMMA off64_t at, COMMA at)
+INTERPOSED(write, const void *, NONE, NONE)
+INTERPOSED(pwrite64, const void *, COMMA off64_t at, COMMA at)
+"#;
+
+/// The library of [`SHORT`] in `dir`.
+fn short_reads(dir: &Path) -> PathBuf {
+    let (source, library) = (dir.join("short.c"), dir.join("short.so"));
+    fs::write(&source, SHORT).expect("a file");
+    let output =
+        Command::new("cc").args(["-O1", "-shared", "-fPIC", "-o"]).args([&library, &source]).arg("-ldl").output();
+    let output = output.expect("cc starts, which Rust needs too");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    library
+}
+
 /// What differs between builds.
 #[derive(Clone, Copy)]
 struct Ways {
@@ -120,6 +186,7 @@ fn build(
     ways: Ways,
     sources: &[(String, Vec<u8>, bool)],
     program: &Path,
+    short: &Path,
 ) -> (String, Vec<&'static str>) {
     let mut random = Random(number as u64);
     let pick = |random: &mut Random, words: &[&'static str]| words[random.below(words.len())];
@@ -159,9 +226,20 @@ fn build(
     command.env("LC_ALL", pick(&mut random, &["C", "C.UTF-8", "de_DE.UTF-8", "tr_TR.UTF-8"]));
     command.env("RAYON_NUM_THREADS", pick(&mut random, &["1", "2", "3", "7"]));
     command.env("HOSTNAME", format!("host-{number}")).env("USER", pick(&mut random, &["root", "nobody", "ann"]));
+    let cuts = place.path().join("cuts");
+    if number % 5 == 4 {
+        told.push("in short reads and writes");
+        fs::write(&cuts, [0; 8]).expect("a file");
+        fs::set_permissions(&cuts, fs::Permissions::from_mode(0o666)).expect("its owner");
+        command.env("LD_PRELOAD", short).env("CUTS", &cuts).env("CUTS_SEED", number.to_string());
+    }
     let output = command.output().expect("it starts");
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "build {number}, {told:?}: {errors}");
+    assert!(output.status.success(), "build {number}, {told:?}: {}: {errors}", output.status);
+    if let Ok(counted) = fs::read(&cuts) {
+        let counted = u64::from_le_bytes(counted.try_into().expect("eight bytes"));
+        assert!(counted > 100, "build {number}: only {counted} reads and writes were cut");
+    }
     let rows: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     (rows[0]["digest"].as_str().expect("a digest").to_owned(), told)
 }
@@ -194,6 +272,7 @@ fn an_image_has_one_digest_wherever_whenever_and_however_it_is_built() {
     let program = copy.path().join("drystone");
     fs::copy(env!("CARGO_BIN_EXE_drystone"), &program).expect("a copy");
     fs::set_permissions(copy.path(), fs::Permissions::from_mode(0o755)).expect("its owner");
+    let short = short_reads(copy.path());
     let (next, found) = (AtomicUsize::new(0), Mutex::new((BTreeMap::new(), BTreeMap::new())));
     std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -203,7 +282,7 @@ fn an_image_has_one_digest_wherever_whenever_and_however_it_is_built() {
                     if number >= builds {
                         return;
                     }
-                    let (digest, told) = build(number, ways, &sources, &program);
+                    let (digest, told) = build(number, ways, &sources, &program, &short);
                     let mut found = found.lock().expect("no thread panicked");
                     found.0.entry(digest).or_insert_with(Vec::new).push(number);
                     for word in told {
@@ -221,7 +300,13 @@ fn an_image_has_one_digest_wherever_whenever_and_however_it_is_built() {
     if builds == BUILDS && ways.memory && ways.bound {
         assert_eq!(
             told,
-            BTreeMap::from([("as another user", 100), ("in memory", 100), ("on disk", 100), ("on one processor", 67)])
+            BTreeMap::from([
+                ("as another user", 100),
+                ("in memory", 100),
+                ("in short reads and writes", 40),
+                ("on disk", 100),
+                ("on one processor", 67)
+            ])
         );
     }
 }

@@ -294,13 +294,13 @@ impl<'a> Download<'a> {
 
     /// The digest that the file has, by the function of the expected one.
     fn digest(&self, path: &Path) -> Result<Expected, FetchError> {
-        let mut file = ops::open_no_follow(path)?;
+        let file = ops::open_no_follow(path)?;
         let mut blake3 = Digester::default();
         let mut sha256 = sha2::Sha256::new();
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {
             self.go_on()?;
-            let count = file.read(&mut buffer).map_err(|error| FsError::new("read", path, error))?;
+            let count = ops::read_some(&file, &mut buffer).map_err(|error| FsError::new("read", path, error))?;
             let bytes = &buffer[..count];
             match self.expect {
                 Expected::Blake3(_) if count == 0 => return Ok(Expected::Blake3(blake3.finish())),
