@@ -206,10 +206,11 @@ fn do_rest(
         // It was forgotten, most likely.
         tracing::debug!(%error, "that results were used was not noted");
     }
-    opening::tell_store(context, &store, told);
+    let told = opening::tell_store(context, &store, told);
     if let Err(error) = store.maybe_gc() {
         tracing::debug!(%error, "the store was not collected");
     }
+    opening::tell_store(context, &store, told);
     session.leave();
     std::mem::forget((plan, opened));
     if ending.join().is_err() {

@@ -257,10 +257,11 @@ pub(super) fn once(
     if let Some(asked) = asked.filter(|_| !summary.interrupted && !summary.infrastructure && !summary.refused) {
         settling::keep(&session, &plan, &summary.keys, &asked.request, heard);
     }
-    opening::tell_store(context, &store, told);
+    let told = opening::tell_store(context, &store, told);
     if let Err(error) = store.maybe_gc() {
         tracing::debug!(%error, "the store was not collected");
     }
+    opening::tell_store(context, &store, told);
     let exit = exit_of(&summary);
     let claims = all_claims(&opened.workspace).into_iter();
     let outputs = claims.filter(|claim| claim.committed == outputs::Committed::No).map(|claim| claim.pattern).collect();

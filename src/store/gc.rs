@@ -11,8 +11,10 @@ use std::path::PathBuf;
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
+use crate::base::diagnostic::Diagnostic;
 use crate::base::digest::Digest;
 use crate::base::limits::{DAMAGED_DAYS, MEMORY_DAYS};
+use crate::base::time::human_bytes;
 use crate::fs::lock::{self, Sharing};
 use crate::fs::ops::{self, FsError};
 use crate::store::caches::{self, CachePlan, Measure};
@@ -53,6 +55,8 @@ pub struct GcOptions {
 pub struct GcReport {
     /// Results removed.
     pub results_removed: u64,
+    /// Of these, results that were recorded or used since the store was opened.
+    pub new_removed: u64,
     /// Results that stay.
     pub results_kept: u64,
     /// Blobs removed, inside the database and as files.
@@ -133,7 +137,7 @@ impl Store {
 
     /// Collects if the store is over its cap, down to nine tenths of it, and caches if they take more than their share. For the
     /// end of a run: what the run used is no longer protected by its lease. Cost where there is room: one row, and one small
-    /// read per cache.
+    /// read per cache. That what the run used does not fit is a notice: the next run makes it again.
     pub fn maybe_gc(&self) -> Result<Option<GcReport>, StoreError> {
         // Who needed no database put nothing into it.
         if self.writable().is_none() || !self.database.is_open() {
@@ -172,6 +176,17 @@ impl Store {
         self.renew_lease()?;
         let before = report.unwrap_or_default();
         let mut report = self.gc(GcOptions { mode: GcMode::Delete, bytes_max: Some(low_water), keep_days: None })?;
+        if report.new_removed > 0 {
+            self.notices.add(
+                Diagnostic::warning(format!(
+                    "the store is kept below {}, which is less than this run needs: {} of its results {} removed and will be made again",
+                    human_bytes(self.bytes_max),
+                    report.new_removed,
+                    if report.new_removed == 1 { "was" } else { "were" },
+                ))
+                .help("give it more room: `max-size` in `[store]`, or a store on another disk (`DRYSTONE_STORE`)"),
+            );
+        }
         report.caches_removed += before.caches_removed;
         report.bytes_freed += before.bytes_freed;
         Ok(Some(report))
@@ -202,8 +217,10 @@ impl Store {
             horizon_ms,
         )?;
         let Marked { doomed, protected } = marked;
+        let new = rows.iter().filter(|row| row.last_used_ms >= self.opened_ms);
         let mut report = GcReport {
             results_removed: doomed.len() as u64,
+            new_removed: new.filter(|row| doomed.binary_search(&row.result.action).is_ok()).count() as u64,
             results_kept: (rows.len() - doomed.len()) as u64,
             protected,
             caches_removed: caches.doomed.len() as u64,

@@ -40,6 +40,7 @@ pub struct Store {
     pub(super) notices: Arc<Notices>,
     pub(super) bytes_max: u64,
     pub(super) clock: fn() -> i64,
+    pub(super) opened_ms: i64,
     session: Option<Session>,
 }
 
@@ -141,7 +142,8 @@ impl Store {
             Some(bytes) => bytes,
             None => (ops::disk_space(layout.dir())?.1 / 10).min(STORE_BYTES_DEFAULT),
         };
-        Ok(Store { layout, database, notices, bytes_max, clock: options.now_ms, session })
+        let opened_ms = (options.now_ms)();
+        Ok(Store { layout, database, notices, bytes_max, clock: options.now_ms, opened_ms, session })
     }
 
     /// What a person should know about this store, oldest first.

@@ -160,3 +160,16 @@ fn caches_of_tasks_are_counted_and_collected() {
     workspace.events(&["t"]);
     assert!(workspace.run(&["logs", "t"]).expect(0).stdout.contains("none"), "it starts empty again");
 }
+
+#[test]
+fn a_run_that_needs_more_than_the_store_may_hold_is_told() {
+    let manifest = "[store]\nmax-size = \"100KiB\"\n\
+        [task.t]\nrun = \"head -c 200000 /dev/urandom > out\"\ninputs = []\noutputs = [\"out\"]\n";
+    let workspace = TestWorkspace::new(manifest);
+    let ran = workspace.run(&["run", "t"]).expect(0);
+    assert!(ran.stderr.contains("the store is kept below 100.0 KiB"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("`max-size` in `[store]`"), "{}", ran.stderr);
+    workspace.write("drystone.toml", &workspace.read("drystone.toml").replace("100KiB", "100MiB"));
+    workspace.run(&["run", "t"]).expect(0);
+    assert!(!workspace.run(&["run", "t"]).expect(0).stderr.contains("kept below"));
+}

@@ -136,6 +136,31 @@ fn automatic_collection_waits_for_the_cap() {
 }
 
 #[test]
+fn a_run_that_needs_more_than_the_store_holds_is_told() {
+    let trial = Trial::new();
+    let put = |store: &Store, name: &str| {
+        record(store, name, &[("big", &noise(name, 160_000))]);
+        advance_clock(1000);
+    };
+    let earlier = trial.open_capped(400_000);
+    put(&earlier, "a");
+    put(&earlier, "b");
+    drop(earlier);
+    // What goes is of the run before, then of this one.
+    let store = trial.open_capped(400_000);
+    put(&store, "c");
+    let report = store.maybe_gc().expect("no error").expect("it is over the cap now");
+    assert_eq!((report.results_removed, report.new_removed), (1, 0));
+    assert_eq!(store.notices(), []);
+    put(&store, "d");
+    put(&store, "e");
+    let report = store.maybe_gc().expect("no error").expect("it is over the cap now");
+    assert_eq!((report.results_removed, report.new_removed), (2, 1));
+    let told = store.notices().pop().expect("a notice").message;
+    assert!(told.contains("390.6 KiB") && told.contains("1 of its results was removed"), "{told}");
+}
+
+#[test]
 fn the_running_total_is_what_counting_gives() {
     let trial = Trial::new();
     let store = trial.open();
