@@ -25,6 +25,7 @@ umoci umoci
 oci-image-tool oci-image-tool
 ctr containerd
 runc runc
+dockerd docker.io
 busybox busybox-static
 LIST
 # Debian has the module that makes environments for Python in a package of its own.

@@ -61,6 +61,18 @@ pub fn containerd(dir: &Path) -> Option<Serving> {
     Serving::start(Command::new("containerd").arg("-c").arg(dir.join("config.toml")), "successfully booted")
 }
 
+/// Docker's engine with everything of it in a directory, on a containerd of its own; it listens on `docker` there. It has no network.
+/// `None` where it does not start.
+pub fn docker(dir: &Path) -> Option<(Serving, Serving)> {
+    let below = containerd(dir)?;
+    let at = |name: &str| dir.join(name).display().to_string();
+    let mut command = Command::new("dockerd");
+    command.args(["--containerd", &at("socket"), "-H", &format!("unix://{}", at("docker"))]);
+    command.args(["--data-root", &at("data"), "--exec-root", &at("exec"), "--pidfile", &at("docker.pid")]);
+    command.args(["--storage-driver", "vfs", "--bridge", "none", "--iptables=false", "--ip-masq=false"]);
+    Some((Serving::start(&mut command, "API listen on")?, below))
+}
+
 /// A namespace of containerd for this process: the names of its containers are those of the whole machine otherwise.
 pub fn namespace() -> String {
     format!("drystone-test-{}", std::process::id())
