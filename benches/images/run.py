@@ -214,30 +214,45 @@ def pushes(drystone, place, rounds, megabytes):
     root = place / "tree of pushes"
     write_fixture(root, megabytes)
     drystone.build(root)
+
+    def by_drystone(where):
+        drystone.call([drystone.program, "image", "push", "web", "--to", where], root)
+
+    def by_skopeo(where):
+        argv = ["skopeo", "copy", "--insecure-policy", "--dest-tls-verify=false", "--preserve-digests", "oci:web.oci:web"]
+        drystone.call([*argv, f"docker://{where}"], root)
+
+    ways = {"drystone image push": ("a/web", by_drystone), "skopeo copy": ("b/web", by_skopeo)}
+
+    def timed(push, where):
+        started = time.perf_counter()
+        push(where)
+        return time.perf_counter() - started
+
+    results = {name: [] for name in ways}
+    for number in range(rounds):
+        for name, (where, push) in ways.items():
+            # A registry of its own each time: both remember which repositories of a host have a layer, and send nothing then.
+            with Registry(place / f"registry-{number}-{name.split()[0]}") as registry:
+                results[name].append(timed(push, f"{registry.host}/{where}:1"))
+    table("Push: into a registry that has nothing", results)
     with Registry(place / "registry") as registry:
-        def by_drystone(place_in):
-            drystone.call([drystone.program, "image", "push", "web", "--to", f"{registry.host}/{place_in}"], root)
-
-        def by_skopeo(place_in):
-            where = f"docker://{registry.host}/{place_in}"
-            argv = ["skopeo", "copy", "--insecure-policy", "--dest-tls-verify=false", "--preserve-digests", "oci:web.oci:web", where]
-            drystone.call(argv, root)
-
-        ways = {"drystone image push": ("a/web:1", by_drystone), "skopeo copy": ("b/web:1", by_skopeo)}
-        for title, change in [("Push: the first time", "new"), ("Push: it is there", None), ("Push: one layer changed", "touch")]:
+        for title, change in [
+            ("Push: into another repository of the same registry", "other"),
+            ("Push: it is there", None),
+            ("Push: one layer changed", "touch"),
+        ]:
             results = {name: [] for name in ways}
             for number in range(rounds):
                 for name, (where, push) in ways.items():
+                    where = f"{registry.host}/{where}"
+                    if number == 0 and change == "other":
+                        push(f"{where}:1")
                     if change == "touch":
                         touch_one(root, f"{number} for {name}")
                         drystone.build(root)
-                    if change == "new":
-                        where = where.replace("/web:1", f"{number}/web:1")
-                    elif change is None and number == 0:
-                        push(where)
-                    started = time.perf_counter()
-                    push(where)
-                    results[name].append(time.perf_counter() - started)
+                    place_in = f"{where}-{number}:1" if change == "other" else f"{where}:1"
+                    results[name].append(timed(push, place_in))
             table(title, results)
 
 

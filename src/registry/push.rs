@@ -150,14 +150,22 @@ impl Delivery<'_> {
         }
         let digest = root.digest().map_err(RegistryError::Source)?;
         let mut pushed = Pushed { digest, blobs: Tally::default(), bytes_sent: 0 };
+        let mut left = tags;
         if self.is_there(root)? {
             tell(PushEvent::Manifest { digest: root.descriptor.digest.clone(), was_there: true });
             self.keep_track(root, None)?;
         } else {
-            self.deliver_whole(root, &mut pushed, tell)?;
-            self.client.confirm(self.target, &root.descriptor.digest, root)?;
+            // Put under a tag it is there under its digest, too. What has a subject is listed before a tag leads to it.
+            let first = tags.first().filter(|_| root.subject().is_none());
+            let name = first.unwrap_or(&root.descriptor.digest);
+            self.deliver_whole(root, name, &mut pushed, tell)?;
+            self.client.confirm(self.target, name, root)?;
+            if let Some(tag) = first {
+                left = &tags[1..];
+                tell(PushEvent::Tagged { tag: tag.clone(), was_there: false });
+            }
         }
-        for tag in tags {
+        for tag in left {
             let seen = self.client.look(self.target, tag, push_scope(self.target))?;
             let was_there = seen.and_then(|seen| seen.digest).as_ref() == Some(&pushed.digest);
             if !was_there {
@@ -174,9 +182,11 @@ impl Delivery<'_> {
         Ok(seen.is_some())
     }
 
+    /// Sends all of a document that is not there, and puts it under `name`.
     fn deliver_whole(
         &self,
         root: &Document,
+        name: &str,
         pushed: &mut Pushed,
         tell: &mut dyn FnMut(PushEvent),
     ) -> Result<(), RegistryError> {
@@ -217,9 +227,11 @@ impl Delivery<'_> {
         pushed.bytes_sent += handed.load(Ordering::SeqCst);
         delivered?;
         for document in &documents {
-            let is_tracked = self.client.put(self.target, &document.descriptor.digest, document)?;
+            let digest = &document.descriptor.digest;
+            let name = if *digest == root.descriptor.digest { name } else { digest };
+            let is_tracked = self.client.put(self.target, name, document)?;
             self.keep_track(document, Some(is_tracked))?;
-            tell(PushEvent::Manifest { digest: document.descriptor.digest.clone(), was_there: false });
+            tell(PushEvent::Manifest { digest: digest.clone(), was_there: false });
         }
         Ok(())
     }

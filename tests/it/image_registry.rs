@@ -140,6 +140,26 @@ fn a_second_push_sends_nothing_and_a_changed_layer_is_sent_alone() {
 }
 
 #[test]
+fn what_lies_in_another_repository_of_the_host_since_an_earlier_push_is_mounted() {
+    let registry = FakeRegistry::start(Behaviour::default());
+    let workspace = begun(&registry);
+    workspace.run(&["image", "push", ":web", "--to", "ci"]).expect(0);
+    let sent = registry.uploaded();
+    // Another process, which knows of the first push by what was noted.
+    let other = format!("{}/other/web:1", registry.host());
+    let push = ["image", "push", ":web", "--to", &other, "--format", "json"];
+    let second = rows(&workspace.run(&push).expect(0).stdout);
+    assert_eq!((&second[0]["mounted"], &second[0]["sent"]), (&3.into(), &0.into()));
+    assert_eq!(registry.uploaded(), sent);
+    // Of a changed image what did not change.
+    workspace.write("page.txt", "another page\n");
+    let third = format!("{}/third/web:1", registry.host());
+    let push = ["image", "push", ":web", "--to", &third, "--format", "json"];
+    let changed = rows(&workspace.run(&push).expect(0).stdout);
+    assert_eq!((&changed[0]["mounted"], &changed[0]["sent"]), (&1.into(), &2.into()));
+}
+
+#[test]
 fn what_is_pulled_and_promoted_is_what_was_pushed() {
     let registry = FakeRegistry::start(Behaviour::default());
     let workspace = begun(&registry);

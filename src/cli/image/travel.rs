@@ -95,12 +95,14 @@ pub fn push(args: &PushArgs, context: &Context) -> Result<ExitKind, CliError> {
     };
     let (cancel, _watch) = cancellable()?;
     let client = client(context, &cancel)?;
+    // What was given while this runs is known to the client.
+    let sent = given(&tags_file(context)?, None)?;
     let mut rows = Vec::new();
     for place in &places {
         let mut tags: Vec<String> = place.tag.iter().cloned().collect();
         tags.extend(args.tag.iter().cloned());
         tags.dedup();
-        let options = PushOptions { mount_from: mount_from(&image, &place.repository) };
+        let options = PushOptions { mount_from: mount_from(&image, &place.repository, &sent)? };
         let mut tell = |event: PushEvent| told(context, &event);
         let mut push = |tags: &[String]| {
             let pushed = push_image(&client, &image.blobs, &place.repository, tags, &options, &mut tell);
@@ -175,16 +177,26 @@ fn places(args: &PushArgs, image: &Given) -> Result<Vec<Reference>, CliError> {
     named.into_iter().map(place).collect()
 }
 
-/// Repositories of the same host that have the layers of the base.
-fn mount_from(image: &Given, to: &Repository) -> Vec<Repository> {
-    let Some(made) = &image.made else { return Vec::new() };
-    let bases = made.recipe.platforms.iter().filter_map(|one| match &one.base.value {
+/// Repositories of the same host that have layers of the image: those of the base, and the one that it was sent to last, as it is or as
+/// it was.
+fn mount_from(image: &Given, to: &Repository, sent: &[Tagged]) -> Result<Vec<Repository>, CliError> {
+    let recipes = image.made.iter().flat_map(|made| &made.recipe.platforms);
+    let bases = recipes.filter_map(|one| match &one.base.value {
         Base::Registry(name) => Reference::parse(name).ok().map(|reference| reference.repository),
         Base::Scratch | Base::Task(_) | Base::Files(_) => None,
     });
-    let mut all: Vec<Repository> = bases.filter(|base| base.host == to.host && base != to).collect();
+    let is_other = |other: &Repository| other.host == to.host && other != to;
+    let digest = image.top()?.digest;
+    let last = |is_meant: &dyn Fn(&Tagged) -> bool| {
+        let places = sent.iter().filter(|one| is_meant(one)).filter_map(|one| Repository::parse(&one.place).ok());
+        places.into_iter().find(is_other)
+    };
+    // One: each that is asked in vain is a question more for every blob.
+    let before = last(&|one| one.digest == digest).or_else(|| last(&|one| one.from == image.name));
+    let mut all: Vec<Repository> = bases.filter(is_other).collect();
     all.dedup();
-    all
+    all.extend(before.filter(|before| !all.contains(before)));
+    Ok(all)
 }
 
 fn told(context: &Context, event: &PushEvent) {
