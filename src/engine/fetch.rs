@@ -29,6 +29,7 @@ use crate::fs::ops::{self, FsError, Kind};
 use crate::fs::{unpack, walk};
 use crate::image::{ImageError, flatten_archive};
 use crate::manifest::model::{Expected, FetchTask, Unpack};
+use crate::registry::Proxies;
 use crate::sandbox::spec::Usage;
 use crate::store::{Store, StoreError};
 
@@ -140,6 +141,9 @@ fn way_out(error: &FetchError) -> Option<String> {
         FetchError::Unreachable { kept, .. } if *kept > 0 => {
             return Some(format!("{} of it are kept: the next run goes on from there", human_bytes(*kept)));
         }
+        FetchError::Unreachable { problems, .. } if problems.contains("its certificate is signed by nobody") => {
+            "if it is yours, name a file with the certificate of the authority that signed for it in `SSL_CERT_FILE`"
+        }
         FetchError::Unreachable { .. } => {
             "see whether this machine reaches the addresses, or add another one to `urls`"
         }
@@ -171,10 +175,11 @@ fn fetch_listing(session: &Session<'_>, fetch: &FetchTask) -> Result<(Listing, V
     if session.options.reach == Reach::Offline {
         wanted.urls.retain(|url| is_local(url));
     }
-    let tls = trust::roots(&session.ambient.variables);
+    let variables = &session.ambient.variables;
+    let (tls, proxies) = (trust::roots(variables), Proxies::named(variables));
     let cancel = session.cancel.clone();
     let arrive = move || {
-        let download = Download::new(&wanted.urls, wanted.expect, &tls, Patience::USUAL, &cancel);
+        let download = Download::new(&wanted.urls, wanted.expect, (&tls, &proxies), Patience::USUAL, &cancel);
         let notes = download.fetch(Part::open(dir)?, &to)?;
         if wanted.unpack == Unpack::ByName {
             ops::create_dir(&into)?;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, Read};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,12 +11,14 @@ use rustix::event::{PollFd, PollFlags, poll};
 use ureq::http::header::{HeaderMap, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use ureq::http::{Method, Request};
 use ureq::tls::TlsConfig;
-use ureq::{Agent, Body, Proxy, SendBody};
+use ureq::{Body, SendBody};
 
 use crate::process::cancel::Cancel;
+use crate::registry::agents::{Agents, NoAgent, distrust};
 use crate::registry::auth::{Access, Authorization};
 use crate::registry::challenge::challenges;
 use crate::registry::error::{RegistryError, is_passing_status, quoted, told_by};
+use crate::registry::proxy::Proxies;
 use crate::registry::reference::Repository;
 use crate::registry::upload::Known;
 use crate::registry::url::{Url, is_loopback, may_be_plain};
@@ -27,18 +29,15 @@ const REDIRECTS_MAX: usize = 5;
 const REFUSAL_BYTES_MAX: u64 = 16 * 1024;
 /// Bodies from this size on are announced before they are sent, so that a refusal costs nothing.
 const ANNOUNCED_BYTES_MIN: u64 = 1024 * 1024;
-/// How long an announcement is waited for: servers that do not know of it say nothing.
-const ANNOUNCEMENT_WAIT: Duration = Duration::from_secs(1);
-/// How long a whole body may take.
-const BODY_MAX: Duration = Duration::from_secs(3600);
-
 /// What a client is told of the world: it reads no environment.
 #[derive(Clone)]
 pub struct Settings {
     /// Whose word TLS takes.
     pub tls: TlsConfig,
-    /// What stands between; this machine is always asked directly.
-    pub proxy: Option<Proxy>,
+    /// Whose word it takes of some hosts, by their name with its port; asked once for each.
+    pub own_tls: Option<OwnTls>,
+    /// What stands between.
+    pub proxies: Proxies,
     /// `HOME`, `DOCKER_CONFIG`, `REGISTRY_AUTH_FILE`, `XDG_RUNTIME_DIR`, and `PATH` for programs that keep credentials.
     pub variables: BTreeMap<String, String>,
     /// What we call ourselves.
@@ -52,6 +51,9 @@ pub struct Settings {
     /// Told before each wait why and how long, on whatever thread waits.
     pub on_wait: Option<OnWait>,
 }
+
+/// Whose word TLS takes of one host; `None` where it is as for all.
+pub type OwnTls = Arc<dyn Fn(&str) -> Option<TlsConfig> + Send + Sync>;
 
 /// What is told of a wait.
 pub type OnWait = Arc<dyn Fn(&RegistryError, Duration) + Send + Sync>;
@@ -83,8 +85,9 @@ impl Default for Patience {
 /// Speaks with registries. Shared by threads; keeps connections and tokens for as long as it lives.
 pub struct Client {
     settings: Settings,
-    direct: Agent,
-    proxied: Agent,
+    agents: Arc<Agents>,
+    /// Which servers of this machine speak https, and which do not.
+    secure: Mutex<BTreeMap<String, bool>>,
     pub(super) access: Access,
     pub(super) known: Known,
     done: Cancel,
@@ -138,39 +141,19 @@ impl Drop for Client {
 impl Client {
     /// Makes one; asks nobody yet. Fails only when the process or the system is out of descriptors or threads.
     pub fn new(settings: Settings) -> io::Result<Self> {
-        let agent = |proxy: Option<Proxy>| {
-            let silence = Some(settings.patience.silence_max);
-            let config = Agent::config_builder()
-                .timeout_connect(Some(Duration::from_secs(10).min(settings.patience.silence_max)))
-                .timeout_await_100(Some(ANNOUNCEMENT_WAIT))
-                .timeout_recv_response(silence)
-                .timeout_per_read(silence)
-                .timeout_per_write(silence)
-                .timeout_recv_body(Some(BODY_MAX))
-                .http_status_as_error(false)
-                // Redirects are followed here, where it is known who may see what.
-                .max_redirects(0)
-                .max_redirects_will_error(false)
-                .max_idle_connections_per_host(8)
-                .user_agent(&settings.user_agent)
-                .proxy(proxy)
-                .tls_config(settings.tls.clone());
-            config.build().new_agent()
-        };
-        let (direct, proxied) = (agent(None), agent(settings.proxy.clone()));
+        let agents = Arc::new(Agents::default());
         let done = Cancel::new()?;
-        let watched = (settings.cancel.clone(), done.clone(), direct.clone(), proxied.clone());
+        let watched = (settings.cancel.clone(), done.clone(), Arc::clone(&agents));
         let watch = std::thread::Builder::new().name("registry".into()).spawn(move || {
-            let (cancel, done, direct, proxied) = watched;
+            let (cancel, done, agents) = watched;
             if came_first(&cancel, &done) {
-                direct.shutdown();
-                proxied.shutdown();
+                agents.shut_down();
             }
         })?;
         Ok(Self {
             settings,
-            direct,
-            proxied,
+            agents,
+            secure: Mutex::default(),
             access: Access::default(),
             known: Known::default(),
             done,
@@ -185,8 +168,28 @@ impl Client {
     /// The address of a path of the protocol, behind `/v2/`.
     pub(super) fn url(&self, repository: &Repository, path: &str) -> Url {
         let server = repository.server();
-        let is_secure = !may_be_plain(server, &self.settings.insecure);
+        let is_secure = !may_be_plain(server, &self.settings.insecure) || self.is_secure(server) == Some(true);
         Url::new(is_secure, server, format!("/v2/{}/{path}", repository.name))
+    }
+
+    /// Whether a server of this machine speaks https, as far as that is known.
+    fn is_secure(&self, server: &str) -> Option<bool> {
+        self.secure.lock().unwrap_or_else(PoisonError::into_inner).get(server).copied()
+    }
+
+    /// Learns of a server of this machine, which is asked in plain http, that it wants https: those that do answer 400. Whether it does.
+    fn turns_out_secure(&self, question: &Question<'_>, status: u16) -> bool {
+        let server = question.repository.server();
+        if !is_loopback(server) || self.is_secure(server).is_some() {
+            return false;
+        }
+        let is_secure = status == 400
+            && match self.send(question, &question.url.secured(), None, true) {
+                Ok(_) | Err(RegistryError::Untrusted { .. }) => true,
+                Err(_) => false,
+            };
+        self.secure.lock().unwrap_or_else(PoisonError::into_inner).insert(server.to_owned(), is_secure);
+        is_secure
     }
 
     /// An error if the run was stopped.
@@ -232,13 +235,19 @@ impl Client {
 
     /// Asks once: follows redirects, and answers one challenge. Trouble that may pass is an error, any other answer is one.
     pub(super) fn ask_once(&self, question: &Question<'_>) -> Result<Answer, RegistryError> {
-        let home = self.url(question.repository, "");
-        let mut url = question.url.clone();
+        let mut home = self.url(question.repository, "");
+        // What was learned after it was made counts.
+        let is_home = home.is_secure() && home.authority() == question.url.authority();
+        let mut url = if is_home { question.url.secured() } else { question.url.clone() };
         let (mut is_renewed, mut is_asked, mut redirects, mut announce) = (false, false, 0, true);
         loop {
             let is_home = url.is_same_server(&home);
             let authorization = if is_home { self.authorization(question)? } else { None };
             let answer = self.send(question, &url, authorization.as_ref(), announce)?;
+            if is_home && !url.is_secure() && self.turns_out_secure(question, answer.status) {
+                (home, url) = (home.secured(), question.url.secured());
+                continue;
+            }
             match answer.status {
                 // Once to learn what is wanted, and once because what was given is no longer taken.
                 401 if is_home && !(if authorization.is_some() { is_renewed } else { is_asked }) => {
@@ -279,6 +288,11 @@ impl Client {
             let (host, asked) = (url.authority().to_owned(), question.asked.clone());
             RegistryError::Unreachable { host, asked, cause, may_pass }
         };
+        let untrusted = |cause: String| RegistryError::Untrusted {
+            host: url.authority().to_owned(),
+            asked: question.asked.clone(),
+            cause,
+        };
         let wrong = |cause: &str| RegistryError::Wrong {
             host: url.authority().to_owned(),
             asked: question.asked.clone(),
@@ -294,7 +308,10 @@ impl Client {
         if let Some(authorization) = authorization {
             request = request.header("Authorization", authorization.header());
         }
-        let agent = if is_loopback(url.authority()) { &self.direct } else { &self.proxied };
+        let agent = self.agents.of(url, &self.settings).map_err(|none| match none {
+            NoAgent::Over => RegistryError::Cancelled,
+            NoAgent::Proxy(cause) => unreachable(cause, false),
+        })?;
         let impossible = |_| wrong("it cannot be asked over http");
         let sent = match &question.body {
             Sent::Nothing => agent.run(request.body(()).map_err(impossible)?),
@@ -311,6 +328,9 @@ impl Client {
         // The words of an error may hold the address, and a signed one is a secret.
         let response = sent.map_err(|error| match error {
             ureq::Error::BadUri(_) | ureq::Error::Http(_) => unreachable("the address is none".into(), false),
+            ureq::Error::Io(error) if distrust(&error, url.authority()).is_some() => {
+                untrusted(distrust(&error, url.authority()).unwrap_or_default())
+            }
             other => unreachable(quoted(&other.to_string()), may_pass(&other)),
         })?;
         let (parts, body) = response.into_parts();

@@ -40,6 +40,16 @@ pub enum RegistryError {
         /// Whether it may answer a moment later: a name that nobody knows and a certificate that is wrong stay so.
         may_pass: bool,
     },
+    /// A certificate that is not taken. Nothing was sent to whoever has it.
+    #[error("{host} is not trusted: {cause}; it was not asked for {asked}")]
+    Untrusted {
+        /// The host that was asked.
+        host: String,
+        /// What was asked.
+        asked: String,
+        /// What is wrong with the certificate.
+        cause: String,
+    },
     /// An answer that is no.
     #[error("{host} refused {asked}: {}", refusal(*.status, .told))]
     Refused {
@@ -180,9 +190,12 @@ impl RegistryError {
                 "the registry counts requests: try again later, or log in for more of them".into()
             }
             Self::Refused { status: 500.., .. } => "the registry has trouble of its own: try again later".into(),
-            Self::Unreachable { .. } => {
-                "see that the host is right, that it can be reached, and that its certificate is known here".into()
-            }
+            Self::Unreachable { .. } => "see that the host is right, and that it can be reached from here".into(),
+            Self::Untrusted { host, .. } => format!(
+                "if it is yours, put the certificate of the authority that signed for it into \
+                 `/etc/containers/certs.d/{host}/ca.crt` or `/etc/docker/certs.d/{host}/ca.crt`, or name a file of certificates in \
+                 `SSL_CERT_FILE`"
+            ),
             Self::Missing { host, .. } => format!(
                 "see that the name is right and pushed already; some registries say so too where one may not look: `docker login {host}`"
             ),

@@ -7,6 +7,8 @@
 //! | `credentials` | who we are, from the files and programs of Docker and Podman |
 //! | `challenge` | the grammar of `WWW-Authenticate` |
 //! | `auth` | tokens: asked for, kept, renewed |
+//! | `proxy` | what stands between this machine and others |
+//! | `agents` | connections: through which proxy, and whose word TLS takes |
 //! | `client` | one question to a registry: signed, redirected, repeated |
 //! | `documents` | manifests and indexes: asked for, looked at, put |
 //! | `source` | where what is pushed comes from: a layout, or another repository |
@@ -26,6 +28,7 @@
 //! Source of the protocol: the OCI distribution specification 1.1; of tokens: "Token Authentication Specification" of the
 //! distribution project; of credentials: `config.json` of Docker and containers-auth.json(5).
 
+mod agents;
 mod auth;
 mod challenge;
 mod client;
@@ -37,6 +40,7 @@ mod error;
 #[path = "../../tests/it/support/registry/mod.rs"]
 mod fake;
 mod promote;
+mod proxy;
 mod pull;
 mod push;
 mod reference;
@@ -49,12 +53,15 @@ mod upload;
 mod url;
 mod workers;
 
-pub use client::{Client, OnWait, Patience, Settings};
+pub use agents::distrust;
+pub use client::{Client, OnWait, OwnTls, Patience, Settings};
 pub use documents::{Content, Document};
 pub use download::discard;
 pub use error::RegistryError;
 pub use promote::{PromoteOptions, Promoted, promote};
+pub use proxy::Proxies;
 pub use pull::{PullEvent, Pulled, Wanted, pull, resolve};
 pub use push::{PushEvent, PushOptions, Pushed, Tally, push};
 pub use reference::{Reference, Repository, is_tag};
 pub use referrers::{attach, referrers};
+pub use url::Url;

@@ -76,6 +76,11 @@ impl Url {
         Self { rest: format!("{}{joint}{name}={}", self.rest, encoded(value)), ..self.clone() }
     }
 
+    /// The same of https.
+    pub fn secured(&self) -> Self {
+        Self { is_secure: true, ..self.clone() }
+    }
+
     /// Whether it is of https.
     pub fn is_secure(&self) -> bool {
         self.is_secure
@@ -129,11 +134,17 @@ pub fn may_be_plain(authority: &str, insecure: &BTreeSet<String>) -> bool {
 }
 
 /// The host without its port and brackets.
-fn host_of(authority: &str) -> &str {
+pub fn host_of(authority: &str) -> &str {
     if let Some((address, _)) = authority.strip_prefix('[').and_then(|behind| behind.split_once(']')) {
         return address;
     }
     authority.rsplit_once(':').map_or(authority, |(host, _)| host)
+}
+
+/// The port behind a host, if it has one.
+pub fn port_of(authority: &str) -> Option<u16> {
+    let behind = authority.rsplit_once(']').map_or(authority, |(_, behind)| behind);
+    behind.rsplit_once(':')?.1.parse().ok()
 }
 
 #[cfg(test)]

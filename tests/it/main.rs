@@ -17,6 +17,7 @@ mod image_engines;
 mod image_input;
 mod image_registry;
 mod image_same;
+mod image_tls;
 mod images;
 mod key_script;
 mod keys;

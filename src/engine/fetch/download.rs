@@ -9,7 +9,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use sha2::Digest as _;
-use ureq::http::header;
+use ureq::Body;
+use ureq::http::{HeaderMap, Response, StatusCode, header};
 use ureq::tls::TlsConfig;
 
 use crate::base::diagnostic::Diagnostic;
@@ -22,7 +23,10 @@ use crate::engine::waiting;
 use crate::fs::ops::{self, FsError};
 use crate::manifest::model::Expected;
 use crate::process::cancel::Cancel;
+use crate::registry::{Proxies, Url, distrust};
 
+/// Most redirects of one request.
+const REDIRECTS_MAX: usize = 10;
 const BUFFER_BYTES: usize = 128 * 1024;
 
 /// What is borne before an address is given up.
@@ -65,6 +69,7 @@ pub struct Download<'a> {
     urls: &'a [String],
     expect: Expected,
     agent: ureq::Agent,
+    proxies: Proxies,
     patience: Patience,
     cancel: &'a Cancel,
 }
@@ -77,6 +82,12 @@ enum Attempt {
     Again { cause: String, after: Option<Duration> },
     /// Not from here.
     Never(String),
+}
+
+/// Why there is no answer.
+struct Unanswered {
+    cause: String,
+    may_pass: bool,
 }
 
 /// Why not all of a file came.
@@ -102,8 +113,14 @@ struct Arrived {
 }
 
 impl<'a> Download<'a> {
-    /// A download with the certificates of `tls`.
-    pub fn new(urls: &'a [String], expect: Expected, tls: &TlsConfig, patience: Patience, cancel: &'a Cancel) -> Self {
+    /// A download with the certificates of `tls` through what stands between.
+    pub fn new(
+        urls: &'a [String],
+        expect: Expected,
+        (tls, proxies): (&TlsConfig, &Proxies),
+        patience: Patience,
+        cancel: &'a Cancel,
+    ) -> Self {
         let config = ureq::Agent::config_builder()
             .timeout_connect(Some(Duration::from_secs(10)))
             .timeout_recv_response(Some(patience.silence_max))
@@ -111,9 +128,14 @@ impl<'a> Download<'a> {
             .timeout_recv_body(Some(patience.whole_max))
             // Their headers tell what to do.
             .http_status_as_error(false)
+            // They are followed here: where one leads, another proxy may stand between, or none.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(None)
             .user_agent(concat!("drystone/", env!("CARGO_PKG_VERSION")))
             .tls_config(tls.clone());
-        Self { urls, expect, agent: config.build().new_agent(), patience, cancel }
+        let (agent, proxies) = (config.build().new_agent(), proxies.clone());
+        Self { urls, expect, agent, proxies, patience, cancel }
     }
 
     /// Puts the file at `to`, from the first address that has it. What goes wrong on the way is told even so: a mirror with other content
@@ -222,17 +244,10 @@ impl<'a> Download<'a> {
     /// Asks for what is missing, once.
     fn attempt(&self, url: &str, part: &mut Part, until: Instant) -> Result<Attempt, FetchError> {
         self.go_on()?;
-        let mut request = self.agent.get(url);
-        if part.have() > 0 {
-            request = request.header(header::RANGE, format!("bytes={}-", part.have()));
-            if let Some(validator) = part.validator(url) {
-                request = request.header(header::IF_RANGE, validator);
-            }
-        }
-        let mut response = match request.call() {
+        let mut response = match self.ask(url, part) {
             Ok(response) => response,
-            Err(error) if may_pass(&error) => return Ok(Attempt::Again { cause: told(&error), after: None }),
-            Err(error) => return Ok(Attempt::Never(told(&error))),
+            Err(Unanswered { cause, may_pass: true }) => return Ok(Attempt::Again { cause, after: None }),
+            Err(Unanswered { cause, may_pass: false }) => return Ok(Attempt::Never(cause)),
         };
         let length = match answer::read(response.status(), response.headers(), part.have()) {
             Answer::Whole { length, validator } => {
@@ -256,6 +271,29 @@ impl<'a> Download<'a> {
             }
             Err(stopped) => Attempt::Again { cause: stopped.cause(), after: None },
         })
+    }
+
+    /// Sends one request, wherever it leads.
+    fn ask(&self, url: &str, part: &Part) -> Result<Response<Body>, Unanswered> {
+        let never = |cause: &str| Unanswered { cause: cause.to_owned(), may_pass: false };
+        let mut at = Url::parse(&escaped(url)).map_err(never)?;
+        for _ in 0..=REDIRECTS_MAX {
+            let between = self.proxies.between(at.is_secure(), at.authority());
+            let proxy = between.map_err(|cause| never(&cause))?.cloned();
+            let mut request = self.agent.get(at.to_string()).config().proxy(proxy).build();
+            if part.have() > 0 {
+                request = request.header(header::RANGE, format!("bytes={}-", part.have()));
+                if let Some(validator) = part.validator(url) {
+                    request = request.header(header::IF_RANGE, validator);
+                }
+            }
+            let sent = request.call();
+            let response = sent.map_err(|error| Unanswered { cause: told(&error, &at), may_pass: may_pass(&error) })?;
+            let Some(location) = led_to(response.status(), response.headers()) else { return Ok(response) };
+            // Where it leads may hold what is for nobody to read.
+            at = location.and_then(|to| at.join(to).ok()).ok_or_else(|| never("it redirects to what is no address"))?;
+        }
+        Err(never("it redirects too often"))
     }
 
     /// Adds what comes to what is there; or why not all of `length` came. An error if the disk does not take it.
@@ -344,11 +382,30 @@ fn may_pass(error: &ureq::Error) -> bool {
     }
 }
 
-/// An error in words. Where a server redirects to may hold what is for nobody to read.
-fn told(error: &ureq::Error) -> String {
+/// An error in words.
+fn told(error: &ureq::Error, at: &Url) -> String {
     match error {
-        ureq::Error::BadUri(_) => "it redirects to what is no address".into(),
-        ureq::Error::Io(error) => error.to_string(),
+        ureq::Error::BadUri(_) => "it leads to what is no address".into(),
+        ureq::Error::Io(error) => distrust(error, at.authority()).unwrap_or_else(|| error.to_string()),
         error => error.to_string(),
     }
+}
+
+/// Where an answer leads: `Some(None)` if it does not say.
+fn led_to(status: StatusCode, headers: &HeaderMap) -> Option<Option<&str>> {
+    let is_led_on = matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308);
+    is_led_on.then(|| headers.get(header::LOCATION).and_then(|value| value.to_str().ok()))
+}
+
+/// An address in ASCII alone, as servers want it.
+fn escaped(url: &str) -> String {
+    let mut out = String::new();
+    for byte in url.bytes() {
+        if byte.is_ascii() {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
 }

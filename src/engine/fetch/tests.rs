@@ -105,10 +105,10 @@ impl Trial {
     ) -> Result<(Vec<u8>, Vec<Diagnostic>), FetchError> {
         let expect = Expected::Blake3(Digest::of(content.as_bytes()));
         let urls: Vec<String> = urls.iter().map(|url| (*url).to_owned()).collect();
-        let tls = trust::roots(&std::collections::BTreeMap::new());
+        let (tls, proxies) = (trust::roots(&std::collections::BTreeMap::new()), Proxies::default());
         let part = Part::open(self.store.cache_dir(&cache_name(&expect))?)?;
         let to = self.dir.path().join("file");
-        let notes = Download::new(&urls, expect, &tls, patience, cancel).fetch(part, &to)?;
+        let notes = Download::new(&urls, expect, (&tls, &proxies), patience, cancel).fetch(part, &to)?;
         let bytes = ops::read(&to)?;
         ops::remove_file(&to)?;
         assert_eq!(self.parts(), 0, "nothing of a file that is whole stays");

@@ -19,7 +19,9 @@ use crate::image::wire::{
 use crate::image::{BlobDigest, Blobs};
 use crate::process::cancel::Cancel;
 use crate::registry::fake::FakeRegistry;
-use crate::registry::{Client, Patience, PushEvent, PushOptions, Pushed, RegistryError, Repository, Settings, push};
+use crate::registry::{
+    Client, Patience, Proxies, PushEvent, PushOptions, Pushed, RegistryError, Repository, Settings, push,
+};
 
 const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
 
@@ -27,7 +29,8 @@ const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
 pub fn settings(variables: &[(&str, String)]) -> Settings {
     Settings {
         tls: TlsConfig::default(),
-        proxy: None,
+        own_tls: None,
+        proxies: Proxies::default(),
         variables: variables.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
         user_agent: "tests".into(),
         insecure: BTreeSet::new(),

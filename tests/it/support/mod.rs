@@ -2,6 +2,7 @@
 
 pub mod image;
 pub mod layout;
+pub mod proxy;
 pub mod random;
 #[expect(dead_code, reason = "the library's own tests use all of it; those of the program begin with it")]
 pub mod registry;

@@ -27,6 +27,11 @@ impl Serving {
 
 /// Debian's registry with its data in a directory, and its host.
 pub fn registry(dir: &Path) -> (Serving, String) {
+    registry_over(dir, "")
+}
+
+/// The same that speaks as `http` says: what its configuration has there beside the address.
+pub fn registry_over(dir: &Path, http: &str) -> (Serving, String) {
     fs::create_dir_all(dir).expect("a directory");
     // Another program may take the port that was free a moment ago.
     for _ in 0..10 {
@@ -35,7 +40,7 @@ pub fn registry(dir: &Path) -> (Serving, String) {
         drop(listener);
         let config = format!(
             "version: 0.1\nlog: {{level: info, accesslog: {{disabled: true}}}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\n\
-             http: {{addr: '{host}'}}\n",
+             http: {{addr: '{host}'{http}}}\n",
             dir.join("data").display()
         );
         fs::write(dir.join("registry.yml"), config).expect("a file");
