@@ -128,6 +128,16 @@ impl Bundle {
     }
 }
 
+/// Whether the bytes of a bundle hold this statement, signed with this key. What is no bundle does not.
+pub fn is_signed(bundle: &[u8], statement: &[u8], key: &PublicKey) -> bool {
+    let Ok(bundle) = Bundle::read(bundle) else { return false };
+    let names = bundle.hint.as_deref().is_some_and(|hint| names(hint, key));
+    let keys = std::slice::from_ref(key);
+    let verified = bundle.envelope.verified(keys);
+    let holds = matches!(verified, Ok(Some(verified)) if verified.payload == statement);
+    names && bundle.envelope.payload_type == PAYLOAD_TYPE && holds
+}
+
 /// Whether a hint names a key: as this program writes it, as cosign does, or not at all.
 pub(super) fn names(hint: &str, key: &PublicKey) -> bool {
     hint.is_empty() || hint == key.id() || hint == STANDARD.encode(key.fingerprint())
@@ -147,6 +157,20 @@ mod tests {
         assert_eq!((read.write(), &read), (bytes, &bundle));
         assert!(names(&key.public().id(), key.public()) && names("", key.public()));
         assert!(names(&STANDARD.encode(key.public().fingerprint()), key.public()) && !names("x", key.public()));
+    }
+
+    #[test]
+    fn a_bundle_that_is_there_serves_for_its_statement_and_key_alone() {
+        for algorithm in [Algorithm::Ed25519, Algorithm::P256] {
+            let key = SigningKey::generate(algorithm).expect("a key");
+            let other = SigningKey::generate(algorithm).expect("a key");
+            let bytes = Bundle::sign(b"{}", &key).expect("a bundle").write();
+            assert!(is_signed(&bytes, b"{}", key.public()));
+            assert!(!is_signed(&bytes, b"{ }", key.public()) && !is_signed(&bytes, b"{}", other.public()));
+            let text = String::from_utf8(bytes).expect("JSON");
+            assert!(!is_signed(text.replace("in-toto", "in-tota").as_bytes(), b"{}", key.public()));
+            assert!(!is_signed(b"", b"{}", key.public()));
+        }
     }
 
     #[test]

@@ -12,24 +12,30 @@ pub const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
 
 const EMPTY: &[u8] = b"{}";
 
+/// By what a layer has the name of a file (OCI image specification, "Pre-Defined Annotation Keys").
+const TITLE: &str = "org.opencontainers.image.title";
+
 /// Ties a document to the manifest or index it is about.
 ///
-/// Gives the blobs in the order in which they are to be sent, the manifest last, and the descriptor of the manifest as a list of
-/// referrers has it. The same document, subject and annotations give the same bytes.
+/// `title` is the name of the file that `oras pull` makes of it; without one it makes none. Gives the blobs in the order in which they
+/// are to be sent, the manifest last, and the descriptor of the manifest as a list of referrers has it. The same arguments give the
+/// same bytes.
 pub fn referrer(
     document: Vec<u8>,
     artifact_type: &str,
+    title: Option<&str>,
     subject: &Descriptor,
     annotations: BTreeMap<String, String>,
 ) -> (Vec<(BlobDigest, Vec<u8>)>, Descriptor) {
     let annotations = (!annotations.is_empty()).then_some(annotations);
     let subject = Descriptor { platform: None, artifact_type: None, annotations: None, ..subject.clone() };
+    let title = title.map(|title| BTreeMap::from([(TITLE.to_owned(), title.to_owned())]));
     let manifest = write(&Manifest {
         schema_version: 2,
         media_type: Some(MANIFEST_TYPE.to_owned()),
         artifact_type: Some(artifact_type.to_owned()),
         config: descriptor(EMPTY_TYPE, EMPTY),
-        layers: vec![descriptor(artifact_type, &document)],
+        layers: vec![Descriptor { annotations: title, ..descriptor(artifact_type, &document) }],
         subject: Some(subject),
         annotations: annotations.clone(),
     });
@@ -40,6 +46,11 @@ pub fn referrer(
     };
     let blobs = [EMPTY.to_vec(), document, manifest].map(|bytes| (BlobDigest::of(&bytes), bytes));
     (blobs.into(), described)
+}
+
+/// When a document was made, which is when its image says that it was.
+pub fn plain_annotations(epoch: u64) -> BTreeMap<String, String> {
+    BTreeMap::from([("org.opencontainers.image.created".to_owned(), rfc3339(epoch))])
 }
 
 /// What cosign writes on the manifest of a bundle, so that it can be found without being read.
@@ -71,7 +82,7 @@ mod tests {
         let mut image = descriptor(MANIFEST_TYPE, b"image");
         image.annotations = Some(BTreeMap::from([("org.opencontainers.image.ref.name".into(), "v1".into())]));
         let told = bundle_annotations("https://slsa.dev/provenance/v1", 0);
-        let (blobs, described) = referrer(b"{\"a\":1}".to_vec(), "application/spdx+json", &image, told);
+        let (blobs, described) = referrer(b"{\"a\":1}".to_vec(), "application/spdx+json", None, &image, told);
         let expect = concat!(
             r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","artifactType":"application/spdx+json","#,
             r#""config":{"mediaType":"application/vnd.oci.empty.v1+json","#,
@@ -93,5 +104,17 @@ mod tests {
         for (digest, bytes) in &blobs {
             assert_eq!(*digest, BlobDigest::of(bytes));
         }
+        // Under a name of its own.
+        let (blobs, _) =
+            referrer(b"{}".to_vec(), "application/spdx+json", Some("a.json"), &image, plain_annotations(86_400));
+        let manifest = String::from_utf8_lossy(&blobs[2].1).into_owned();
+        assert!(
+            manifest.contains(r#""size":2,"annotations":{"org.opencontainers.image.title":"a.json"}}]"#),
+            "{manifest}"
+        );
+        assert!(
+            manifest.ends_with(r#""annotations":{"org.opencontainers.image.created":"1970-01-02T00:00:00Z"}}"#),
+            "{manifest}"
+        );
     }
 }

@@ -232,7 +232,7 @@ fn file(path: &Path, name: String) -> Result<Attestation, CliError> {
 }
 
 /// What is attached to an image in its registry, as far as it is of a kind that is known here.
-fn attached(
+pub fn attached(
     client: &Client,
     reference: &Reference,
     subject: &BlobDigest,

@@ -256,6 +256,59 @@ fn what_is_attached_in_a_registry_is_verified_there() {
 }
 
 #[test]
+fn a_signature_that_is_there_serves_again_and_bills_are_found_as_scanners_look_for_them() {
+    for referrers in [true, false] {
+        let (workspace, _) = made();
+        let registry = FakeRegistry::start(Behaviour { referrers, ..Behaviour::default() });
+        let (private, public) = key(&workspace, "key", "p256");
+        let (other, _) = key(&workspace, "other", "p256");
+        let name = format!("{}/acme/web:1", registry.host());
+        let documents = || registry.state().repos["acme/web"].manifests.len();
+        let push = |more: &[&str]| {
+            let all = [&["image", "push", "web", "--to", &name], more].concat();
+            workspace.run(&all).expect(0).stderr
+        };
+        push(&["--sign", &private]);
+        let signed = documents();
+        let uploaded = registry.uploaded();
+        push(&["--sign", &private]);
+        assert_eq!((documents(), registry.uploaded()), (signed, uploaded), "P-256 signs otherwise each time");
+        // Another key is another matter.
+        push(&["--sign", &other]);
+        let fallback = usize::from(!referrers) * 3;
+        assert_eq!(documents(), signed + 3 + fallback);
+
+        let before = documents();
+        assert!(push(&["--sbom"]).contains("2 documents attached"));
+        let with_bills = documents();
+        assert!(with_bills > before);
+        assert!(push(&["--sbom", "--sign", &private]).contains("5 documents attached"));
+        assert_eq!(documents(), with_bills);
+        let state = registry.state();
+        let manifests: Vec<Value> = state.repos["acme/web"]
+            .manifests
+            .values()
+            .filter_map(|(_, bytes)| serde_json::from_slice(bytes).ok())
+            .collect();
+        drop(state);
+        for (kind, title) in
+            [("application/spdx+json", "sbom.spdx.json"), ("application/vnd.cyclonedx+json", "sbom.cdx.json")]
+        {
+            let of_kind: Vec<&Value> = manifests.iter().filter(|one| one["artifactType"] == kind).collect();
+            let [one] = of_kind[..] else { panic!("{kind}: {of_kind:?}") };
+            let layer = &one["layers"][0];
+            assert_eq!(
+                (&layer["mediaType"], &layer["annotations"]["org.opencontainers.image.title"]),
+                (&kind.into(), &title.into())
+            );
+            assert!(one["subject"]["digest"].is_string());
+        }
+        let held = workspace.run(&["verify", &name, "--key", &public]).expect(0).stdout;
+        assert_eq!(held.matches("it is the document that was signed").count(), 2, "{held}");
+    }
+}
+
+#[test]
 fn bases_platforms_and_what_was_fetched_are_told_and_hold() {
     let workspace = TestWorkspace::empty();
     let file = workspace.beside("word");

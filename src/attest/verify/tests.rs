@@ -286,7 +286,7 @@ fn attestations_in_the_layout_itself_are_found() {
     let mut index = Index::read(&case.files["index.json"], "index.json").expect("an index");
     let image: Descriptor = index.manifests[0].clone();
     for one in std::mem::take(&mut case.attestations) {
-        let (blobs, descriptor) = referrer(one.document, &one.artifact_type, &image, BTreeMap::new());
+        let (blobs, descriptor) = referrer(one.document, &one.artifact_type, None, &image, BTreeMap::new());
         blobs.into_iter().for_each(|(digest, bytes)| drop(case.files.insert(digest.path(), bytes)));
         index.manifests.push(descriptor);
     }

@@ -109,6 +109,9 @@ pub struct DiffArgs {
     /// The other.
     #[arg(value_name = "OTHER")]
     pub other: String,
+    /// Only this platform of both; how an index names them is then of no account.
+    #[arg(long, value_name = "PLATFORM")]
+    pub platform: Option<String>,
     /// Differences told at most; the rest is counted.
     #[arg(long, value_name = "N", default_value = "100")]
     pub most: usize,
@@ -144,6 +147,9 @@ pub struct PushArgs {
     /// Signs provenance and bills of materials with this private key (PEM), and attaches them.
     #[arg(long, value_name = "FILE")]
     pub sign: Option<PathBuf>,
+    /// Attaches the bills of materials (SPDX, CycloneDX) as they are, too, for scanners that look for them so.
+    #[arg(long)]
+    pub sbom: bool,
     /// How it is made.
     #[command(flatten)]
     pub making: MakingArgs,

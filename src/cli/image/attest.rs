@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::attest::bundle::{BUNDLE_TYPE, Bundle};
-use crate::attest::cyclonedx::{self, CYCLONEDX_PREDICATE};
+use crate::attest::bundle::{BUNDLE_TYPE, Bundle, is_signed};
+use crate::attest::cyclonedx::{self, CYCLONEDX_PREDICATE, CYCLONEDX_TYPE};
 use crate::attest::keys::{Algorithm, SigningKey};
 use crate::attest::provenance::{PROVENANCE_PREDICATE, provenance};
-use crate::attest::referrer::{bundle_annotations, referrer};
-use crate::attest::spdx::{self, SPDX_PREDICATE};
+use crate::attest::referrer::{bundle_annotations, plain_annotations, referrer};
+use crate::attest::spdx::{self, SPDX_PREDICATE, SPDX_TYPE};
 use crate::attest::statement::Statement;
+use crate::attest::verify::Attestation;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
@@ -38,6 +39,8 @@ struct Paper {
     file: &'static str,
     bundle: &'static str,
     predicate: &'static str,
+    /// The type under which it is attached as it is, for what others look for so.
+    plain: Option<&'static str>,
     /// Its bytes as a file.
     bytes: Vec<u8>,
     /// What is signed.
@@ -72,20 +75,57 @@ pub fn run(args: &AttestArgs, context: &Context) -> Result<ExitKind, CliError> {
     Ok(ExitKind::Done)
 }
 
-/// What is attached to an image: a layout of its own, whose index names the manifest that has the image as its subject.
+/// What is to be attached to an image.
+pub struct Said {
+    papers: [Paper; 3],
+    subject: Descriptor,
+    epoch: u64,
+    key: Option<SigningKey>,
+    is_plain: bool,
+}
+
+/// What is said of an image: signed if there is a key, bills of materials as they are if that is wanted; `None` if it is neither.
 ///
 /// # Errors
 /// If no task of this workspace made the image: then nothing is known of how it came to be.
-pub fn attestations(image: &Given, key: &Path, context: &Context) -> Result<Vec<Blobs>, CliError> {
-    let key = signing_key(&context.path(key))?;
+pub fn said(image: &Given, key: Option<&Path>, is_plain: bool, context: &Context) -> Result<Option<Said>, CliError> {
+    if key.is_none() && !is_plain {
+        return Ok(None);
+    }
+    let key = key.map(|key| signing_key(&context.path(key))).transpose()?;
     let told = told(image, context)?;
-    let subject = image.top()?;
-    let attached = papers(&told).into_iter().map(|paper| {
-        let annotations = bundle_annotations(paper.predicate, told.facts.epoch);
-        let (blobs, manifest) = referrer(signed(&paper.statement, &key)?, BUNDLE_TYPE, &subject, annotations);
-        Ok(layout_of(blobs, &manifest))
-    });
-    attached.collect()
+    Ok(Some(Said { papers: papers(&told), subject: image.top()?, epoch: told.facts.epoch, key, is_plain }))
+}
+
+impl Said {
+    /// Whether each signing makes other bytes, so that what is attached already should be looked at first.
+    pub fn is_random(&self) -> bool {
+        self.key.as_ref().is_some_and(|key| key.public().algorithm() == Algorithm::P256)
+    }
+
+    /// The documents, each in a layout of its own whose index names the manifest that has the image as its subject. A signature among
+    /// those that are attached serves again: they are found under the same digests, and nothing is sent.
+    pub fn layouts(&self, attached: &[Attestation]) -> Result<Vec<Blobs>, CliError> {
+        let mut layouts = Vec::new();
+        for paper in &self.papers {
+            if let Some(key) = &self.key {
+                let there = attached.iter().find(|one| is_signed(&one.document, &paper.statement, key.public()));
+                let document = match there {
+                    Some(there) => there.document.clone(),
+                    None => signed(&paper.statement, key)?,
+                };
+                let annotations = bundle_annotations(paper.predicate, self.epoch);
+                let (blobs, manifest) = referrer(document, BUNDLE_TYPE, None, &self.subject, annotations);
+                layouts.push(layout_of(blobs, &manifest));
+            }
+            if let Some(kind) = paper.plain.filter(|_| self.is_plain) {
+                let (document, annotations) = (paper.bytes.clone(), plain_annotations(self.epoch));
+                let (blobs, manifest) = referrer(document, kind, Some(paper.file), &self.subject, annotations);
+                layouts.push(layout_of(blobs, &manifest));
+            }
+        }
+        Ok(layouts)
+    }
 }
 
 fn layout_of(blobs: Vec<(BlobDigest, Vec<u8>)>, manifest: &Descriptor) -> Blobs {
@@ -131,6 +171,7 @@ fn papers(told: &Told) -> [Paper; 3] {
             file: "sbom.spdx.json",
             bundle: "sbom.spdx.sigstore.json",
             predicate: SPDX_PREDICATE,
+            plain: Some(SPDX_TYPE),
             bytes: write(&spdx),
             statement: Statement::about(facts, SPDX_PREDICATE, spdx).write(),
         },
@@ -138,6 +179,7 @@ fn papers(told: &Told) -> [Paper; 3] {
             file: "sbom.cdx.json",
             bundle: "sbom.cdx.sigstore.json",
             predicate: CYCLONEDX_PREDICATE,
+            plain: Some(CYCLONEDX_TYPE),
             bytes: write(&cyclonedx),
             statement: Statement::about(facts, CYCLONEDX_PREDICATE, cyclonedx).write(),
         },
@@ -145,6 +187,7 @@ fn papers(told: &Told) -> [Paper; 3] {
             file: "provenance.json",
             bundle: "provenance.sigstore.json",
             predicate: PROVENANCE_PREDICATE,
+            plain: None,
             bytes: provenance.clone(),
             statement: provenance,
         },

@@ -12,7 +12,7 @@ use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
 use crate::cli::image::args::{Engine, LoadArgs, PromoteArgs, PushArgs, TagsArgs};
-use crate::cli::image::attest;
+use crate::cli::image::attest::{self, Said};
 use crate::cli::image::build::usual_name;
 use crate::cli::image::given::{Given, client, find, refused, wrong};
 use crate::cli::table::{aligned, json};
@@ -26,7 +26,7 @@ use crate::process::cancel::Cancel;
 use crate::process::{signals, spawn};
 use crate::registry::tagged::{Tagged, given, note};
 use crate::registry::{
-    PromoteOptions, PushEvent, PushOptions, Reference, Repository, Tally, attach, promote as promote_image,
+    Client, PromoteOptions, PushEvent, PushOptions, Reference, Repository, Tally, attach, promote as promote_image,
     push as push_image,
 };
 
@@ -89,10 +89,7 @@ pub fn push(args: &PushArgs, context: &Context) -> Result<ExitKind, CliError> {
         Err(exit) => return Ok(exit),
     };
     let places = places(args, &image)?;
-    let attestations = match &args.sign {
-        Some(key) => attest::attestations(&image, key, context)?,
-        None => Vec::new(),
-    };
+    let said = attest::said(&image, args.sign.as_deref(), args.sbom, context)?;
     let (cancel, _watch) = cancellable()?;
     let client = client(context, &cancel)?;
     // What was given while this runs is known to the client.
@@ -109,13 +106,9 @@ pub fn push(args: &PushArgs, context: &Context) -> Result<ExitKind, CliError> {
             pushed.map_err(|error| ended(&cancel, &error))
         };
         // Whoever finds the image by a tag finds what is said of it, too.
-        let pushed = push(if attestations.is_empty() { &tags } else { &[] })?;
-        for one in &attestations {
-            attach(&client, one, &place.repository, &PushOptions::default(), &mut |_| {})
-                .map_err(|error| ended(&cancel, &error))?;
-        }
-        if !attestations.is_empty() {
-            context.say(&format!("{} signed documents attached", attestations.len()));
+        let pushed = push(if said.is_none() { &tags } else { &[] })?;
+        if let Some(said) = &said {
+            attach_all(said, &client, &cancel, &place.repository, &pushed.digest, context)?;
             push(&tags)?;
         }
         let digest = pushed.digest.to_string();
@@ -124,6 +117,25 @@ pub fn push(args: &PushArgs, context: &Context) -> Result<ExitKind, CliError> {
     }
     context.out.write(pushed_text(&rows, args.format).as_bytes());
     Ok(ExitKind::Done)
+}
+
+/// Attaches what is said of an image that is there.
+fn attach_all(
+    said: &Said,
+    client: &Client,
+    cancel: &Cancel,
+    to: &Repository,
+    image: &BlobDigest,
+    context: &Context,
+) -> Result<(), CliError> {
+    let reference = Reference { repository: to.clone(), tag: None, digest: Some(image.clone()) };
+    let there = if said.is_random() { verify::attached(client, &reference, image, context)? } else { Vec::new() };
+    let documents = said.layouts(&there)?;
+    for one in &documents {
+        attach(client, one, to, &PushOptions::default(), &mut |_| {}).map_err(|error| ended(cancel, &error))?;
+    }
+    context.say(&format!("{} documents attached", documents.len()));
+    Ok(())
 }
 
 fn row(repository: &Repository, digest: &str, tags: Vec<String>, blobs: Tally, bytes_sent: u64) -> PushedRow {
