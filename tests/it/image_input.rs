@@ -137,3 +137,55 @@ fn a_source_file_that_changes_while_it_is_packed_is_told() {
         fs::remove_dir_all(workspace.store()).expect("it is there");
     }
 }
+
+#[test]
+fn an_image_that_is_a_file_needs_no_workspace_and_what_is_none_tells_what_to_type() {
+    let workspace = TestWorkspace::new("[image.web]\nlayers = [{ files = [\"f.txt\"] }]\n");
+    workspace.write("f.txt", "one\n");
+    let elsewhere = workspace.beside("elsewhere");
+    fs::create_dir_all(elsewhere.join("empty")).expect("a directory");
+    let at = |name: &str| elsewhere.join(name).display().to_string();
+    workspace.run(&["image", "build", "--archive", &at("web.tar")]).expect(0);
+    workspace.run(&["image", "build", "--output", &at("web")]).expect(0);
+    fs::write(elsewhere.join("page.txt"), "no archive\n").expect("a file");
+    fs::write(elsewhere.join("sbom.spdx.json"), "{}\n").expect("a file");
+    let run = |args: &[&str], code: i32| {
+        let ran = workspace.command(args).current_dir(&elsewhere).output().expect("the program starts");
+        let told = String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).into_owned();
+        assert_eq!(ran.status.code(), Some(code), "{args:?}: {told}");
+        told
+    };
+    for word in ["web.tar", "web"] {
+        run(&["verify", word], 0);
+        run(&["image", "inspect", word], 0);
+    }
+    let check = |word: &str, expect: &str| {
+        for command in [&["verify", word][..], &["image", "inspect", word], &["image", "diff", word, "web"]] {
+            let told = run(command, 2);
+            assert!(told.contains(expect), "{word}: {told}");
+        }
+    };
+    check("nothing.tar", "help: no file and no directory `nothing.tar` is there either");
+    check("page.txt", "help: `drystone image build --archive FILE` writes one");
+    check("sbom.spdx.json", "`drystone verify IMAGE --attestation sbom.spdx.json`");
+    check("empty", "help: `drystone image build --output DIR` writes a layout");
+    check("./nothing.tar", "there is no image at `./nothing.tar`");
+}
+
+#[test]
+fn images_of_one_platform_are_compared_alone() {
+    let workspace = TestWorkspace::new(
+        "[image.web]\nplatforms = [\"linux/amd64\", \"linux/arm64\"]\nlayers = [{ files = [\"${platform.arch}.txt\"] }]\n",
+    );
+    workspace.write("amd64.txt", "one\n");
+    workspace.write("arm64.txt", "one\n");
+    let at = |name: &str| workspace.beside(name).display().to_string();
+    workspace.run(&["image", "build", "--output", &at("a")]).expect(0);
+    workspace.write("arm64.txt", "two\n");
+    workspace.run(&["image", "build", "--output", &at("b")]).expect(0);
+    let diff = |platform: &str| workspace.run(&["image", "diff", &at("a"), &at("b"), "--platform", platform]);
+    diff("linux/amd64").expect(0);
+    assert!(diff("linux/arm64").expect(1).stdout.contains("arm64.txt"));
+    assert!(diff("linux/s390x").expect(2).stderr.contains("linux/s390x"));
+    assert!(diff("arm64").expect(2).stderr.contains("`arm64` is no platform"));
+}

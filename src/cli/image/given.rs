@@ -102,14 +102,26 @@ pub fn find(word: &str, making: &MakingArgs, context: &Context) -> Result<Result
     if !is_label(word) && word.contains('/') && Reference::parse(word).is_ok() {
         return in_registry(word, context).map(Ok);
     }
-    made(word, making, context)
+    is_made_here(word, context).map_err(|error| {
+        if is_label(word) { error } else { error.help(format!("no file and no directory `{word}` is there either")) }
+    })?;
+    make(word, making, context)
 }
 
 /// Makes the image of a task, unless it is known. `Err` of the exit as in [`find`].
 pub fn made(word: &str, making: &MakingArgs, context: &Context) -> Result<Result<Given, ExitKind>, CliError> {
+    is_made_here(word, context)?;
+    make(word, making, context)
+}
+
+/// An error unless the word means a task of the workspace that makes an image.
+fn is_made_here(word: &str, context: &Context) -> Result<(), CliError> {
     let opened = opening::open(context)?;
     recipe_of(&opened, opened.select_one(word)?)?;
-    drop(opened);
+    Ok(())
+}
+
+fn make(word: &str, making: &MakingArgs, context: &Context) -> Result<Result<Given, ExitKind>, CliError> {
     let exit = run::run(run_args(vec![word.to_owned()], making), context)?;
     if exit != ExitKind::Done {
         return Ok(Err(exit));
@@ -176,8 +188,13 @@ fn on_disk(word: &str, path: &Path, context: &Context) -> Result<Given, CliError
     let stage = store.stage()?;
     let dir = stage.path().join("layout");
     ops::create_dir(&dir)?;
-    unpack::unpack_tar(path, 0, &dir, FETCH_BYTES_MAX)
-        .map_err(|error| CliError::usage(format!("`{word}` is no archive of an image: {error}")))?;
+    unpack::unpack_tar(path, 0, &dir, FETCH_BYTES_MAX).map_err(|error| {
+        let told = CliError::usage(format!("`{word}` is no archive of an image: {error}"));
+        if word.ends_with(".json") {
+            return told.help(format!("what is said of an image goes with it: `drystone verify IMAGE --attestation {word}`"));
+        }
+        told.help("`drystone image build --archive FILE` writes one, and so do `docker save` and `skopeo copy … oci-archive:FILE`")
+    })?;
     if !ops::exists(&dir.join(LAYOUT_FILE)) {
         let told = format!("`{word}` holds no OCI layout: it has no `{LAYOUT_FILE}`");
         return Err(CliError::usage(told).help("archives of `docker save` before version 25 have none"));

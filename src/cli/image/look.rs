@@ -35,6 +35,7 @@ pub fn inspect(args: &InspectArgs, context: &Context) -> Result<ExitKind, CliErr
 
 /// Tells what differs between two images. The exit is 0 if they are one image, 1 if not.
 pub fn diff(args: &DiffArgs, context: &Context) -> Result<ExitKind, CliError> {
+    let platform = args.platform.as_deref().map(platform).transpose()?;
     let mut images = Vec::new();
     for word in [&args.one, &args.other] {
         match find(word, &MakingArgs::default(), context)? {
@@ -42,7 +43,7 @@ pub fn diff(args: &DiffArgs, context: &Context) -> Result<ExitKind, CliError> {
             Err(exit) => return Ok(exit),
         }
     }
-    let options = DiffOptions { told_max: args.most, ..DiffOptions::default() };
+    let options = DiffOptions { platform, told_max: args.most, ..DiffOptions::default() };
     let found = diff::diff(&images[0].blobs, &images[1].blobs, &options)
         .map_err(|error| wrong(&format!("{} or {}", images[0].name, images[1].name), &error))?;
     write(context, args.format, &found.lines(), || found.json());
