@@ -23,6 +23,8 @@ pub enum CliError {
     },
     /// The machine is in the way.
     Infrastructure(Diagnostic),
+    /// Somebody wanted it to end.
+    Interrupted(Diagnostic),
     /// We are wrong.
     Bug(String),
 }
@@ -36,6 +38,11 @@ impl CliError {
     /// Trouble with the machine.
     pub fn infrastructure(message: impl Into<String>) -> Self {
         CliError::Infrastructure(Diagnostic::error(message))
+    }
+
+    /// It was interrupted; what that leaves.
+    pub fn interrupted(message: impl Into<String>) -> Self {
+        CliError::Interrupted(Diagnostic::error(message))
     }
 
     /// A bug of ours.
@@ -57,6 +64,7 @@ impl CliError {
         match self {
             CliError::Usage(_) | CliError::Manifest { .. } => ExitKind::Usage,
             CliError::Infrastructure(_) => ExitKind::Infrastructure,
+            CliError::Interrupted(_) => ExitKind::Interrupted,
             CliError::Bug(_) => ExitKind::Bug,
         }
     }
@@ -65,7 +73,7 @@ impl CliError {
     pub fn text(&self, appearance: Appearance) -> String {
         let Appearance { color, width, .. } = appearance;
         match self {
-            CliError::Usage(diagnostic) | CliError::Infrastructure(diagnostic) => {
+            CliError::Usage(diagnostic) | CliError::Infrastructure(diagnostic) | CliError::Interrupted(diagnostic) => {
                 render(diagnostic, &Sources::default(), color, width)
             }
             CliError::Manifest { sources, diagnostics } => render_all(diagnostics, sources, color, width),

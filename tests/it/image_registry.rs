@@ -2,11 +2,12 @@
 //! runs in the test.
 
 use std::fs;
+use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::support::TestWorkspace;
 use crate::support::registry::{Auth, Behaviour, FakeRegistry, Lie};
+use crate::support::{Running, TestWorkspace};
 
 /// A base, and an image on top of it.
 fn manifest(host: &str) -> String {
@@ -269,6 +270,45 @@ fn a_push_that_dies_halfway_goes_on_where_it_ended() {
     registry.revive();
     workspace.run(&["image", "push", ":base"]).expect(0);
     assert_eq!(registry.state().repos["team/base"].tags.len(), 1);
+}
+
+#[test]
+fn an_interrupted_push_leaves_whole_blobs_and_no_name_and_goes_on_with_the_others() {
+    let registry = FakeRegistry::start(Behaviour { stalls_after: Some(2_000_000), ..Behaviour::default() });
+    let host = registry.host();
+    let workspace = TestWorkspace::new(&format!(
+        "[image.web]\ncompression = \"none\"\nlayers = [{{ files = [\"small.txt\"] }}, {{ files = [\"large.bin\"] }}]\n\
+         push = {{ ci = \"{host}/team/web:1\" }}\n"
+    ));
+    workspace.write("small.txt", "small\n");
+    // More than all buffers on the way hold.
+    workspace.write("large.bin", &"0123456789abcdef".repeat(2 << 20));
+    let running =
+        Running::start(workspace.command(&["image", "push", ":web"]).stdout(Stdio::piped()).stderr(Stdio::piped()));
+    registry.wait_until_stalled();
+    running.interrupt();
+    let ended = running.output();
+    let told = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(130), "{told}");
+    assert!(told.contains("blobs that arrived whole stay, and the same command sends the others"), "{told}");
+    registry.revive();
+    let arrived: Vec<String> = {
+        let state = registry.state();
+        let repo = state.repos.get("team/web").cloned().unwrap_or_default();
+        assert!(repo.manifests.is_empty() && repo.tags.is_empty());
+        assert!(repo.blobs.values().all(|bytes| bytes.len() < 1 << 20), "the large one is not there");
+        repo.blobs.keys().cloned().collect()
+    };
+    let tags = workspace.run(&["image", "tags"]).expect(0).stdout;
+    assert_eq!(tags, "", "nothing is noted that was not given");
+    let again = rows(&workspace.run(&["image", "push", ":web", "--format", "json"]).expect(0).stdout);
+    assert_eq!((&again[0]["present"], &again[0]["sent"]), (&arrived.len().into(), &(3 - arrived.len()).into()));
+    let state = registry.state();
+    for digest in &arrived {
+        let encoded = digest.replace(':', "%3A");
+        let sent = state.log.iter().filter(|one| one.what.starts_with("PUT ") && one.what.contains(&encoded)).count();
+        assert_eq!(sent, 1, "{digest} was sent once");
+    }
 }
 
 #[test]

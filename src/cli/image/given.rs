@@ -76,7 +76,7 @@ pub fn refused(error: &crate::registry::RegistryError) -> CliError {
     use crate::registry::RegistryError::{Platform, Reference};
     let told = match error {
         Platform { .. } | Reference { .. } => CliError::usage(error.to_string()),
-        _ if error.is_cancelled() => CliError::infrastructure("it was interrupted"),
+        _ if error.is_cancelled() => CliError::interrupted("it was interrupted"),
         _ => CliError::infrastructure(error.to_string()),
     };
     error.way_out().into_iter().fold(told, CliError::help)

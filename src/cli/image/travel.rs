@@ -103,7 +103,7 @@ pub fn push(args: &PushArgs, context: &Context) -> Result<ExitKind, CliError> {
         let mut tell = |event: PushEvent| told(context, &event);
         let mut push = |tags: &[String]| {
             let pushed = push_image(&client, &image.blobs, &place.repository, tags, &options, &mut tell);
-            pushed.map_err(|error| ended(&cancel, &error))
+            pushed.map_err(|error| not_sent(&cancel, &error))
         };
         // Whoever finds the image by a tag finds what is said of it, too.
         let pushed = push(if said.is_none() { &tags } else { &[] })?;
@@ -132,7 +132,7 @@ fn attach_all(
     let there = if said.is_random() { verify::attached(client, &reference, image, context)? } else { Vec::new() };
     let documents = said.layouts(&there)?;
     for one in &documents {
-        attach(client, one, to, &PushOptions::default(), &mut |_| {}).map_err(|error| ended(cancel, &error))?;
+        attach(client, one, to, &PushOptions::default(), &mut |_| {}).map_err(|error| not_sent(cancel, &error))?;
     }
     context.say(&format!("{} documents attached", documents.len()));
     Ok(())
@@ -153,11 +153,21 @@ fn row(repository: &Repository, digest: &str, tags: Vec<String>, blobs: Tally, b
 pub(super) fn ended(cancel: &Cancel, error: &crate::registry::RegistryError) -> CliError {
     // What the machine could not do is told even then: the same command would not go on.
     if error.is_cancelled() || (cancel.is_cancelled() && !error.is_of_the_machine()) {
-        return CliError::infrastructure(
+        return CliError::interrupted(
             "it was interrupted; what arrived stays, and the same command goes on from there",
         );
     }
     refused(error)
+}
+
+/// What a registry did with what was sent to it, or that a signal ended it.
+fn not_sent(cancel: &Cancel, error: &crate::registry::RegistryError) -> CliError {
+    match ended(cancel, error) {
+        CliError::Interrupted(_) => CliError::interrupted(
+            "it was interrupted; no tag leads to what is not whole, blobs that arrived whole stay, and the same command sends the others",
+        ),
+        told => told,
+    }
 }
 
 /// Where the image goes: places that were named, words of `push`, or all of those.
@@ -331,7 +341,7 @@ pub fn promote(args: &PromoteArgs, context: &Context) -> Result<ExitKind, CliErr
     let options = PromoteOptions { with_referrers: !args.bare };
     let mut tell = |event: PushEvent| told(context, &event);
     let promoted = promote_image(&client, &from, &to.repository, &tags, &options, &mut tell)
-        .map_err(|error| ended(&cancel, &error))?;
+        .map_err(|error| not_sent(&cancel, &error))?;
     let digest = promoted.digest.to_string();
     remember(context, &to.repository, &tags, &digest, &format!("{}@{digest}", from.repository))?;
     if !promoted.referrers.is_empty() {
@@ -387,14 +397,14 @@ mod tests {
         };
         check(false, full(), ExitKind::Infrastructure, "see that the disk has room");
         check(true, full(), ExitKind::Infrastructure, "see that the disk has room");
-        check(false, RegistryError::Cancelled, ExitKind::Infrastructure, "the same command goes on from there");
+        check(false, RegistryError::Cancelled, ExitKind::Interrupted, "the same command goes on from there");
         let unreachable = RegistryError::Unreachable {
             host: "registry.example".into(),
             asked: "a blob".into(),
             cause: "closed".into(),
             may_pass: true,
         };
-        check(true, unreachable, ExitKind::Infrastructure, "it was interrupted");
+        check(true, unreachable, ExitKind::Interrupted, "it was interrupted");
         let (image, wanted, found) = ("a".into(), "linux/arm64".into(), "linux/amd64".into());
         let platform = RegistryError::Platform { image, wanted, found };
         check(false, platform, ExitKind::Usage, "help: name a platform that it has");

@@ -29,6 +29,10 @@ impl Shared {
         if behaviour.refuses_authorization && authorization.is_some() {
             return Some(Reply::error(400, "InvalidArgument", "only one way to sign is allowed"));
         }
+        let is_upload = request.path.contains("/blobs/uploads/") && request.method.starts_with('P');
+        if behaviour.leads_uploads_on && is_upload && request.parameters("again").is_empty() {
+            return Some(Reply::new(307).with("Location", format!("{}?{}&again=1", request.path, request.query)));
+        }
         let mut state = self.lock();
         if state.busy < behaviour.busy {
             state.busy += 1;
@@ -36,7 +40,7 @@ impl Shared {
             return Some(busy.with("Retry-After", behaviour.retry_after));
         }
         let what = format!("{} {}", request.method, request.path);
-        if behaviour.stumbles_over.is_some_and(|words| what.contains(words)) && state.stumbled < 2 {
+        if behaviour.stumbles_over.is_some_and(|words| what.contains(words)) && state.stumbled < behaviour.stumbles {
             state.stumbled += 1;
             return Some(Reply::new(503));
         }
@@ -87,6 +91,10 @@ impl Shared {
             return Reply::new(307).with("Location", request.path.clone());
         }
         let Some((name, kind, rest)) = parts(&request.path) else { return Reply::error(404, "NAME_UNKNOWN", "") };
+        if self.behaviour.echoes && kind == "manifests" && request.method == "PUT" {
+            let whose = request.header("authorization").unwrap_or_default();
+            return Reply::error(400, "DENIED", &format!("not for {whose}"));
+        }
         let mut state = self.lock();
         match kind {
             "blobs/uploads" => self.upload(&mut state, request, name, rest),
@@ -127,7 +135,11 @@ impl Shared {
 
     fn upload(&self, state: &mut State, request: &Request, name: &str, id: &str) -> Reply {
         let begun = |state: &mut State, has: Option<usize>| {
-            let location = self.location(&format!("/v2/{name}/blobs/uploads/{}?_state=a%2Fb", state.counter));
+            let path = format!("/v2/{name}/blobs/uploads/{}?_state=a%2Fb", state.counter);
+            let location = match &self.behaviour.uploads_elsewhere {
+                Some(elsewhere) => format!("{elsewhere}{path}"),
+                None => self.location(&path),
+            };
             let reply = Reply::new(202).with("Location", location);
             match has {
                 Some(_) if self.behaviour.told_range.is_some() => {

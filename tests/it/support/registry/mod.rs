@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
 use sha2::Digest as _;
@@ -29,8 +29,16 @@ pub struct Behaviour {
     pub busy: usize,
     /// What `Retry-After` says then.
     pub retry_after: &'static str,
-    /// The first two requests with this in `METHOD path` are answered 503.
+    /// The first requests with this in `METHOD path` are answered 503.
     pub stumbles_over: Option<&'static str>,
+    /// How many of them.
+    pub stumbles: usize,
+    /// Where blobs are uploaded is somewhere else: `http://127.0.0.1:PORT`.
+    pub uploads_elsewhere: Option<String>,
+    /// Uploads are led on once with 307, whatever the method.
+    pub leads_uploads_on: bool,
+    /// It refuses manifests, and says with whose `Authorization`.
+    pub echoes: bool,
     /// Whether it lists referrers and says `OCI-Subject`.
     pub referrers: bool,
     /// Most bytes of one `PATCH`; 0: it knows no `PATCH`.
@@ -53,6 +61,8 @@ pub struct Behaviour {
     pub refuses_authorization: bool,
     /// It dies when it got so many bytes of blobs, and answers nothing until [`FakeRegistry::revive`].
     pub dies_after: Option<usize>,
+    /// When it got so many bytes of blobs it takes no more, and says nothing, until [`FakeRegistry::revive`].
+    pub stalls_after: Option<usize>,
     /// So many answers with blobs break off in their middle.
     pub breaks_off: usize,
     /// It does not know `Range`.
@@ -107,6 +117,10 @@ impl Default for Behaviour {
             busy: 0,
             retry_after: "0",
             stumbles_over: None,
+            stumbles: 2,
+            uploads_elsewhere: None,
+            leads_uploads_on: false,
+            echoes: false,
             referrers: true,
             piece_max: usize::MAX,
             loses_pieces: false,
@@ -118,6 +132,7 @@ impl Default for Behaviour {
             elsewhere: None,
             refuses_authorization: false,
             dies_after: None,
+            stalls_after: None,
             breaks_off: 0,
             ignores_range: false,
             lie: Lie::None,
@@ -166,6 +181,7 @@ pub struct State {
     broken: usize,
     stumbled: usize,
     dead: bool,
+    stalled: bool,
     lives_on: bool,
 }
 
@@ -175,6 +191,7 @@ struct Shared {
     state: Mutex<State>,
     streams: Mutex<Vec<TcpStream>>,
     over: AtomicBool,
+    turned: Condvar,
 }
 
 /// A running registry; it ends when dropped.
@@ -194,6 +211,7 @@ impl FakeRegistry {
             state: Mutex::default(),
             streams: Mutex::default(),
             over: AtomicBool::new(false),
+            turned: Condvar::new(),
         });
         let serving = Arc::clone(&shared);
         let thread = std::thread::spawn(move || {
@@ -228,7 +246,13 @@ impl FakeRegistry {
     /// It answers again; all that it got stays.
     pub fn revive(&self) {
         let mut state = self.state();
-        (state.dead, state.lives_on) = (false, true);
+        (state.dead, state.stalled, state.lives_on) = (false, false, true);
+        self.shared.turned.notify_all();
+    }
+
+    /// Waits until it takes no more.
+    pub fn wait_until_stalled(&self) {
+        drop(self.shared.turned.wait_while(self.state(), |state| !state.stalled).expect("no panic"));
     }
 
     /// How many requests had this in `METHOD path?query` and this status.
@@ -245,6 +269,8 @@ impl FakeRegistry {
 impl Drop for FakeRegistry {
     fn drop(&mut self) {
         self.shared.over.store(true, Ordering::SeqCst);
+        self.shared.lock().stalled = false;
+        self.shared.turned.notify_all();
         drop(TcpStream::connect(self.host()));
         for stream in self.shared.streams.lock().map(|mut streams| std::mem::take(&mut *streams)).unwrap_or_default() {
             drop(stream.shutdown(Shutdown::Both));
@@ -305,7 +331,15 @@ impl Shared {
     fn dies_of(&self, bytes: usize) -> bool {
         let mut state = self.lock();
         state.received += bytes;
-        state.dead |= !state.lives_on && self.behaviour.dies_after.is_some_and(|budget| state.received > budget);
+        let is_over = |budget: Option<usize>| budget.is_some_and(|budget| state.received > budget);
+        let (dies, stalls) = (is_over(self.behaviour.dies_after), is_over(self.behaviour.stalls_after));
+        state.dead |= !state.lives_on && dies;
+        if stalls && !state.lives_on {
+            state.stalled = true;
+            self.turned.notify_all();
+            drop(self.turned.wait_while(state, |state| state.stalled).expect("no panic"));
+            return true;
+        }
         state.dead
     }
 
