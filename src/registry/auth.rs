@@ -49,6 +49,12 @@ impl Authorization {
         self.0.reveal()
     }
 
+    /// Words of others without it: some say back what they were sent.
+    pub fn hidden_in(&self, words: &str) -> String {
+        let secret = self.header().split_once(' ').map_or(self.header(), |(_, secret)| secret);
+        if secret.is_empty() { words.to_owned() } else { words.replace(secret, "…") }
+    }
+
     fn bearer(token: &str) -> Self {
         Self(Secret::new(format!("Bearer {token}")))
     }
@@ -147,7 +153,8 @@ impl Client {
         if let Some(Credentials::Ready(token)) = &credentials {
             return Ok(Authorization::bearer(token.reveal()));
         }
-        let given = self.patiently(|| self.ask_for_token(question, challenge, credentials.as_ref()))?;
+        // Whoever asks this asks again after trouble that may pass: patience here would be patience times patience.
+        let given = self.ask_for_token(question, challenge, credentials.as_ref())?;
         let seconds = Duration::from_secs(given.expires_in.filter(|seconds| *seconds > 0).unwrap_or(TOKEN_SECONDS));
         // One that ends at once is good for one question.
         let good_for = seconds.saturating_sub(MARGIN).max(seconds / 2);

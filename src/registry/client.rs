@@ -125,6 +125,8 @@ pub(super) struct Answer {
     /// Who answered, after all redirects.
     pub url: Url,
     asked: String,
+    /// What was sent along.
+    shown: Option<Authorization>,
     body: Body,
 }
 
@@ -257,7 +259,10 @@ impl Client {
                         return Err(answer.refusal());
                     }
                 }
-                301 | 302 | 303 | 307 | 308 if [Method::GET, Method::HEAD].contains(&question.method) => {
+                // What is sent is sent again where the last two lead; the others would make another question of it.
+                301 | 302 | 303 | 307 | 308
+                    if answer.status > 303 || [Method::GET, Method::HEAD].contains(&question.method) =>
+                {
                     redirects += 1;
                     if redirects > REDIRECTS_MAX {
                         return Err(answer.wrong(format!("it led on more than {REDIRECTS_MAX} times")));
@@ -334,8 +339,8 @@ impl Client {
             other => unreachable(quoted(&other.to_string()), may_pass(&other)),
         })?;
         let (parts, body) = response.into_parts();
-        let asked = question.asked.clone();
-        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, url: url.clone(), asked, body })
+        let (status, headers, asked) = (parts.status.as_u16(), parts.headers, question.asked.clone());
+        Ok(Answer { status, headers, url: url.clone(), asked, shown: authorization.cloned(), body })
     }
 }
 
@@ -387,9 +392,14 @@ impl Answer {
         let (status, host, asked) = (self.status, self.url.authority().to_owned(), self.asked.clone());
         let retry_after = self.header(RETRY_AFTER.as_str()).and_then(|text| retry_after(text, SystemTime::now()));
         let mut bytes = Vec::new();
+        let shown = self.shown.clone();
         // What cannot be read says nothing.
         drop(self.stream().take(REFUSAL_BYTES_MAX).read_to_end(&mut bytes));
-        RegistryError::Refused { host, asked, status, told: told_by(&bytes), retry_after }
+        let told = told_by(&bytes, |words| match &shown {
+            Some(shown) => shown.hidden_in(words),
+            None => words.to_owned(),
+        });
+        RegistryError::Refused { host, asked, status, told, retry_after }
     }
 }
 

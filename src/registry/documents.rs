@@ -222,7 +222,8 @@ impl Client {
     }
 }
 
-fn is_same_kind(one: &BlobDigest, other: &str) -> bool {
+/// Whether two digests are of one algorithm, so that they can be compared.
+pub(super) fn is_same_kind(one: &BlobDigest, other: &str) -> bool {
     let one = one.to_string();
     one.split(':').next() == other.split(':').next()
 }

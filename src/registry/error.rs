@@ -51,7 +51,7 @@ pub enum RegistryError {
         cause: String,
     },
     /// An answer that is no.
-    #[error("{host} refused {asked}: {}", refusal(*.status, .told))]
+    #[error("{host} refused {asked}: {}", refusal(*.status, .told, *.retry_after))]
     Refused {
         /// The host that was asked.
         host: String,
@@ -121,7 +121,7 @@ pub enum RegistryError {
     Cancelled,
 }
 
-fn refusal(status: u16, told: &str) -> String {
+fn refusal(status: u16, told: &str, retry_after: Option<Duration>) -> String {
     // An answer to `HEAD` has no words of its own.
     let words = match (told, status) {
         ("", 401) => "it wants to know who asks",
@@ -129,7 +129,11 @@ fn refusal(status: u16, told: &str) -> String {
         ("", 429) => "too many requests",
         (told, _) => told,
     };
-    if words.is_empty() { format!("status {status}") } else { format!("status {status}, {words}") }
+    let mut text = if words.is_empty() { format!("status {status}") } else { format!("status {status}, {words}") };
+    if let Some(after) = retry_after.filter(|after| after.as_secs() > 0) {
+        text.push_str(&format!("; it asks to come back in {} s", after.as_secs()));
+    }
+    text
 }
 
 impl RegistryError {
@@ -229,12 +233,12 @@ pub(super) fn quoted(text: &str) -> String {
     short
 }
 
-/// The registry's own code and words of an error document (distribution specification, "Error Codes").
-pub(super) fn told_by(body: &[u8]) -> String {
+/// The registry's own code and words of an error document (distribution specification, "Error Codes"), without what `hide` takes out.
+pub(super) fn told_by(body: &[u8], hide: impl Fn(&str) -> String) -> String {
     let Ok(document) = serde_json::from_slice::<serde_json::Value>(body) else {
         // Pages for people say nothing in one line.
         let text = String::from_utf8_lossy(body);
-        return if text.trim_start().starts_with('<') { String::new() } else { quoted(&text) };
+        return if text.trim_start().starts_with('<') { String::new() } else { quoted(&hide(&text)) };
     };
     let words = |value: &serde_json::Value| {
         let code = value.get("code").and_then(serde_json::Value::as_str).unwrap_or_default();
@@ -247,7 +251,7 @@ pub(super) fn told_by(body: &[u8]) -> String {
         Some(errors) => errors.iter().take(4).map(words).filter(|told| !told.is_empty()).collect::<Vec<_>>().join("; "),
         None => words(&document),
     };
-    quoted(&told)
+    quoted(&hide(&told))
 }
 
 #[cfg(test)]
@@ -256,7 +260,10 @@ mod tests {
 
     #[test]
     fn what_a_registry_says_is_short_and_harmless() {
+        let told_by = |body: &[u8]| told_by(body, |words| words.replace("hush", "…"));
         let check = |body: &str, expect: &str| assert_eq!(told_by(body.as_bytes()), expect, "{body}");
+        check("plain hush", "plain …");
+        check(r#"{"errors":[{"code":"DENIED","message":"not h\u0075sh"}]}"#, "DENIED: not …");
         check(r#"{"errors":[{"code":"DENIED","message":"not you"}]}"#, "DENIED: not you");
         check(r#"{"errors":[{"code":"A"},{"message":"b"},{"detail":1}]}"#, "A; b");
         check(r#"{"errors":[]}"#, "");

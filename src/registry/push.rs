@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::image::wire::{Descriptor, INDEX_ENTRIES_MAX, Index};
 use crate::image::{BlobDigest, Blobs, ImageError};
 use crate::registry::client::Client;
-use crate::registry::documents::{Content, Document, push_scope};
+use crate::registry::documents::{Content, Document, is_same_kind, push_scope};
 use crate::registry::error::{RegistryError, quoted};
 use crate::registry::reference::{Repository, is_tag};
 use crate::registry::referrers;
@@ -178,8 +178,16 @@ impl Delivery<'_> {
     }
 
     fn is_there(&self, document: &Document) -> Result<bool, RegistryError> {
-        let seen = self.client.look(self.target, &document.descriptor.digest, push_scope(self.target))?;
-        Ok(seen.is_some())
+        let digest = &document.descriptor.digest;
+        let Some(seen) = self.client.look(self.target, digest, push_scope(self.target))? else { return Ok(false) };
+        match seen.digest.filter(|told| is_same_kind(told, digest) && told.to_string() != *digest) {
+            None => Ok(true),
+            Some(told) => Err(RegistryError::Wrong {
+                host: self.target.host.clone(),
+                asked: format!("the manifest {digest} of {}", self.target.name),
+                cause: format!("it has {told} under that digest"),
+            }),
+        }
     }
 
     /// Sends all of a document that is not there, and puts it under `name`.

@@ -135,7 +135,8 @@ impl Client {
         descriptor: &Descriptor,
     ) -> Result<Box<dyn Read + Send>, RegistryError> {
         let question = self.blob_question(Method::GET, repository, descriptor, pull_scope(repository));
-        let answer = self.ask(&question)?;
+        // Whoever sends it somewhere begins anew after trouble that may pass.
+        let answer = self.ask_once(&question)?;
         match answer.status {
             200 => Ok(Box::new(answer.stream())),
             404 => Err(RegistryError::Missing { host: repository.host.clone(), asked: question.asked }),

@@ -100,7 +100,7 @@ impl Transfer<'_> {
         }
         let begun = match self.mount(blob)? {
             Mount::Done(from) => return Ok(Arrived::Mounted(from)),
-            Mount::Begun(answer) => Some(answer),
+            Mount::Begun(answer) => Some(*answer),
             Mount::No => None,
         };
         sending();
@@ -158,7 +158,7 @@ impl Transfer<'_> {
                 Err(error) => return Err(error),
             }
         }
-        Ok(begun.map_or(Mount::No, Mount::Begun))
+        Ok(begun.map_or(Mount::No, |begun| Mount::Begun(Box::new(begun))))
     }
 
     /// Begins to send.
@@ -258,7 +258,7 @@ impl Transfer<'_> {
 
 enum Mount {
     Done(String),
-    Begun(Answer),
+    Begun(Box<Answer>),
     No,
 }
 

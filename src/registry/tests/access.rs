@@ -97,6 +97,47 @@ fn storage_elsewhere_never_sees_who_we_are() {
 }
 
 #[test]
+fn where_uploads_go_elsewhere_nobody_there_sees_who_we_are() {
+    let (making, root) = simple(&[2 << 20]);
+    let storage = FakeRegistry::start(Behaviour { refuses_authorization: true, ..Behaviour::default() });
+    let uploads_elsewhere = Some(format!("http://{}", storage.host()));
+    let auth = Auth::Token { to: "ann:hunter2", uses: 1000 };
+    let registry = FakeRegistry::start(Behaviour { auth, uploads_elsewhere, ..Behaviour::default() });
+    let (_dir, ann) = client_of(registry.host(), ANN);
+    // It does not know of the upload; had it seen the token it would have said something else.
+    told(pushed(&ann, &making.about(&root), &repository(&registry, "a")), "status 404");
+    assert!(storage.count("PUT /v2/a/blobs/uploads", 404) > 0 && storage.count("", 400) == 0);
+}
+
+#[test]
+fn a_token_that_a_registry_says_back_is_shown_to_nobody() {
+    for auth in [Auth::Basic("ann", "hunter2"), Auth::Token { to: "ann:hunter2", uses: 1000 }] {
+        let registry = FakeRegistry::start(Behaviour { auth, echoes: true, ..Behaviour::default() });
+        let (making, root) = simple(&[100]);
+        let (_dir, ann) = client_of(registry.host(), ANN);
+        let error = told(pushed(&ann, &making.about(&root), &repository(&registry, "a")), "DENIED: not for ");
+        let shown = format!("{error} {error:?}");
+        assert!(!shown.contains("token-") && !shown.contains("YW5uOmh1bnRlcjI"), "{shown}");
+    }
+}
+
+#[test]
+fn a_server_of_tokens_in_trouble_is_asked_as_often_as_patience_says() {
+    let auth = Auth::Token { to: "ann:hunter2", uses: 1000 };
+    let (making, root) = simple(&[100]);
+    let stumbles_over = Some("GET /token");
+    let behaviour = Behaviour { auth, stumbles_over, stumbles: usize::MAX, ..Behaviour::default() };
+    let registry = FakeRegistry::start(behaviour.clone());
+    let (_dir, ann) = client_of(registry.host(), ANN);
+    told(pushed(&ann, &making.about(&root), &repository(&registry, "a")), "status 503");
+    assert_eq!(registry.count("GET /token", 503), 5);
+    // And what passes, passes.
+    let registry = FakeRegistry::start(Behaviour { stumbles: 4, ..behaviour });
+    let (_dir, ann) = client_of(registry.host(), ANN);
+    pushed(&ann, &making.about(&root), &repository(&registry, "a")).expect("pushed");
+}
+
+#[test]
 fn plain_http_is_spoken_with_this_machine_only() {
     let registry =
         FakeRegistry::start(Behaviour { elsewhere: Some("http://registry.example".into()), ..Behaviour::default() });

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::registry::fake::{Auth, Behaviour, digest_of};
+use crate::registry::fake::{Auth, Behaviour, Lie, digest_of};
 use crate::registry::{Tally, attach, referrers};
 
 fn tally(sent: usize, mounted: usize, present: usize) -> Tally {
@@ -278,6 +278,36 @@ fn a_registry_that_tells_no_digests_is_asked_for_the_whole() {
     let (making, root) = simple(&[100]);
     pushed(&client(), &making.about(&root), &repository(&registry, "a")).expect("pushed");
     assert!(registry.count("GET /v2/a/manifests/v1", 200) == 1);
+}
+
+#[test]
+fn a_registry_that_has_something_else_under_a_digest_is_not_believed() {
+    let registry = FakeRegistry::start(Behaviour { lie: Lie::ToldDigest, ..Behaviour::default() });
+    let (making, root) = simple(&[100]);
+    let to = repository(&registry, "a");
+    // The first time it is put, and the second time it is there already.
+    for _ in 0..2 {
+        let pushed = push(&client(), &making.about(&root), &to, &[], &PushOptions::default(), &mut |_| {});
+        told(pushed, &digest_of(b""));
+    }
+}
+
+#[test]
+fn uploads_that_are_led_on_arrive() {
+    let registry = FakeRegistry::start(Behaviour { leads_uploads_on: true, ..Behaviour::default() });
+    let (making, root) = simple(&[2 << 20, 100]);
+    let done = pushed(&client(), &making.about(&root), &repository(&registry, "a")).expect("pushed");
+    assert_eq!(done.blobs, tally(3, 0, 0));
+    holds(&registry, "a", &making);
+    // What is large was announced, so that it went once.
+    assert!(registry.uploaded() < (2 << 20) + 5000, "{}", registry.uploaded());
+}
+
+#[test]
+fn how_long_a_registry_wants_to_be_left_alone_is_told() {
+    let registry = FakeRegistry::start(Behaviour { busy: usize::MAX, retry_after: "86400", ..Behaviour::default() });
+    let (making, root) = simple(&[100]);
+    told(pushed(&client(), &making.about(&root), &repository(&registry, "a")), "it asks to come back in 86400 s");
 }
 
 #[test]

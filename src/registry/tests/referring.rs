@@ -142,6 +142,20 @@ fn a_promotion_from_where_blobs_are_wrong_names_nothing() {
 }
 
 #[test]
+fn a_promotion_asks_a_source_in_trouble_as_often_as_patience_says() {
+    let behaviour = Behaviour { stumbles_over: Some("GET /v2/a/blobs"), stumbles: usize::MAX, ..Behaviour::default() };
+    let from = FakeRegistry::start(behaviour);
+    let (making, root) = simple(&[]);
+    let client = client();
+    pushed(&client, &making.about(&root), &repository(&from, "a")).expect("pushed");
+    let to = FakeRegistry::start(Behaviour::default());
+    let reference = Reference::parse(&format!("{}/a@{}", from.host(), root.digest)).expect("a reference");
+    let options = PromoteOptions::default();
+    told(promote(&client, &reference, &repository(&to, "a"), &[], &options, &mut |_| {}), "status 503");
+    assert_eq!(from.count("GET /v2/a/blobs", 503), 5);
+}
+
+#[test]
 fn a_promotion_survives_a_source_that_breaks_off() {
     let from = FakeRegistry::start(Behaviour { breaks_off: 2, ..Behaviour::default() });
     let (making, root) = simple(&[100_000]);
