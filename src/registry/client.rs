@@ -336,6 +336,11 @@ impl Client {
             ureq::Error::Io(error) if distrust(&error, url.authority()).is_some() => {
                 untrusted(distrust(&error, url.authority()).unwrap_or_default())
             }
+            ureq::Error::ConnectProxyFailed(reason) => {
+                // Whoever is refused by it now is refused by it later.
+                let stays = reason.contains("responded 4");
+                unreachable(format!("the proxy does not lead there: {}", quoted(&reason)), !stays)
+            }
             other => unreachable(quoted(&other.to_string()), may_pass(&other)),
         })?;
         let (parts, body) = response.into_parts();
@@ -409,7 +414,7 @@ fn may_pass(error: &ureq::Error) -> bool {
         // What TLS finds wrong with a certificate comes as data that is not valid.
         ureq::Error::Io(cause) => cause.kind() != io::ErrorKind::InvalidData,
         ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed | ureq::Error::BodyStalled => true,
-        ureq::Error::Protocol(_) | ureq::Error::ConnectProxyFailed(_) => true,
+        ureq::Error::Protocol(_) => true,
         _ => false,
     }
 }

@@ -176,6 +176,12 @@ fn a_proxy_is_for_its_scheme_and_serves_registries_and_fetches_alike() {
     assert!(asked.ends_with(&["files.example:80".to_owned(), "other.example:80".to_owned()]), "{asked:?}");
     assert_eq!(wrong.asked(), [""; 0]);
 
+    // One that leads nowhere says so, once.
+    workspace.set("HTTP_PROXY", &wrong.url());
+    let told = workspace.run(&["image", "push", ":web", "--to", "registry.example:5000/b/web:1"]).expect(3).stderr;
+    assert!(told.contains("the proxy does not lead there: proxy server responded 403"), "{told}");
+    assert_eq!(wrong.asked(), ["registry.example:5000"]);
+
     // What cannot be spoken with is told, and not gone around.
     workspace.set("HTTP_PROXY", "socks5://ann:hush@127.0.0.1:1080");
     let push = workspace.run(&["image", "push", ":web", "--to", "registry.example:5000/b/web:1"]).expect(3).stderr;

@@ -327,6 +327,33 @@ fn a_stopped_push_ends_at_once() {
 }
 
 #[test]
+fn a_push_that_is_stopped_within_a_blob_leaves_whole_ones_and_no_name() {
+    let registry = FakeRegistry::start(Behaviour { stalls_after: Some(2 << 20), ..Behaviour::default() });
+    // More than all buffers on the way hold.
+    let (making, root) = simple(&[100, 32 << 20]);
+    let to = repository(&registry, "a");
+    let settings = settings(&[]);
+    let cancel = settings.cancel.clone();
+    let stopped = Client::new(settings).expect("a client");
+    let ended = std::thread::scope(|scope| {
+        let push = scope.spawn(|| pushed(&stopped, &making.about(&root), &to));
+        registry.wait_until_stalled();
+        cancel.cancel();
+        push.join().expect("no panic")
+    });
+    assert!(matches!(ended, Err(RegistryError::Cancelled)), "{ended:?}");
+    registry.revive();
+    let arrived = {
+        let repo = registry.state().repos.get("a").cloned().unwrap_or_default();
+        assert!(repo.manifests.is_empty() && repo.tags.is_empty() && repo.blobs.len() < 3);
+        repo.blobs.len()
+    };
+    let done = pushed(&client(), &making.about(&root), &to).expect("the rest");
+    assert_eq!((done.blobs.present, done.blobs.sent), (arrived, 3 - arrived));
+    holds(&registry, "a", &making);
+}
+
+#[test]
 fn a_registry_that_falls_silent_is_given_up() {
     let registry = FakeRegistry::start(Behaviour { silent: true, ..Behaviour::default() });
     let (making, root) = simple(&[100]);
