@@ -6,6 +6,9 @@ use crate::base::time::human_bytes;
 use crate::fs::ops::FsError;
 use crate::image::ImageError;
 
+/// Whoever wants to be left alone for longer is not asked again.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
+
 /// Bytes kept of what a registry says about an error.
 const TOLD_BYTES_MAX: usize = 400;
 
@@ -141,7 +144,9 @@ impl RegistryError {
     pub(super) fn is_passing(&self) -> bool {
         match self {
             Self::Unreachable { may_pass, .. } => *may_pass,
-            Self::Refused { status, .. } => is_passing_status(*status),
+            Self::Refused { status, retry_after, .. } => {
+                is_passing_status(*status) && retry_after.is_none_or(|after| after <= RETRY_AFTER_MAX)
+            }
             _ => false,
         }
     }
@@ -195,11 +200,17 @@ impl RegistryError {
             }
             Self::Refused { status: 500.., .. } => "the registry has trouble of its own: try again later".into(),
             Self::Unreachable { .. } => "see that the host is right, and that it can be reached from here".into(),
-            Self::Untrusted { host, .. } => format!(
+            Self::Untrusted { host, cause, .. } if cause.contains("signed by nobody") => format!(
                 "if it is yours, put the certificate of the authority that signed for it into \
                  `/etc/containers/certs.d/{host}/ca.crt` or `/etc/docker/certs.d/{host}/ca.crt`, or name a file of certificates in \
                  `SSL_CERT_FILE`"
             ),
+            Self::Untrusted { cause, .. } if cause.contains("CA:TRUE") => {
+                "if it is yours, make its certificate anew, with `basicConstraints = CA:FALSE`".into()
+            }
+            Self::Untrusted { host, .. } => {
+                format!("see that the host is right; if it is, whoever runs {host} has to renew its certificate")
+            }
             Self::Missing { host, .. } => format!(
                 "see that the name is right and pushed already; some registries say so too where one may not look: `docker login {host}`"
             ),
@@ -257,6 +268,26 @@ pub(super) fn told_by(body: &[u8], hide: impl Fn(&str) -> String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_done_about_a_certificate_follows_from_what_is_wrong_with_it() {
+        let check = |told: &str, cause: &str, way_out: &str| {
+            let error =
+                std::io::Error::new(std::io::ErrorKind::InvalidData, format!("invalid peer certificate: {told}"));
+            let found = crate::registry::distrust(&error, "r.example:5000").expect("it is about a certificate");
+            assert!(found.contains(cause), "{found}");
+            let (host, asked) = ("r.example:5000".into(), "a blob".into());
+            let found = RegistryError::Untrusted { host, asked, cause: found }.way_out().expect("there is one");
+            assert!(found.contains(way_out), "{found}");
+        };
+        check("UnknownIssuer", "signed by nobody who is trusted here", "`/etc/docker/certs.d/r.example:5000/ca.crt`");
+        check("Other(OtherError(CaUsedAsEndEntity))", "`CA:TRUE`", "CA:FALSE");
+        check("certificate expired: verification time 2", "out of date", "renew");
+        check("certificate not valid for name \"x\"", "is not for `r.example`", "see that the host is right");
+        check("certificate not valid yet: now", "not valid yet", "renew");
+        check("BadEncoding", "BadEncoding", "renew");
+        assert!(crate::registry::distrust(&std::io::Error::other("closed"), "r.example").is_none());
+    }
 
     #[test]
     fn what_a_registry_says_is_short_and_harmless() {

@@ -304,10 +304,11 @@ fn uploads_that_are_led_on_arrive() {
 }
 
 #[test]
-fn how_long_a_registry_wants_to_be_left_alone_is_told() {
+fn who_wants_to_be_left_alone_for_long_is_told_and_left_alone() {
     let registry = FakeRegistry::start(Behaviour { busy: usize::MAX, retry_after: "86400", ..Behaviour::default() });
     let (making, root) = simple(&[100]);
     told(pushed(&client(), &making.about(&root), &repository(&registry, "a")), "it asks to come back in 86400 s");
+    assert_eq!(registry.state().log.len(), 1);
 }
 
 #[test]
