@@ -22,8 +22,9 @@ const INSECURE_VARIABLE: &str = "DRYSTONE_INSECURE_REGISTRIES";
 /// # Errors
 /// If the system has no descriptor or thread left.
 pub fn client(variables: &BTreeMap<String, String>, cancel: &Cancel, on_wait: Option<OnWait>) -> io::Result<Client> {
+    let known = variables.clone();
     let settings = Settings {
-        tls: trust::roots(variables),
+        tls: Arc::new(move || trust::roots(&known)),
         own_tls: Some(own_tls(variables)),
         proxies: Proxies::named(variables),
         variables: variables.clone(),

@@ -28,7 +28,7 @@ pub struct Manifest {
     pub apply: Option<Vec<ApplyTable>>,
     /// Tasks that run a command.
     pub task: Option<BTreeMap<String, TaskTable>>,
-    /// Tasks that fetch a file whose digest is known: the only ones with network by nature.
+    /// Tasks that fetch a file whose digest is known: the only ones with network by nature. Proxies (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`) and certificates are those that images go by.
     pub fetch: Option<BTreeMap<String, FetchTable>>,
     /// Commands that run beside the tasks that name them under `services`: databases, servers. One starts when the first task that
     /// needs it runs and ends with the last; it makes nothing that is kept.

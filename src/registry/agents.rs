@@ -26,9 +26,20 @@ pub(super) struct Agents(Mutex<Made>);
 #[derive(Default)]
 struct Made {
     is_over: bool,
-    agents: BTreeMap<(Option<String>, Option<String>), Agent>,
+    agents: BTreeMap<Way, Agent>,
+    /// Whose word is taken in general, once that was asked.
+    tls: Option<TlsConfig>,
     /// What is known of hosts that have certificates of their own.
     own: BTreeMap<String, Option<TlsConfig>>,
+}
+
+/// What tells ways apart.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Way {
+    is_secure: bool,
+    /// The host that has certificates of its own.
+    own: Option<String>,
+    proxy: Option<String>,
 }
 
 /// Why there is no agent.
@@ -48,13 +59,24 @@ impl Agents {
         if made.is_over {
             return Err(NoAgent::Over);
         }
+        let is_secure = url.is_secure();
         let own = match &settings.own_tls {
-            Some(look) if url.is_secure() => made.own.entry(host.to_owned()).or_insert_with(|| look(host)).clone(),
+            Some(look) if is_secure => made.own.entry(host.to_owned()).or_insert_with(|| look(host)).clone(),
             _ => None,
         };
-        let way = (own.is_some().then(|| host.to_owned()), proxy.map(|proxy| proxy.uri().to_string()));
-        let make = || agent(settings, own.unwrap_or_else(|| settings.tls.clone()), proxy.cloned());
-        Ok(made.agents.entry(way).or_insert_with(make).clone())
+        let proxied = proxy.map(|proxy| proxy.uri().to_string());
+        let way = Way { is_secure, own: own.is_some().then(|| host.to_owned()), proxy: proxied };
+        if let Some(agent) = made.agents.get(&way) {
+            return Ok(agent.clone());
+        }
+        let tls = match own {
+            Some(own) => own,
+            None if is_secure => made.tls.get_or_insert_with(|| (settings.tls)()).clone(),
+            None => TlsConfig::default(),
+        };
+        let agent = agent(settings, tls, proxy.cloned());
+        made.agents.insert(way, agent.clone());
+        Ok(agent)
     }
 
     /// Ends what they do, and all that they would do later.

@@ -32,8 +32,8 @@ const ANNOUNCED_BYTES_MIN: u64 = 1024 * 1024;
 /// What a client is told of the world: it reads no environment.
 #[derive(Clone)]
 pub struct Settings {
-    /// Whose word TLS takes.
-    pub tls: TlsConfig,
+    /// Whose word TLS takes; asked when https is first spoken.
+    pub tls: Tls,
     /// Whose word it takes of some hosts, by their name with its port; asked once for each.
     pub own_tls: Option<OwnTls>,
     /// What stands between.
@@ -51,6 +51,9 @@ pub struct Settings {
     /// Told before each wait why and how long, on whatever thread waits.
     pub on_wait: Option<OnWait>,
 }
+
+/// Whose word TLS takes. To know that costs more than a question to this machine.
+pub type Tls = Arc<dyn Fn() -> TlsConfig + Send + Sync>;
 
 /// Whose word TLS takes of one host; `None` where it is as for all.
 pub type OwnTls = Arc<dyn Fn(&str) -> Option<TlsConfig> + Send + Sync>;

@@ -54,7 +54,7 @@ mod url;
 mod workers;
 
 pub use agents::distrust;
-pub use client::{Client, OnWait, OwnTls, Patience, Settings};
+pub use client::{Client, OnWait, OwnTls, Patience, Settings, Tls};
 pub use documents::{Content, Document};
 pub use download::discard;
 pub use error::RegistryError;

@@ -28,7 +28,7 @@ const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
 /// Settings with no patience to speak of, so that no test waits.
 pub fn settings(variables: &[(&str, String)]) -> Settings {
     Settings {
-        tls: TlsConfig::default(),
+        tls: Arc::new(TlsConfig::default),
         own_tls: None,
         proxies: Proxies::default(),
         variables: variables.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
