@@ -18,13 +18,16 @@ use crate::sandbox::spec::Usage;
 /// The one output.
 const NAME: &str = "below";
 
+/// What is asked for; another word for each way in which it was written down.
+const ASKED: &str = "below, with the owners of links";
+
 /// What the layers of a base make. Its blobs were compared with their digests by now.
 ///
 /// Cost: the first time for a store, every layer is unpacked.
 pub fn of_base(session: &Session<'_>, base: &BaseImage) -> Result<Below, Trouble> {
     let manifest = BlobDigest::parse(&base.found.descriptor.digest)?;
     let sha256 = manifest.bytes().ok_or_else(|| ImageError::Digest(manifest.to_string()))?;
-    let memo = Memo::of(Expected::Sha256(sha256), NAME);
+    let memo = Memo::of(Expected::Sha256(sha256), ASKED);
     if let Some((listing, _)) = memo.find(session)?
         && let Some(below) = bytes_of(session, &listing, NAME)?.and_then(|bytes| Below::decode(&bytes))
     {

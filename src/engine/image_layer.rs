@@ -141,7 +141,7 @@ pub fn led(held: Holding, below: &Below, layer: &DeclaredLayer) -> Result<Holdin
             return Err(Diagnostic::error(told).at(&layer.place, "this layer").help("choose another `to`"));
         };
         // A directory that is listed for itself does not replace a link to one.
-        let is_link = one.entry == Entry::Dir && matches!(below.at(&at), Some(Seen::Link(_)));
+        let is_link = one.entry == Entry::Dir && matches!(below.at(&at), Some(Seen::Link { .. }));
         if !is_link && all.insert(at.clone(), one).is_some() {
             let told = format!("two files would both be `/{at}` in the image, one of them through a link");
             return Err(Diagnostic::error(told).at(&layer.place, "this layer").help("write two layers"));

@@ -38,7 +38,7 @@ use crate::image::wire::Execution;
 use crate::image::{BlobDigest, FORMAT_VERSION, ImageError, flatten};
 use crate::manifest::model::{Command, Expected};
 use crate::manifest::recipe::{DeclaredLayer, LayerSource};
-use crate::sandbox::spec::{Exit, Limits, Usage};
+use crate::sandbox::spec::{Exit, Limits, Owner, Usage};
 
 /// What lies below a layer.
 pub struct Below<'a> {
@@ -105,8 +105,8 @@ pub fn run(
     action.network = crate::sandbox::spec::Network::Loopback;
     action.workspace_salt = session.workspace.config.salt.clone();
     let own_salt = session.workspace.tasks[task].kind.command().and_then(|run| run.salt.clone()).unwrap_or_default();
-    // How changes are taken is part of the format.
-    action.task_salt = Some(format!("image format {FORMAT_VERSION} {own_salt}"));
+    // How changes are taken, and what the command is told of owners, is part of the format.
+    action.task_salt = Some(format!("image format {FORMAT_VERSION}, owners {own_salt}"));
     let memo = Memo::of_action(&action);
     let known = |memo: &Memo| if reuse == Reuse::Results { known(session, memo) } else { Ok(None) };
     if let Some((changes, log)) = known(&memo)? {
@@ -123,6 +123,7 @@ pub fn run(
         directory: PathBuf::from("/"),
         root: Arc::clone(&root.listing),
         modes: Arc::new(root.below.entries().filter_map(unusual).collect()),
+        owners: Arc::new(root.below.entries().filter_map(owned).collect()),
         inputs: Arc::new(inputs),
         timeout: None,
         limits: Limits::default(),
@@ -179,8 +180,17 @@ fn unusual((path, seen): (&RelPath, &Seen)) -> Option<(RelPath, u32)> {
         Seen::Dir(access) if access.mode != 0o755 => Some((path.clone(), access.mode)),
         // Laid out with 0755 if its owner may execute it, else with 0644.
         Seen::File(access) if !matches!(access.mode, 0o755 | 0o644) => Some((path.clone(), access.mode)),
-        Seen::Dir(_) | Seen::File(_) | Seen::Link(_) => None,
+        Seen::Dir(_) | Seen::File(_) | Seen::Link { .. } => None,
     }
+}
+
+/// The owner of what does not belong to root.
+fn owned((path, seen): (&RelPath, &Seen)) -> Option<(RelPath, Owner)> {
+    let (user, group) = match seen {
+        Seen::Dir(access) | Seen::File(access) => (access.uid, access.gid),
+        Seen::Link { owner, .. } => *owner,
+    };
+    ((user, group) != (0, 0)).then(|| (path.clone(), Owner { user, group }))
 }
 
 /// Names of the outputs of making a root: the tree, and what its layers say of permissions and owners.
@@ -204,7 +214,8 @@ fn root_of(session: &Session<'_>, below: &Below<'_>) -> Result<Root, Trouble> {
     let made = assemble_image(&spec)?;
     let digest = BlobDigest::parse(&made.descriptor.digest)?;
     let sha256 = digest.bytes().ok_or_else(|| ImageError::Digest(digest.to_string()))?;
-    let memo = Memo::of(Expected::Sha256(sha256), &format!("root of a step for {}", below.platform));
+    let memo =
+        Memo::of(Expected::Sha256(sha256), &format!("root of a step for {}, with the owners of links", below.platform));
     if let Some(root) = known_root(session, &memo)? {
         return Ok(root);
     }
@@ -261,16 +272,19 @@ fn listing_of(session: &Session<'_>, changes: &Changes) -> Result<Listing, Troub
     for (number, (path, change)) in changes.iter().enumerate() {
         encoder.bytes(path.as_str().as_bytes());
         match change {
-            Change::File { digest, size, mode } => {
+            Change::File { digest, size, mode, owner } => {
                 encoder.u8(0).digest(digest).u64(*size).u64((*mode).into());
+                put_owner(&mut encoder, *owner);
                 let entry = Entry::File { digest: *digest, size: *size, executable: false };
                 listing.insert(RelPath::root().child("contents").child(&number.to_string()), entry);
             }
-            Change::Dir { mode, opaque } => {
+            Change::Dir { mode, owner, opaque } => {
                 encoder.u8(1).u64((*mode).into()).u8(u8::from(*opaque));
+                put_owner(&mut encoder, *owner);
             }
-            Change::Link { target } => {
+            Change::Link { target, owner } => {
                 encoder.u8(2).bytes(target.as_bytes());
+                put_owner(&mut encoder, *owner);
             }
             Change::Removed => {
                 encoder.u8(3);
@@ -279,6 +293,15 @@ fn listing_of(session: &Session<'_>, changes: &Changes) -> Result<Listing, Troub
     }
     listing.insert(RelPath::root().child(CHANGES), file_of(session, &encoder.into_vec())?);
     Ok(listing)
+}
+
+fn put_owner(encoder: &mut Encoder, owner: Owner) {
+    encoder.u64(owner.user.into()).u64(owner.group.into());
+}
+
+fn take_owner(decoder: &mut Decoder<'_>) -> Option<Owner> {
+    let mut number = || u32::try_from(decoder.u64().ok()?).ok();
+    Some(Owner { user: number()?, group: number()? })
 }
 
 /// The file that tells what is where.
@@ -303,9 +326,16 @@ fn decode_changes(bytes: &[u8]) -> Option<Changes> {
                 digest: decoder.digest().ok()?,
                 size: decoder.u64().ok()?,
                 mode: u32::try_from(decoder.u64().ok()?).ok()?,
+                owner: take_owner(&mut decoder)?,
             },
-            1 => Change::Dir { mode: u32::try_from(decoder.u64().ok()?).ok()?, opaque: decoder.u8().ok()? == 1 },
-            2 => Change::Link { target: decoder.text("target").ok()?.to_owned() },
+            1 => {
+                let (mode, opaque) = (u32::try_from(decoder.u64().ok()?).ok()?, decoder.u8().ok()? == 1);
+                Change::Dir { mode, owner: take_owner(&mut decoder)?, opaque }
+            }
+            2 => {
+                let target = decoder.text("target").ok()?.to_owned();
+                Change::Link { target, owner: take_owner(&mut decoder)? }
+            }
             3 => Change::Removed,
             _ => return None,
         };
@@ -314,26 +344,22 @@ fn decode_changes(bytes: &[u8]) -> Option<Changes> {
     Some(changes)
 }
 
-/// What was there keeps its owner; what is new belongs to root.
+/// The layer that changes are.
 fn recipe_of(changes: &Changes, root: &Root, epoch: u64) -> Result<LayerRecipe, Trouble> {
     let mut recipe = LayerRecipe::new(epoch)?;
     for (path, change) in changes {
-        let (uid, gid) = match (root.below.at(path), change) {
-            (Some(Seen::Dir(access)), Change::Dir { .. }) | (Some(Seen::File(access)), Change::File { .. }) => {
-                (access.uid, access.gid)
-            }
-            _ => (0, 0),
-        };
-        let access = |mode: u32| Access { mode, uid, gid };
+        let access = |mode: u32, owner: &Owner| Access { mode, uid: owner.user, gid: owner.group };
         let member = match change {
-            Change::File { digest, size, mode } => {
-                Member { content: Content::File { digest: *digest, size: *size }, access: access(*mode) }
+            Change::File { digest, size, mode, owner } => {
+                Member { content: Content::File { digest: *digest, size: *size }, access: access(*mode, owner) }
             }
-            Change::Dir { mode, opaque } => {
+            Change::Dir { mode, owner, opaque } => {
                 let content = if *opaque { Content::Opaque } else { Content::Dir };
-                Member { content, access: access(*mode) }
+                Member { content, access: access(*mode, owner) }
             }
-            Change::Link { target } => Member::link(target),
+            Change::Link { target, owner } => {
+                Member { content: Content::Link { target: target.clone() }, access: access(0o777, owner) }
+            }
             Change::Removed => Member::whiteout(),
         };
         recipe.put(path.clone(), member)?;

@@ -32,8 +32,8 @@ use crate::fs::ops::{self, FsError};
 use crate::process::cancel::Cancel;
 use crate::sandbox::open::Sandbox;
 use crate::sandbox::spec::{
-    Exit, HOME_DIR, Layers, Level, Limits, MTIME_NS, Network, SCRATCH_DIR, SandboxError, SandboxSpec, System, Usage,
-    View, WritableRoot, input_mode,
+    Exit, HOME_DIR, Layers, Level, Limits, MTIME_NS, Network, Owned, Owners, SCRATCH_DIR, SandboxError, SandboxSpec,
+    System, Usage, View, WritableRoot, input_mode,
 };
 use crate::sandbox::writable::OVERLAY_STEP;
 use crate::store::{Keep, Stage, Store, StoreError, Wanted};
@@ -51,6 +51,8 @@ pub struct Step {
     pub root: Arc<Listing>,
     /// Permission bits of what has others in it than 0755 (directories and executable files) and 0644. The command sees them.
     pub modes: Arc<BTreeMap<RelPath, u32>>,
+    /// Owners of what has others than 0:0. The command sees them.
+    pub owners: Arc<Owners>,
     /// What it finds in `/workspace`, read-only; contents are in the store.
     pub inputs: Arc<Listing>,
     /// After this it is ended.
@@ -123,6 +125,9 @@ pub enum StepError {
     /// The command left what no layer has.
     #[error(transparent)]
     Changes(#[from] ChangesError),
+    /// It cannot be told whose the files are that it left.
+    #[error("it cannot be told whose its files are: {0}")]
+    Owners(String),
     /// The sandbox.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -149,6 +154,7 @@ impl StepError {
         match self {
             Self::Changes(error) => error.is_of_the_command(),
             Self::Sandbox(error) => matches!(error, SandboxError::CannotStart { .. }),
+            Self::Owners(_) => true,
             Self::Level(_) | Self::Restore(_) | Self::Store(_) | Self::Fs(_) => false,
         }
     }
@@ -236,7 +242,8 @@ fn attempt(
     };
     let mut env = environment();
     env.extend(step.env.clone());
-    let root = WritableRoot { layers, modes: (*step.modes).clone(), directory: step.directory.clone() };
+    let (modes, owners) = ((*step.modes).clone(), (*step.owners).clone());
+    let root = WritableRoot { layers, modes, owners, directory: step.directory.clone() };
     let spec = SandboxSpec {
         argv: step.argv.clone(),
         env,
@@ -259,7 +266,11 @@ fn attempt(
     let (mut exit, usage) = (finished.exit, finished.usage);
     let mut changes = Changes::new();
     if exit == Exit::Code(0) {
-        match taken(ground, step, left, stage)? {
+        let owned = finished.owned.unwrap_or_else(|| Owned::unknown("nothing was told of them"));
+        if let Some(reason) = owned.trouble {
+            return Err(StepError::Owners(reason));
+        }
+        match taken(ground, step, left, owned.owners, stage)? {
             Some(taken) => changes = taken,
             None => exit = Exit::Cancelled,
         }
@@ -268,12 +279,18 @@ fn attempt(
 }
 
 /// What is left, taken on a thread of its own: then an interrupt ends the run. The stage goes with it.
-fn taken(ground: Ground<'_>, step: &Step, left: Left, stage: Stage) -> Result<Option<Changes>, StepError> {
+fn taken(
+    ground: Ground<'_>,
+    step: &Step,
+    left: Left,
+    owners: Owners,
+    stage: Stage,
+) -> Result<Option<Changes>, StepError> {
     let (store, bounds) = (Arc::clone(ground.store), step.bounds);
-    let (listing, modes) = (Arc::clone(&step.root), Arc::clone(&step.modes));
+    let (listing, modes, were) = (Arc::clone(&step.root), Arc::clone(&step.modes), Arc::clone(&step.owners));
     unless_cancelled(ground, move || {
-        let before = Before { listing: &listing, modes: &modes };
-        let changes = root_changes::take(&left, before, bounds, &store)?;
+        let before = Before { listing: &listing, modes: &modes, owners: &were };
+        let changes = root_changes::take(&left, before, &owners, bounds, &store)?;
         drop(stage);
         Ok(changes)
     })

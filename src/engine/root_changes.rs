@@ -3,8 +3,8 @@
 //!
 //! What was written and is as before (copied up by the kernel, or removed and made again) is no change. Where a directory held several
 //! things and holds none of them any more, it is opaque rather than each of them removed; so it does not matter how a directory was
-//! emptied, nor whether an overlay or a copy of the tree took the changes down. Times, owners and extended attributes are no part of
-//! it: the command was user 0 and could give nothing to anybody else, nor capabilities to a file.
+//! emptied, nor whether an overlay or a copy of the tree took the changes down. Times and extended attributes are no part of it: the command
+//! could give no capabilities to a file. Owners are not those of the disk, where all is one user's, but are told beside it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
@@ -19,13 +19,14 @@ use crate::base::tree::{Entry, Listing};
 use crate::fs::digest::digest_file;
 use crate::fs::ops::{self, FsError, Kind};
 use crate::fs::overlay;
+use crate::sandbox::spec::{Owner, Owners};
 use crate::sandbox::writable::{LAID, LAID_IN, is_covered};
 use crate::store::{Batch, Store, StoreError};
 
 /// What became of a path. A path that is not told is as before.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Change {
-    /// A file is new, or has other content or another mode than what was there, which is replaced. Its content is in the store.
+    /// A file is new, or has other content, another mode or another owner than what was there, which is replaced. Its content is in the store.
     File {
         /// Digest of its bytes.
         digest: Digest,
@@ -33,18 +34,24 @@ pub enum Change {
         size: u64,
         /// Permission bits, set-user-id and the like included (07777).
         mode: u32,
+        /// User and group.
+        owner: Owner,
     },
-    /// A directory is new, has another mode, or was emptied. If something else was there, that is replaced.
+    /// A directory is new, has another mode or another owner, or was emptied. If something else was there, that is replaced.
     Dir {
         /// Permission bits (07777).
         mode: u32,
+        /// User and group.
+        owner: Owner,
         /// Nothing that was in it before is there any more: what is told of paths in it is all that it holds.
         opaque: bool,
     },
-    /// A symbolic link is new, or leads elsewhere than before.
+    /// A symbolic link is new, leads elsewhere than before, or has another owner.
     Link {
         /// Its target as written.
         target: String,
+        /// User and group of the link itself.
+        owner: Owner,
     },
     /// What was there is gone, with everything beneath.
     Removed,
@@ -60,6 +67,8 @@ pub struct Before<'a> {
     pub listing: &'a Listing,
     /// Permission bits of what had others than 0755 for directories and executable files, and 0644.
     pub modes: &'a BTreeMap<RelPath, u32>,
+    /// Owners of what was not 0:0.
+    pub owners: &'a Owners,
 }
 
 /// What the command left; nobody writes there any more. It is the caller's to throw away: files and directories that their owner may
@@ -106,6 +115,9 @@ pub enum ChangesError {
         /// `name` or `target`.
         what: &'static str,
     },
+    /// No layer tells whose the root is.
+    #[error("it gave `/` itself to {}:{}, which no layer tells; leave the root of the image to root", .0.user, .0.group)]
+    RootOwner(Owner),
     /// Too deep, or too long a path.
     #[error(
         "it left `/{0}…`, which lies deeper than {TREE_DEPTH_MAX} directories or has more than {ROOT_PATH_BYTES_MAX} bytes"
@@ -137,10 +149,19 @@ impl ChangesError {
     }
 }
 
-/// Finds the changes and puts the contents of files into the store.
+/// Finds the changes and puts the contents of files into the store. `owners` are those of what was left.
 ///
 /// Cost: of an overlay, a walk of what was written with one or two reads of each file; else a walk of everything with a read of each.
-pub fn take(left: &Left, before: Before<'_>, bounds: Bounds, store: &Store) -> Result<Changes, ChangesError> {
+pub fn take(
+    left: &Left,
+    before: Before<'_>,
+    owners: &Owners,
+    bounds: Bounds,
+    store: &Store,
+) -> Result<Changes, ChangesError> {
+    if let Some(owner) = owners.get(&RelPath::root()) {
+        return Err(ChangesError::RootOwner(*owner));
+    }
     let mut nodes = Nodes::default();
     for (path, entry) in before.listing {
         nodes.insert(path, entry);
@@ -151,7 +172,8 @@ pub fn take(left: &Left, before: Before<'_>, bounds: Bounds, store: &Store) -> R
     };
     let mut taking = Taking {
         is_whole,
-        modes: before.modes,
+        before,
+        owners,
         bounds,
         bytes_left: bounds.bytes,
         // What is as it was, or is told to be gone, may be there besides, and what was made for the command.
@@ -170,7 +192,7 @@ pub fn take(left: &Left, before: Before<'_>, bounds: Bounds, store: &Store) -> R
 fn drop_laid(changes: &mut Changes, listing: &Listing) {
     let etc = RelPath::root().child(LAID_IN);
     let is_in = |path: &RelPath| *path != etc && path.starts_with(&etc);
-    let is_plain = changes.get(&etc) == Some(&Change::Dir { mode: DIR_MODE, opaque: false });
+    let is_plain = changes.get(&etc) == Some(&Change::Dir { mode: DIR_MODE, owner: Owner::default(), opaque: false });
     if is_plain && !listing.keys().chain(changes.keys()).any(is_in) && !listing.contains_key(&etc) {
         changes.remove(&etc);
     }
@@ -210,7 +232,8 @@ const MODE_BITS: u32 = 0o7777;
 
 struct Taking<'a> {
     is_whole: bool,
-    modes: &'a BTreeMap<RelPath, u32>,
+    before: Before<'a>,
+    owners: &'a Owners,
     bounds: Bounds,
     bytes_left: u64,
     names_left: usize,
@@ -275,7 +298,8 @@ impl Taking<'_> {
         // One thing that is gone is told as such: that is what most readers of layers expect.
         if gone.len() == held && held > 1 && !path.is_root() {
             let mode = self.mode_before(path, DIR_MODE);
-            match self.changes.entry(path.clone()).or_insert(Change::Dir { mode, opaque: true }) {
+            let owner = self.owner(path);
+            match self.changes.entry(path.clone()).or_insert(Change::Dir { mode, owner, opaque: true }) {
                 Change::Dir { opaque, .. } => *opaque = true,
                 other => unreachable!("BUG: {path} is a directory and {other:?}"),
             }
@@ -312,12 +336,14 @@ impl Taking<'_> {
         };
         if let Some((digest, length, mode_before)) = known
             && (length, mode_before) == (size, mode)
+            && self.keeps_owner(path)
             && digest_file(disk)? == (digest, size)
         {
             return Ok(());
         }
         let (digest, size) = self.batch.put_file(disk)?;
-        self.note(path.clone(), Change::File { digest, size, mode })
+        let owner = self.owner(path);
+        self.note(path.clone(), Change::File { digest, size, mode, owner })
     }
 
     fn link(&mut self, disk: &Path, path: RelPath, before: Was<'_>) -> Result<(), ChangesError> {
@@ -326,8 +352,10 @@ impl Taking<'_> {
             return Err(ChangesError::NotUtf8 { path: Path::new("/").join(path.as_str()), what: "target" });
         };
         let target = target.to_owned();
-        if !matches!(before, Was::There(Entry::Link { target: before }) if *before == target) {
-            return self.note(path, Change::Link { target });
+        let is_as_it_was = matches!(before, Was::There(Entry::Link { target: before }) if *before == target);
+        if !is_as_it_was || !self.keeps_owner(&path) {
+            let owner = self.owner(&path);
+            return self.note(path, Change::Link { target, owner });
         }
         Ok(())
     }
@@ -344,15 +372,26 @@ impl Taking<'_> {
             ops::set_mode(disk, mode | 0o500)?;
         }
         let hides = self.is_whole || overlay::is_opaque(disk)?;
-        if before.is_none() || mode != self.mode_before(path, DIR_MODE) {
-            self.note(path.clone(), Change::Dir { mode, opaque: false })?;
+        if before.is_none() || mode != self.mode_before(path, DIR_MODE) || !self.keeps_owner(path) {
+            let owner = self.owner(path);
+            self.note(path.clone(), Change::Dir { mode, owner, opaque: false })?;
         }
         self.dir(disk, path, before, hides, depth + 1)
     }
 
     /// The mode that something had, which is this one unless another was told.
     fn mode_before(&self, path: &RelPath, usual: u32) -> u32 {
-        self.modes.get(path).map_or(usual, |mode| mode & MODE_BITS)
+        self.before.modes.get(path).map_or(usual, |mode| mode & MODE_BITS)
+    }
+
+    /// Whose something is.
+    fn owner(&self, path: &RelPath) -> Owner {
+        self.owners.get(path).copied().unwrap_or_default()
+    }
+
+    /// Whether that is who it was.
+    fn keeps_owner(&self, path: &RelPath) -> bool {
+        self.before.owners.get(path).copied().unwrap_or_default() == self.owner(path)
     }
 }
 
@@ -390,7 +429,7 @@ mod tests {
     use crate::store::OpenOptions;
 
     /// A tree: directories and links without content.
-    type State = BTreeMap<RelPath, (Entry, u32)>;
+    type State = BTreeMap<RelPath, (Entry, u32, Owner)>;
 
     fn rel(path: &str) -> RelPath {
         RelPath::parse(path).expect("a good path")
@@ -401,17 +440,17 @@ mod tests {
     }
 
     /// From what is wanted at paths, of which those beneath a file or a link are left out.
-    fn state(wanted: &BTreeMap<String, (u8, u32)>) -> State {
+    fn state(wanted: &BTreeMap<String, (u8, u32, u32)>) -> State {
         let mut state = State::new();
-        for (path, (kind, mode)) in wanted {
+        for (path, (kind, mode, user)) in wanted {
             let path = rel(path);
             let above = std::iter::successors(path.parent(), RelPath::parent).filter(|dir| !dir.is_root());
             let above: Vec<RelPath> = above.collect();
-            if above.iter().any(|dir| state.get(dir).is_some_and(|(entry, _)| *entry != Entry::Dir)) {
+            if above.iter().any(|dir| state.get(dir).is_some_and(|(entry, ..)| *entry != Entry::Dir)) {
                 continue;
             }
             for dir in above {
-                state.entry(dir).or_insert((Entry::Dir, 0o755));
+                state.entry(dir).or_insert((Entry::Dir, 0o755, Owner::default()));
             }
             let file = |text: &[u8]| Entry::File {
                 digest: Digest::of(text),
@@ -424,14 +463,14 @@ mod tests {
                 2 => (file(b"two"), *mode),
                 _ => (Entry::Link { target: "a".into() }, 0o777),
             };
-            state.insert(path, (entry, mode));
+            state.insert(path, (entry, mode, Owner { user: *user, group: user / 2 }));
         }
         state
     }
 
     fn lay_out(state: &State, root: &Path) {
         ops::create_dir(root).expect("made");
-        for (path, (entry, _)) in state {
+        for (path, (entry, ..)) in state {
             let at = root.join(path.as_str());
             match entry {
                 Entry::Dir => ops::create_dir(&at).expect("made"),
@@ -443,7 +482,7 @@ mod tests {
             }
         }
         // Deepest first: nobody but root goes into a directory that may not be entered.
-        for (path, (_, mode)) in state.iter().rev().filter(|(_, (entry, _))| !matches!(entry, Entry::Link { .. })) {
+        for (path, (_, mode, _)) in state.iter().rev().filter(|(_, (entry, ..))| !matches!(entry, Entry::Link { .. })) {
             ops::set_mode(&root.join(path.as_str()), *mode).expect("ours");
         }
     }
@@ -452,15 +491,16 @@ mod tests {
     fn apply(mut state: State, changes: &Changes) -> State {
         for (path, change) in changes {
             let hides_below = !matches!(change, Change::Dir { opaque: false, .. });
-            let was_dir = state.get(path).is_some_and(|(entry, _)| *entry == Entry::Dir);
+            let was_dir = state.get(path).is_some_and(|(entry, ..)| *entry == Entry::Dir);
             state.retain(|other, _| other == path || !other.starts_with(path) || (!hides_below && was_dir));
             let executable = |mode: u32| mode & 0o100 != 0;
             let entry = match change {
                 Change::Removed => None,
-                Change::Dir { mode, .. } => Some((Entry::Dir, *mode)),
-                Change::Link { target } => Some((Entry::Link { target: target.clone() }, 0o777)),
-                Change::File { digest, size, mode } => {
-                    Some((Entry::File { digest: *digest, size: *size, executable: executable(*mode) }, *mode))
+                Change::Dir { mode, owner, .. } => Some((Entry::Dir, *mode, *owner)),
+                Change::Link { target, owner } => Some((Entry::Link { target: target.clone() }, 0o777, *owner)),
+                Change::File { digest, size, mode, owner } => {
+                    let entry = Entry::File { digest: *digest, size: *size, executable: executable(*mode) };
+                    Some((entry, *mode, *owner))
                 }
             };
             match entry {
@@ -471,9 +511,9 @@ mod tests {
         state
     }
 
-    fn wanted() -> impl proptest::strategy::Strategy<Value = BTreeMap<String, (u8, u32)>> {
+    fn wanted() -> impl proptest::strategy::Strategy<Value = BTreeMap<String, (u8, u32, u32)>> {
         let mode = proptest::sample::select(vec![0o755_u32, 0o644, 0o600, 0o4755, 0o1777]);
-        proptest::collection::btree_map("[abc](/[abc]){0,2}", (0_u8..4, mode), 0..14)
+        proptest::collection::btree_map("[abc](/[abc]){0,2}", (0_u8..4, mode, 0_u32..3), 0..14)
     }
 
     proptest::proptest! {
@@ -485,10 +525,14 @@ mod tests {
             let (before, after) = (state(&one), state(&other));
             let root = scene.path().join("root");
             lay_out(&after, &root);
-            let listing: Listing = before.iter().map(|(path, (entry, _))| (path.clone(), entry.clone())).collect();
-            let modes = before.iter().map(|(path, (_, mode))| (path.clone(), *mode)).collect();
-            let found = Before { listing: &listing, modes: &modes };
-            let changes = take(&Left::Whole(root), found, Bounds::default(), &store).expect("taken");
+            let listing: Listing = before.iter().map(|(path, (entry, ..))| (path.clone(), entry.clone())).collect();
+            let modes = before.iter().map(|(path, (_, mode, _))| (path.clone(), *mode)).collect();
+            let [were, are] = [&before, &after].map(|state| {
+                let owners = state.iter().map(|(path, (.., owner))| (path.clone(), *owner));
+                owners.filter(|(_, owner)| *owner != Owner::default()).collect::<Owners>()
+            });
+            let found = Before { listing: &listing, modes: &modes, owners: &were };
+            let changes = take(&Left::Whole(root), found, &are, Bounds::default(), &store).expect("taken");
             proptest::prop_assert_eq!(&apply(before.clone(), &changes), &after, "{:?}", changes);
             // Nothing is told without need.
             for path in changes.keys() {
@@ -513,7 +557,8 @@ mod tests {
         let (listing, modes) = (Listing::from([(rel("a"), a)]), BTreeMap::new());
         let take = |changes, bytes| {
             let bounds = Bounds { changes, bytes };
-            take(&Left::Whole(root.clone()), Before { listing: &listing, modes: &modes }, bounds, &store)
+            let before = Before { listing: &listing, modes: &modes, owners: &Owners::new() };
+            take(&Left::Whole(root.clone()), before, &Owners::new(), bounds, &store)
         };
         assert_eq!(take(2, 12).expect("as many as may be").len(), 2);
         assert!(matches!(take(1, 12), Err(ChangesError::TooMany(1))));

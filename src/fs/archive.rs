@@ -84,6 +84,8 @@ pub enum Member<'a> {
     Link {
         /// Its target as written.
         target: String,
+        /// User and group of the link itself, as of a file.
+        owner: (u32, u32),
     },
     /// Another name of an earlier member.
     HardLink {
@@ -174,7 +176,10 @@ fn read_member<R: Read>(
             let mode = member.header().mode().unwrap_or(0o755);
             place(&name, Member::Dir { mode, owner: owner_of(member.header()) })
         }
-        T::Symlink => place(&name, Member::Link { target: target(member)? }),
+        T::Symlink => {
+            let owner = owner_of(member.header());
+            place(&name, Member::Link { target: target(member)?, owner })
+        }
         T::Link => place(&name, Member::HardLink { target: target(member)? }),
         T::Block | T::Char | T::Fifo => place(&name, Member::Special),
         _ => Err(ArchiveError::refused(&name, "which is a device, a pipe or something else that is no file")),

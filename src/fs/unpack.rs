@@ -237,7 +237,7 @@ impl<'a> Placing<'a> {
         read_tar(from, stream_bytes_max, &mut |name, member| match member {
             Member::File { mode, claimed, content, .. } => self.file(name, mode & 0o100 != 0, claimed, content),
             Member::Dir { .. } => self.directory(name),
-            Member::Link { target } => self.link(name, &target),
+            Member::Link { target, .. } => self.link(name, &target),
             Member::HardLink { target } => self.hard_link(name, &target),
             // Of a root file system: no tree can hold a device, and every sandbox has a `/dev` of its own.
             Member::Special if self.is_in_dev(name) => Ok(()),

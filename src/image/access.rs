@@ -25,8 +25,13 @@ pub enum Seen {
     Dir(Access),
     /// A regular file.
     File(Access),
-    /// A link with its target.
-    Link(String),
+    /// A link.
+    Link {
+        /// Its target as written.
+        target: String,
+        /// User and group of the link itself.
+        owner: (u32, u32),
+    },
 }
 
 /// What lies below a layer. Every directory above an entry is there too.
@@ -58,7 +63,7 @@ impl Below {
             let seen = match node {
                 Node::Dir => Seen::Dir(access),
                 Node::File(_) => Seen::File(access),
-                Node::Link(target) => Seen::Link(target.clone()),
+                Node::Link(target) => Seen::Link { target: target.clone(), owner: (access.uid, access.gid) },
             };
             Some((RelPath::parse(path).ok()?, seen))
         });
@@ -79,7 +84,7 @@ impl Below {
     pub fn dir(&self, path: &RelPath) -> Option<Access> {
         match self.0.get(path) {
             Some(Seen::Dir(access)) => Some(*access),
-            Some(Seen::File(_) | Seen::Link(_)) | None => None,
+            Some(Seen::File(_) | Seen::Link { .. }) | None => None,
         }
     }
 
@@ -94,7 +99,10 @@ impl Below {
                     self.put(path, Seen::Dir(member.access));
                 }
                 Content::File { .. } => self.put(path, Seen::File(member.access)),
-                Content::Link { target } => self.put(path, Seen::Link(target.clone())),
+                Content::Link { target } => {
+                    let owner = (member.access.uid, member.access.gid);
+                    self.put(path, Seen::Link { target: target.clone(), owner });
+                }
                 Content::Hard { to } => {
                     if let Some(seen) = self.0.get(to).cloned() {
                         self.put(path, seen);
@@ -144,7 +152,7 @@ impl Below {
     /// many links, and where it leads to the root.
     pub fn resolve(&self, path: &RelPath) -> Option<RelPath> {
         let link_at = |at: &RelPath| match self.0.get(at)? {
-            Seen::Link(target) => Some(target.as_str()),
+            Seen::Link { target, .. } => Some(target.as_str()),
             Seen::Dir(_) | Seen::File(_) => None,
         };
         follow(path, Last::Named, link_at).filter(|there| !there.is_root())
@@ -163,8 +171,8 @@ impl Below {
                 Seen::File(Access { mode, uid, gid }) => {
                     encoder.u8(1).u64((*mode).into()).u64((*uid).into()).u64((*gid).into());
                 }
-                Seen::Link(target) => {
-                    encoder.u8(2).bytes(target.as_bytes());
+                Seen::Link { target, owner: (uid, gid) } => {
+                    encoder.u8(2).bytes(target.as_bytes()).u64((*uid).into()).u64((*gid).into());
                 }
             }
         }
@@ -178,11 +186,12 @@ impl Below {
         for _ in 0..decoder.u64().ok()? {
             let path = RelPath::parse(decoder.text("path").ok()?).ok()?;
             let kind = decoder.u8().ok()?;
-            if kind == 2 {
-                all.insert(path, Seen::Link(decoder.text("target").ok()?.to_owned()));
+            let target = if kind == 2 { Some(decoder.text("target").ok()?.to_owned()) } else { None };
+            let mut number = || u32::try_from(decoder.u64().ok()?).ok();
+            if let Some(target) = target {
+                all.insert(path, Seen::Link { target, owner: (number()?, number()?) });
                 continue;
             }
-            let mut number = || u32::try_from(decoder.u64().ok()?).ok();
             let access = Access { mode: number()?, uid: number()?, gid: number()? };
             all.insert(path, if kind == 0 { Seen::Dir(access) } else { Seen::File(access) });
         }
@@ -214,7 +223,7 @@ mod tests {
         let told = |(path, seen): (&RelPath, &Seen)| match seen {
             Seen::Dir(access) => format!("{path}/ {:o}", access.mode),
             Seen::File(access) => format!("{path} {:o}", access.mode),
-            Seen::Link(target) => format!("{path} -> {target}"),
+            Seen::Link { target, .. } => format!("{path} -> {target}"),
         };
         below.entries().map(told).collect()
     }

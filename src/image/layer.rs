@@ -139,7 +139,7 @@ impl Stack {
         self.nodes.iter().map(|(path, placed)| (path.as_str(), &placed.node))
     }
 
-    /// The same with permissions and owners, which mean nothing of a link.
+    /// The same with owners, and permissions, which mean nothing of a link.
     pub fn accesses(&self) -> impl Iterator<Item = (&str, &Node, Access)> {
         self.nodes.iter().map(|(path, placed)| (path.as_str(), &placed.node, placed.access))
     }
@@ -178,13 +178,14 @@ impl Stack {
             return self.whiteout(name, above, hidden);
         }
         let at = self.place(name, above, last)?;
-        let mut access = Access::DIR;
+        let access;
         let node = match member {
             Member::Dir { mode, owner: (uid, gid) } => {
                 access = Access { mode: mode & 0o7777, uid, gid };
                 Node::Dir
             }
-            Member::Link { target } => {
+            Member::Link { target, owner: (uid, gid) } => {
+                access = Access { mode: 0o777, uid, gid };
                 self.charge(name, target.len())?;
                 Node::Link(checked_target(name, target)?)
             }

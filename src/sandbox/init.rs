@@ -1,6 +1,7 @@
 //! The first process of one sandbox: has the view built, the command started, everything buried, and reports. Keeps no policy.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -14,11 +15,11 @@ use crate::sandbox::crowd::{self, Counting};
 use crate::sandbox::kernel;
 use crate::sandbox::namespaces::Loopback;
 use crate::sandbox::observation::Observation;
-use crate::sandbox::spec::{Level, SandboxSpec};
-use crate::sandbox::start::{self, Bounds, Started, Watch};
+use crate::sandbox::spec::{Level, SandboxSpec, System};
+use crate::sandbox::start::{self, Bounds, Started, Watch, Watcher};
 use crate::sandbox::trace::Observer;
 use crate::sandbox::tree::{Left, Tree};
-use crate::sandbox::wire::{self, Failure, KILL, Owner, Purpose, Report, Request, Status};
+use crate::sandbox::wire::{self, Aside, Failure, KILL, Owner, Purpose, Report, Request, Status};
 use crate::sandbox::{confine, namespaces, plain};
 
 /// How long a command may take to end by itself once asked to, before it is killed.
@@ -77,14 +78,22 @@ pub fn main(job: Job) -> ! {
         // What it starts runs as the same user: nothing of it shows below `/proc/1`, and nobody may trace it.
         rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
             .map_err(|error| Failure::new("closing itself to the command", error))?;
-        let wanted = spec.observe && request.level == Level::Namespaces;
-        let (started, observed) =
-            start::start(built.command, &bounds, (stdout, stderr), if wanted { Watch::Closely } else { Watch::No })?;
-        let (mut observer, none) = match observed {
-            Some(Ok(observer)) => (Some(observer), None),
-            Some(Err(reason)) => (None, Some(reason)),
-            None => (None, spec.observe.then(|| "only the `namespaces` level can observe".to_owned())),
+        let wanted = match &spec.system {
+            System::Writable(root) => Watch::Owners { owners: &root.owners, events: tree.events() },
+            _ if spec.observe && own => Watch::Closely,
+            _ => Watch::No,
         };
+        let (started, watcher) = start::start(built.command, &bounds, (stdout, stderr), wanted)?;
+        let (mut observer, none) = match watcher {
+            Watcher::Observer(Ok(observer)) => (Some(observer), None),
+            Watcher::Observer(Err(reason)) => (None, Some(reason)),
+            Watcher::Keeper(keeper) => {
+                tree.keep(keeper);
+                (None, spec.observe.then(|| "in a root that it may change it is not observed".to_owned()))
+            }
+            Watcher::None => (None, spec.observe.then(|| "only the `namespaces` level can observe".to_owned())),
+        };
+        let mut owned = None;
         let report = match started {
             Started::Running(main) => {
                 let stops = Stops { control: control.as_fd(), lifeline: lifeline.as_fd() };
@@ -95,29 +104,42 @@ pub fn main(job: Job) -> ! {
                     // The command was cut short by nobody's decision: silence makes it an error, not a result.
                     kernel::exit_now(1)
                 }
-                Report::Ended { status, usage: usage::of_children(), observed: spec.observe, crowded }
+                owned = tree
+                    .take_keeper()
+                    .filter(|_| status == Status::Code(0))
+                    .map(|keeper| keeper.finish(Path::new("/")));
+                let aside = match owned {
+                    Some(_) => Aside::Owned,
+                    None if spec.observe => Aside::Observation,
+                    None => Aside::Nothing,
+                };
+                Report::Ended { status, usage: usage::of_children(), aside, crowded }
             }
             Started::Not { cause } => Report::CannotStart { cause },
         };
         let observation = observer.map(Observer::finish).or_else(|| none.map(Observation::nothing));
-        let observation = observation.map(|seen| wire::anonymous_file("observation", &seen.encode())).transpose();
-        let observation = observation.map_err(|error| Failure::new("keeping what was observed", error))?;
-        Ok((report, built.workspace, observation))
+        let aside = match owned {
+            Some(owned) => Some(("owners", owned.encode())),
+            None => observation.map(|seen| ("observation", seen.encode())),
+        };
+        let aside = aside.map(|(name, bytes)| wire::anonymous_file(name, &bytes)).transpose();
+        let aside = aside.map_err(|error| Failure::new("keeping what was seen of the command", error))?;
+        Ok((report, built.workspace, aside))
     };
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
-    let (report, workspace, observation) = match outcome {
+    let (report, workspace, aside) = match outcome {
         Ok(Ok(done)) => done,
         Ok(Err(failure)) => (Report::Failed(failure), None, None),
         Err(panic) => (Report::Failed(Failure::said("running the init", panic_text(panic.as_ref()))), None, None),
     };
-    // The observation comes last: a report says whether there is one.
-    let descriptors: Vec<BorrowedFd<'_>> = workspace.iter().chain(&observation).map(AsFd::as_fd).collect();
+    // What was seen comes last: a report says whether there is anything.
+    let descriptors: Vec<BorrowedFd<'_>> = workspace.iter().chain(&aside).map(AsFd::as_fd).collect();
     // If the engine is gone there is nobody left to tell.
     drop(wire::send(&control, &report.encode(), &descriptors));
     kernel::exit_now(0)
 }
 
-/// A report, the workspace as it is left behind, and what was observed.
+/// A report, the workspace as it is left behind, and what was observed, or whose the files are.
 type Told = (Report, Option<OwnedFd>, Option<OwnedFd>);
 
 fn probe_confinement(spec: &SandboxSpec) -> Result<Told, Failure> {
@@ -204,7 +226,8 @@ fn watch(
         }
         let heard = stop_by.is_none().then_some(stops);
         let checks = checking.event().filter(|_| stop_by.is_none());
-        let until = [stop_by, count_at].into_iter().flatten().min();
+        let at_once = tree.has_more().then(Instant::now);
+        let until = [stop_by, count_at, at_once].into_iter().flatten().min();
         match wait(tree, heard, checks, until, observer.as_deref_mut()) {
             Woken::ToStop if stops.kill() => break,
             Woken::ToStop => {

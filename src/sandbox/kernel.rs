@@ -1,4 +1,4 @@
-//! The system calls that neither std nor rustix offers safely. All of the sandbox's `unsafe`; decides nothing.
+//! The system calls that neither std nor rustix offers safely. All of the sandbox's `unsafe` but for that of `ptrace`; decides nothing.
 #![expect(unsafe_code, reason = "clone, execve, signal masks and mount attributes have no safe wrapper")]
 
 use std::ffi::{CStr, CString};
@@ -308,11 +308,18 @@ pub fn deny(denied: Denied) -> io::Result<()> {
         filter.push(refuse(errno));
     }
     filter.push(answer(libc::SECCOMP_RET_ALLOW));
-    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    self::filter(&filter)
+}
+
+/// Puts a filter on this process and whatever it starts, for good. It must have no new privileges.
+pub fn filter(program: &[libc::sock_filter]) -> io::Result<()> {
+    let length = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
     // SAFETY: the program points to `len` instructions that outlive the call; the kernel copies and checks them.
     let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
 /// A system call that waits for leave.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Asked {

@@ -18,11 +18,12 @@ use crate::sandbox::group::{Group, Groups};
 use crate::sandbox::init::GRACE;
 use crate::sandbox::launcher::ARGUMENT;
 use crate::sandbox::observation::Observation;
+use crate::sandbox::owned::Owned;
 use crate::sandbox::plain;
 use crate::sandbox::pod::Pod;
 use crate::sandbox::refusal::{Facts, explain};
 use crate::sandbox::spec::{Exit, Finished, Leftover, Level, Limit, Network, SandboxError, SandboxSpec, Stream, Usage};
-use crate::sandbox::wire::{self, Failure, Purpose, Report, Request, Status};
+use crate::sandbox::wire::{self, Aside, Failure, Purpose, Report, Request, Status};
 
 /// Runs one command so that it sees what its spec says.
 pub trait Sandbox: Send + Sync {
@@ -274,8 +275,8 @@ impl Launched {
         group: &Group,
         (report, mut descriptors, stopped): (Report, Vec<OwnedFd>, Option<Exit>),
     ) -> Result<Finished, SandboxError> {
-        let (status, mut usage, observed, crowded) = match report {
-            Report::Ended { status, usage, observed, crowded } => (status, usage, observed, crowded),
+        let (status, mut usage, aside, crowded) = match report {
+            Report::Ended { status, usage, aside, crowded } => (status, usage, aside, crowded),
             Report::CannotStart { cause } => {
                 let program = spec.argv.first().cloned().unwrap_or_default();
                 return Err(SandboxError::CannotStart { program, cause });
@@ -291,12 +292,15 @@ impl Launched {
             (None, None, Status::Signal(signal)) => Exit::Signal(signal),
         };
         usage.max_rss_kib = usage.max_rss_kib.max(group.peak_kib().unwrap_or(0));
-        let observation = observed.then(|| descriptors.pop().map_or_else(not_reported, |file| read_observation(&file)));
+        let last = if aside == Aside::Nothing { None } else { descriptors.pop() };
+        let observation =
+            (aside == Aside::Observation).then(|| last.as_ref().map_or_else(not_reported, read_observation));
+        let owned = (aside == Aside::Owned).then(|| read_owned(last.as_ref()));
         let workspace = match descriptors.pop() {
             Some(descriptor) => Leftover::behind(descriptor),
             None => Leftover::on_disk(spec.stage.join(plain::COPY_DIR)),
         };
-        Ok(Finished { exit, usage, workspace, observation })
+        Ok(Finished { exit, usage, workspace, observation, owned })
     }
 
     fn failed(&self, failure: &Failure) -> SandboxError {
@@ -348,7 +352,8 @@ impl Sandbox for Launched {
     ) -> Result<Finished, SandboxError> {
         if cancel.is_cancelled() {
             let workspace = Leftover::on_disk(spec.stage.clone());
-            return Ok(Finished { exit: Exit::Cancelled, usage: Usage::default(), workspace, observation: None });
+            let (exit, usage) = (Exit::Cancelled, Usage::default());
+            return Ok(Finished { exit, usage, workspace, observation: None, owned: None });
         }
         // Services come to stay, and those in a pod are forked by another process.
         let is_alone = company.pod.is_none() && company.checked.is_none();
@@ -381,6 +386,12 @@ enum Membership<'a> {
 fn read_observation(file: &OwnedFd) -> Observation {
     let bytes = wire::read_anonymous_file(file).unwrap_or_default();
     Observation::decode(&bytes).unwrap_or_else(|_| not_reported())
+}
+
+fn read_owned(file: Option<&OwnedFd>) -> Owned {
+    let bytes = file.and_then(|file| wire::read_anonymous_file(file).ok());
+    let owned = bytes.and_then(|bytes| Owned::decode(&bytes).ok());
+    owned.unwrap_or_else(|| Owned::unknown("the owners of its files did not arrive"))
 }
 
 fn not_reported() -> Observation {

@@ -165,14 +165,16 @@ pub enum System {
 /// Ours are `/dev`, `/proc`, `/tmp` and `/workspace` ([`crate::sandbox::writable::is_covered`]); places for them that the tree lacks are
 /// made in it, as are small files of `/etc` ([`crate::sandbox::writable::LAID`]).
 ///
-/// The command is user 0 of a user namespace in which there is nobody else: a change of owner to anybody but 0:0 fails with `EINVAL`.
-/// It may do with files what root may, and nothing else of that: not mount, trace, or make devices.
+/// The command is user 0 of a user namespace in which there is nobody else. It may give files to others all the same, and sees whose they
+/// are ([`crate::sandbox::owners`]); to become somebody else fails. It may do with files what root may, and nothing else of that: not mount, trace, or make devices.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WritableRoot {
     /// How what it writes is kept apart from what was there.
     pub layers: Layers,
     /// Permission bits of what is to be seen with others than those it was laid out with: files and directories, no links, by path.
     pub modes: BTreeMap<RelPath, u32>,
+    /// Owners that are to be seen, where they are not 0:0: of files, directories and links, by path.
+    pub owners: Owners,
     /// Absolute directory inside that the command starts in, in place of [`SandboxSpec::cwd`].
     pub directory: PathBuf,
 }
@@ -312,6 +314,7 @@ pub enum Exit {
 
 pub use crate::process::usage::Usage;
 pub use crate::sandbox::observation::{Observation, Touch};
+pub use crate::sandbox::owned::{Owned, Owner, Owners};
 
 /// What came of it.
 #[derive(Debug)]
@@ -328,6 +331,8 @@ pub struct Finished {
     pub workspace: Leftover,
     /// What it touched in the workspace; present where it was to be observed.
     pub observation: Option<Observation>,
+    /// Whose the files of its root are; present where it succeeded in a root that it may change.
+    pub owned: Option<Owned>,
 }
 
 /// A directory that outlives the command until dropped.

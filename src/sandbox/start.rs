@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::{CString, NulError};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,9 @@ use rustix::process::{Pid, Resource, Rlimit};
 use crate::fs::ops;
 use crate::sandbox::crowd;
 use crate::sandbox::kernel::{self, Side};
+use crate::sandbox::owned::Owners;
+use crate::sandbox::owners::{self, Keeper, OWNERS_STEP};
+use crate::sandbox::ptrace;
 use crate::sandbox::trace::{self, Observer};
 use crate::sandbox::wire::{self, Failure, plain};
 
@@ -58,17 +61,36 @@ pub enum Started {
     },
 }
 
-/// Whether what it does is observed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Watch {
-    /// It is; the observer, or why there is none, comes back.
+/// Whether what it does is watched.
+#[derive(Clone, Copy, Debug)]
+pub enum Watch<'a> {
+    /// It is observed; the observer, or why there is none, comes back.
     Closely,
+    /// The owners of its files are kept, of which these are in its root now.
+    Owners {
+        /// By path.
+        owners: &'a Owners,
+        /// Readable when a child may stand.
+        events: BorrowedFd<'a>,
+    },
     /// It is not.
     No,
 }
 
-/// The observer of a command that was to be watched, or why there is none.
-pub type Observed = Option<Result<Observer, String>>;
+/// Who watches a command.
+#[derive(Default)]
+pub enum Watcher {
+    /// Nobody.
+    #[default]
+    None,
+    /// The observer, or why there is none although it was to be observed.
+    Observer(Result<Observer, String>),
+    /// Who keeps the owners of its files.
+    Keeper(Keeper),
+}
+
+/// How a process hands itself over to whoever watches it, at the other end.
+type Submit = fn(&OwnedFd);
 
 const STEP: &str = "starting a process for the command";
 
@@ -77,12 +99,12 @@ pub fn start(
     command: Command,
     bounds: &Bounds,
     (stdout, stderr): (OwnedFd, OwnedFd),
-    watch: Watch,
-) -> Result<(Started, Observed), Failure> {
+    watch: Watch<'_>,
+) -> Result<(Started, Watcher), Failure> {
     // An observed one is answered while it begins. And who joins a group that limits memory must not share this process's: where the
     // group has no room for the program, the kernel kills whoever has the memory of the one it chose.
-    if watch == Watch::No && bounds.groups.is_empty() {
-        return Ok((start_on_this_memory(&command, bounds, [&stdout, &stderr])?, None));
+    if matches!(watch, Watch::No) && bounds.groups.is_empty() {
+        return Ok((start_on_this_memory(&command, bounds, [&stdout, &stderr])?, Watcher::None));
     }
     start_on_a_copy(command, bounds, (stdout, stderr), watch)
 }
@@ -92,7 +114,7 @@ pub fn start_beside(
     command: Command,
     bounds: &Bounds,
     streams: (OwnedFd, OwnedFd),
-) -> Result<(Started, Observed), Failure> {
+) -> Result<(Started, Watcher), Failure> {
     start_on_a_copy(command, bounds, streams, Watch::No)
 }
 
@@ -117,13 +139,13 @@ fn start_on_a_copy(
     command: Command,
     bounds: &Bounds,
     (stdout, stderr): (OwnedFd, OwnedFd),
-    watch: Watch,
-) -> Result<(Started, Observed), Failure> {
+    watch: Watch<'_>,
+) -> Result<(Started, Watcher), Failure> {
     let step = STEP;
     let (reader, writer) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|error| Failure::new(step, error))?;
     let (ours, theirs) = match watch {
-        Watch::Closely => {
+        Watch::Closely | Watch::Owners { .. } => {
             let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
             let (ours, theirs) = pair.map_err(|error| Failure::new(step, error))?;
             (Some(ours), Some(theirs))
@@ -133,24 +155,35 @@ fn start_on_a_copy(
     match kernel::fork().map_err(|error| Failure::new(step, error))? {
         Side::Child => {
             drop(ours);
-            let cause = become_command(&command, bounds, [&stdout, &stderr], theirs);
+            let submit: Submit = if matches!(watch, Watch::Closely) { submit } else { submit_to_keeper };
+            let cause = become_command(&command, bounds, [&stdout, &stderr], theirs.map(|socket| (socket, submit)));
             // Should the init be gone, nobody is left to tell.
             drop(io::PipeWriter::from(writer).write_all(cause.as_bytes()));
             kernel::exit_now(127)
         }
         Side::Parent(pid) => {
             drop((writer, stdout, stderr, theirs));
-            let mut observed = ours.map(|socket| receive_observer(&socket));
-            if let Some(Ok(observer)) = &mut observed {
-                answer_until_it_runs(&reader, observer);
+            let mut watcher = Watcher::default();
+            if let Some(socket) = ours {
+                watcher = match watch {
+                    Watch::Owners { owners, .. } => keep(pid, &socket, owners)?.map_or(Watcher::None, Watcher::Keeper),
+                    Watch::Closely | Watch::No => Watcher::Observer(receive_observer(&socket)),
+                };
+            }
+            match (&mut watcher, watch) {
+                (Watcher::Observer(Ok(observer)), _) => answer_until_it_runs(&reader, observer),
+                (Watcher::Keeper(keeper), Watch::Owners { events, .. }) => {
+                    keep_until_it_runs(pid, &reader, keeper, events)
+                }
+                _ => {}
             }
             let mut cause = Vec::new();
             // A successful `execve` closes the pipe without a word.
             io::PipeReader::from(reader).read_to_end(&mut cause).map_err(|error| Failure::new(step, error))?;
             if cause.is_empty() {
-                return Ok((Started::Running(pid), observed));
+                return Ok((Started::Running(pid), watcher));
             }
-            Ok((Started::Not { cause: String::from_utf8_lossy(&cause).into_owned() }, observed))
+            Ok((Started::Not { cause: String::from_utf8_lossy(&cause).into_owned() }, watcher))
         }
     }
 }
@@ -178,6 +211,59 @@ fn answer_until_it_runs(reader: &OwnedFd, observer: &mut Observer) {
     }
 }
 
+/// Watches over a child that waits for it, and has it put itself under the filter. `None` if it comes to nothing before.
+fn keep(child: Pid, socket: &OwnedFd, owners: &Owners) -> Result<Option<Keeper>, Failure> {
+    let failed = |error: io::Error| Failure::new(OWNERS_STEP, error);
+    let hear = || Ok(wire::receive(socket).map_err(failed)?.map(|(said, _)| said));
+    match hear()? {
+        None => return Ok(None),
+        Some(said) if said == owners::READY => {}
+        Some(reason) => return Err(Failure::said(OWNERS_STEP, String::from_utf8_lossy(&reason))),
+    }
+    let keeper = Keeper::new(child, Path::new("/"), owners)?;
+    wire::send(socket, owners::WATCHED, &[]).map_err(failed)?;
+    match hear()? {
+        None => Ok(None),
+        Some(said) if said == owners::UNDER_FILTER => Ok(Some(keeper)),
+        Some(reason) => Err(Failure::said(OWNERS_STEP, String::from_utf8_lossy(&reason))),
+    }
+}
+
+/// Lets it go on from where it stands, until it is known whether it runs.
+fn keep_until_it_runs(child: Pid, reader: &OwnedFd, keeper: &mut Keeper, events: BorrowedFd<'_>) {
+    loop {
+        while let Some(stop) = ptrace::next_stop(child) {
+            keeper.stopped(child, stop);
+        }
+        let mut fds = [PollFd::new(reader, PollFlags::IN), PollFd::from_borrowed_fd(events, PollFlags::IN)];
+        if rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, None)).is_err() || !fds[0].revents().is_empty() {
+            return;
+        }
+        // One of these may stand for several stops, so only that there was one counts.
+        let mut heard = [0; 128];
+        let _ = rustix::io::read(events, &mut heard);
+    }
+}
+
+/// Waits until somebody watches over this process, and puts it under the filter.
+fn submit_to_keeper(socket: &OwnedFd) {
+    let opened = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable);
+    let submitted = (|| {
+        opened?;
+        wire::send(socket, owners::READY, &[])?;
+        match wire::receive(socket)? {
+            Some((heard, _)) if heard == owners::WATCHED => owners::submit(),
+            _ => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+        }
+    })();
+    let sent = match submitted {
+        Ok(()) => wire::send(socket, owners::UNDER_FILTER, &[]),
+        Err(error) => wire::send(socket, format!("this machine does not let it: {}", plain(&error)).as_bytes(), &[]),
+    };
+    // The init is gone, and this process with it before long.
+    drop(sent);
+}
+
 /// Has everything that this process will do asked about, and hands over the end on which it is.
 fn submit(socket: &OwnedFd) {
     // The init closed itself, and so this copy of it, even to the init: which is about to read what this process asks for.
@@ -197,7 +283,7 @@ fn become_command(
     command: &Command,
     bounds: &Bounds,
     [stdout, stderr]: [&OwnedFd; 2],
-    observer: Option<OwnedFd>,
+    watcher: Option<(OwnedFd, Submit)>,
 ) -> String {
     let prepared = (|| -> io::Result<()> {
         rustix::process::setsid()?;
@@ -218,7 +304,7 @@ fn become_command(
     }
     match strings(command) {
         Ok((argv, env)) => {
-            if let Some(socket) = observer {
+            if let Some((socket, submit)) = watcher {
                 submit(&socket);
             }
             execute(command, &argv, &env)

@@ -9,9 +9,9 @@
 //! that was withdrawn before we took it remains in the count, and is found there at the end. To be able to count while every other
 //! process is gone, a *witness* under the same filter waits until then.
 
-mod asking;
-mod calls;
-mod filter;
+pub(in crate::sandbox) mod asking;
+pub(in crate::sandbox) mod calls;
+pub(in crate::sandbox) mod filter;
 mod resolve;
 
 use std::collections::{HashMap, HashSet};

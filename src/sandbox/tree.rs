@@ -1,21 +1,26 @@
 //! All processes beneath an init: signalling them and waiting until none is left. Knows no commands and no time limits.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{Pid, Signal, WaitOptions};
+use rustix::process::{Pid, Signal};
 
 use crate::fs::ops;
 use crate::sandbox::kernel;
+use crate::sandbox::owners::Keeper;
+use crate::sandbox::ptrace::{self, Became};
 use crate::sandbox::spec::Level;
 use crate::sandbox::wire::Status;
 
 /// How long killed processes may take to be gone. Only one that sleeps in the kernel takes longer than an instant.
 const BURIAL: Duration = Duration::from_secs(5);
+
+/// Stops that are dealt with before anything else is heard again: who stops without end keeps nobody from being ended.
+const STOPS_AT_ONCE: usize = 256;
 
 /// The processes beneath this one; orphans among them become its children.
 pub struct Tree {
@@ -23,6 +28,10 @@ pub struct Tree {
     events: OwnedFd,
     /// Children whose end somebody waits for, and how they ended once they have.
     noted: RefCell<Vec<(Pid, Option<Status>)>>,
+    /// Who does what is to be done where a process stands.
+    keeper: RefCell<Option<Keeper>>,
+    /// Whether some may stand of whom no event will tell any more.
+    more: Cell<bool>,
 }
 
 /// What is left after burying the dead.
@@ -42,7 +51,7 @@ impl Tree {
             // In a pid namespace the first process inherits orphans anyway.
             rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         }
-        Ok(Self { level, events, noted: RefCell::default() })
+        Ok(Self { level, events, noted: RefCell::default(), keeper: RefCell::default(), more: Cell::new(false) })
     }
 
     /// Readable when a child has ended and may be buried.
@@ -63,28 +72,54 @@ impl Tree {
         ended
     }
 
-    /// Buries all who have ended; tells how `main` did, if it is among them.
+    /// Lets a keeper do what is to be done wherever a process stands that it watches.
+    pub fn keep(&self, keeper: Keeper) {
+        self.keeper.replace(Some(keeper));
+    }
+
+    /// Whether there is more to do than was done at once: nothing is to be waited for.
+    pub fn has_more(&self) -> bool {
+        self.more.get()
+    }
+
+    /// The keeper, once nobody is left.
+    pub fn take_keeper(&self) -> Option<Keeper> {
+        self.keeper.take()
+    }
+
+    /// Buries all who have ended; tells how `main` did, if it is among them. Who stands goes on.
     pub fn bury(&self, main: Pid, status: &mut Option<Status>) -> Left {
         // One signal may stand for several children, so its count says nothing; reading only makes it unready.
         let mut events = [0; 128];
         let _ = rustix::io::read(&self.events, &mut events);
+        self.more.set(false);
+        let mut stops = 0;
         loop {
-            match rustix::process::wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, ended))) => {
-                    let ended = match (ended.exit_status(), ended.terminating_signal()) {
-                        (Some(code), _) => Some(Status::Code(code)),
-                        (None, Some(signal)) => Some(Status::Signal(signal)),
-                        (None, None) => None,
-                    };
-                    if pid == main {
-                        *status = ended;
-                    } else if let Some(noted) = self.noted.borrow_mut().iter_mut().find(|noted| noted.0 == pid) {
-                        noted.1 = ended;
+            if stops == STOPS_AT_ONCE {
+                self.more.set(true);
+                return Left::Some;
+            }
+            let (pid, ended) = match ptrace::next_news() {
+                Ok(Some((pid, Became::Stopped(stop)))) => {
+                    stops += 1;
+                    if let Some(keeper) = self.keeper.borrow_mut().as_mut() {
+                        keeper.stopped(pid, stop);
                     }
+                    continue;
                 }
+                Ok(Some((pid, Became::Exited(code)))) => (pid, Status::Code(code)),
+                Ok(Some((pid, Became::Killed(signal)))) => (pid, Status::Signal(signal)),
                 Ok(None) => return Left::Some,
-                Err(rustix::io::Errno::INTR) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) => return Left::Nothing,
+            };
+            if let Some(keeper) = self.keeper.borrow_mut().as_mut() {
+                keeper.ended(pid);
+            }
+            if pid == main {
+                *status = Some(ended);
+            } else if let Some(noted) = self.noted.borrow_mut().iter_mut().find(|noted| noted.0 == pid) {
+                noted.1 = Some(ended);
             }
         }
     }
@@ -108,6 +143,9 @@ impl Tree {
         // A process may fork while the list is read, so the list is read again after each burial.
         while self.bury(main, status) == Left::Some && Instant::now() < deadline {
             self.signal(Signal::KILL);
+            if self.has_more() {
+                continue;
+            }
             let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now())).ok();
             let mut fds = [PollFd::from_borrowed_fd(self.events(), PollFlags::IN)];
             // Whoever was born unseen has an ancestor that was killed, so its turn comes with another event.

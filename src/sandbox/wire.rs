@@ -17,6 +17,7 @@ use rustix::process::Signal;
 use crate::base::encode::{DecodeError, Decoder, Encoder};
 use crate::base::path::RelPath;
 use crate::process::usage::Usage;
+use crate::sandbox::owned::{decode_owners, encode_owners};
 use crate::sandbox::spec::{
     Access, Content, Layers, Level, Limits, Mount, Network, SandboxSpec, System, View, WritableRoot,
 };
@@ -196,6 +197,17 @@ pub fn plain(error: &io::Error) -> String {
     text.split(" (os error").next().unwrap_or(&text).to_lowercase()
 }
 
+/// What comes along with a report.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Aside {
+    /// Nothing.
+    Nothing,
+    /// What was observed.
+    Observation,
+    /// Whose the files of the root are.
+    Owned,
+}
+
 /// The last thing an init says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Report {
@@ -205,8 +217,8 @@ pub enum Report {
         status: Status,
         /// What all of it used.
         usage: Usage,
-        /// Whether it was to be observed: what was seen comes along as an anonymous file, after the workspace.
-        observed: bool,
+        /// What comes along as an anonymous file, after the workspace.
+        aside: Aside,
         /// Whether the init counted too many processes, and killed them.
         crowded: bool,
     },
@@ -222,20 +234,20 @@ pub enum Report {
 impl Report {
     /// That something ended that used nothing worth telling.
     pub fn nothing_of(status: Status) -> Self {
-        Report::Ended { status, usage: Usage::default(), observed: false, crowded: false }
+        Report::Ended { status, usage: Usage::default(), aside: Aside::Nothing, crowded: false }
     }
 
     /// As one message.
     pub fn encode(&self) -> Vec<u8> {
         let mut encoder = Encoder::new();
         match self {
-            Report::Ended { status, usage, observed, crowded } => {
+            Report::Ended { status, usage, aside, crowded } => {
                 let (kind, number) = match *status {
                     Status::Code(code) => (0, code),
                     Status::Signal(signal) => (1, signal),
                 };
                 encoder.u8(0).u8(kind).u64(u64::from(number.cast_unsigned())).u64(usage.cpu_ms).u64(usage.max_rss_kib);
-                encoder.u8(u8::from(*observed)).u8(u8::from(*crowded));
+                encoder.u8(*aside as u8).u8(u8::from(*crowded));
             }
             Report::CannotStart { cause } => {
                 encoder.u8(1).bytes(cut(cause).as_bytes());
@@ -261,7 +273,13 @@ impl Report {
                 let number = number(&mut decoder)?;
                 let status = if signalled { Status::Signal(number) } else { Status::Code(number) };
                 let usage = Usage { cpu_ms: decoder.u64()?, max_rss_kib: decoder.u64()? };
-                Report::Ended { status, usage, observed: decoder.u8()? == 1, crowded: decoder.u8()? == 1 }
+                let aside = match decoder.u8()? {
+                    0 => Aside::Nothing,
+                    1 => Aside::Observation,
+                    2 => Aside::Owned,
+                    _ => return Err(DecodeError::Invalid { what: "report" }),
+                };
+                Report::Ended { status, usage, aside, crowded: decoder.u8()? == 1 }
             }
             1 => Report::CannotStart { cause: decoder.text("cause")?.to_owned() },
             2 => {
@@ -334,6 +352,7 @@ pub fn encode_spec(spec: &SandboxSpec) -> Vec<u8> {
                 }
                 Layers::Copy { root } => path(encoder.u8(4), root),
             }
+            encode_owners(&mut encoder, &root.owners);
             encoder.u64(root.modes.len() as u64);
             for (at, mode) in &root.modes {
                 encoder.bytes(at.as_str().as_bytes()).u64(u64::from(*mode));
@@ -409,12 +428,13 @@ pub fn decode_spec(bytes: &'static [u8]) -> Result<SandboxSpec, DecodeError> {
             } else {
                 Layers::Copy { root: path(&mut decoder)? }
             };
+            let owners = decode_owners(&mut decoder)?;
             let mode = |decoder: &mut Decoder<'_>| {
                 u32::try_from(decoder.u64()?).map_err(|_| DecodeError::Invalid { what: "mode" })
             };
             let modes = (0..decoder.u64()?).map(|_| Ok((inside(&mut decoder)?, mode(&mut decoder)?)));
             let modes = modes.collect::<Result<_, _>>()?;
-            System::Writable(WritableRoot { layers, modes, directory: path(&mut decoder)? })
+            System::Writable(WritableRoot { layers, modes, owners, directory: path(&mut decoder)? })
         }
         _ => return Err(DecodeError::Invalid { what: "system" }),
     };
@@ -527,6 +547,7 @@ pub fn receive(socket: impl AsFd) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sandbox::spec::Owner;
     use std::collections::BTreeMap;
 
     fn rel(text: &str) -> RelPath {
@@ -564,7 +585,8 @@ mod tests {
         let links = BTreeMap::from([("/bin".into(), "usr/bin".into())]);
         let writable = |layers| {
             let modes = BTreeMap::from([(rel("usr/bin/su"), 0o4755)]);
-            System::Writable(WritableRoot { layers, modes, directory: "/srv".into() })
+            let owners = BTreeMap::from([(rel("var/mail"), Owner { user: 0, group: 8 })]);
+            System::Writable(WritableRoot { layers, modes, owners, directory: "/srv".into() })
         };
         let systems = [
             System::Host,
@@ -611,8 +633,8 @@ mod tests {
         }
         let usage = Usage { cpu_ms: 7, max_rss_kib: 8 };
         let reports = [
-            Report::Ended { status: Status::Code(-1), usage, observed: true, crowded: false },
-            Report::Ended { status: Status::Signal(9), usage, observed: false, crowded: true },
+            Report::Ended { status: Status::Code(-1), usage, aside: Aside::Observation, crowded: false },
+            Report::Ended { status: Status::Signal(9), usage, aside: Aside::Owned, crowded: true },
             Report::nothing_of(Status::Code(3)),
             Report::CannotStart { cause: "no".into() },
             Report::Failed(Failure { step: "mounting".into(), cause: "no".into(), errno: 1 }),

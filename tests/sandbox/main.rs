@@ -8,6 +8,7 @@ mod failing;
 mod landlock;
 mod limits;
 mod observing;
+mod owners;
 mod pod;
 mod steps;
 mod user;

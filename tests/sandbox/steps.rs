@@ -15,7 +15,8 @@ use drystone::process::cancel::Cancel;
 use drystone::sandbox::open::{Company, Sandbox};
 use drystone::sandbox::pod::Pod;
 use drystone::sandbox::spec::{
-    Access, Exit, Finished, Layers, Level, Limits, Mount, SandboxError, SandboxSpec, Stream, System, WritableRoot,
+    Access, Exit, Finished, Layers, Level, Limits, Mount, Owners, SandboxError, SandboxSpec, Stream, System,
+    WritableRoot,
 };
 use drystone::store::{OpenOptions, Store};
 
@@ -34,7 +35,7 @@ fn programs() -> &'static BTreeMap<String, Vec<u8>> {
 }
 
 /// A program of this machine with all that it loads, by path; nothing if it is not there.
-fn program_with_libraries(program: &str) -> BTreeMap<String, Vec<u8>> {
+pub fn program_with_libraries(program: &str) -> BTreeMap<String, Vec<u8>> {
     let places = ["/bin", "/usr/bin", "/usr/sbin", "/sbin"].map(|dir| Path::new(dir).join(program));
     let Some(place) = places.into_iter().find(|place| place.exists()) else { return BTreeMap::new() };
     let mut files = BTreeMap::from([(format!("bin/{program}"), fs::read(&place).expect("programs can be read"))]);
@@ -53,20 +54,22 @@ fn now_ms() -> i64 {
 }
 
 /// A store, a sandbox and a root.
-struct Scene {
-    world: World,
+pub struct Scene {
+    pub world: World,
     store: Arc<Store>,
-    root: Listing,
-    modes: BTreeMap<RelPath, u32>,
+    pub root: Listing,
+    pub modes: BTreeMap<RelPath, u32>,
+    pub owners: Owners,
     inputs: Listing,
 }
 
 impl Scene {
-    fn new() -> Option<Self> {
+    pub fn new() -> Option<Self> {
         let world = namespaces()?;
         let options = OpenOptions { dir: world.dir.path().join("store"), bytes_max: None, now_ms };
         let store = Arc::new(Store::open(options).expect("a store"));
-        let mut scene = Self { world, store, root: Listing::new(), modes: BTreeMap::new(), inputs: Listing::new() };
+        let (root, inputs) = (Listing::new(), Listing::new());
+        let mut scene = Self { world, store, root, modes: BTreeMap::new(), owners: Owners::new(), inputs };
         for (path, bytes) in programs() {
             scene.add(path, bytes, true);
         }
@@ -83,22 +86,23 @@ impl Scene {
         Entry::File { digest, size: bytes.len() as u64, executable }
     }
 
-    fn add(&mut self, path: &str, bytes: &[u8], executable: bool) {
+    pub fn add(&mut self, path: &str, bytes: &[u8], executable: bool) {
         let entry = self.entry(bytes, executable);
         self.root.insert(rel(path), entry);
     }
 
-    fn link(&mut self, path: &str, target: &str) {
+    pub fn link(&mut self, path: &str, target: &str) {
         self.root.insert(rel(path), Entry::Link { target: target.into() });
     }
 
-    fn step(&self, script: &str, way: Way) -> Step {
+    pub fn step(&self, script: &str, way: Way) -> Step {
         Step {
             argv: shell(script),
             env: BTreeMap::new(),
             directory: "/".into(),
             root: Arc::new(self.root.clone()),
             modes: Arc::new(self.modes.clone()),
+            owners: Arc::new(self.owners.clone()),
             inputs: Arc::new(self.inputs.clone()),
             timeout: Some(Duration::from_secs(120)),
             limits: Limits::default(),
@@ -107,7 +111,7 @@ impl Scene {
         }
     }
 
-    fn try_step(&self, step: &Step) -> Result<StepOutcome, StepError> {
+    pub fn try_step(&self, step: &Step) -> Result<StepOutcome, StepError> {
         let never = Cancel::new().expect("an event");
         let outcome = run_on(Ground { store: &self.store, sandbox: &*self.world.sandbox, cancel: &never }, step);
         assert_eq!(self.left_on_disk(), Vec::<PathBuf>::new());
@@ -127,7 +131,7 @@ impl Scene {
     }
 
     /// Runs a script that succeeds, twice in each way; gives what it printed and changed, which is the same.
-    fn run(&self, script: &str) -> (String, Changes) {
+    pub fn run(&self, script: &str) -> (String, Changes) {
         let runs = [Way::Best, Way::Copy, Way::Best].map(|way| {
             let outcome =
                 self.try_step(&self.step(script, way)).unwrap_or_else(|error| panic!("{way:?}: {error}\n{script}"));
@@ -141,7 +145,7 @@ impl Scene {
         first
     }
 
-    fn refusal(&self, script: &str) -> String {
+    pub fn refusal(&self, script: &str) -> String {
         let refusals = [Way::Best, Way::Copy].map(|way| {
             let error = self.try_step(&self.step(script, way)).expect_err("it is refused");
             assert!(error.is_of_the_command(), "{error}");
@@ -158,7 +162,7 @@ impl Scene {
     }
 }
 
-fn printed(outcome: &StepOutcome) -> String {
+pub fn printed(outcome: &StepOutcome) -> String {
     outcome.log.iter().map(|(_, bytes)| String::from_utf8_lossy(bytes)).collect()
 }
 
@@ -166,8 +170,8 @@ fn printed(outcome: &StepOutcome) -> String {
 fn told(changes: &Changes) -> Vec<String> {
     let line = |(path, change): (&RelPath, &Change)| match change {
         Change::File { size, mode, .. } => format!("{path} file {mode:o} {size}"),
-        Change::Dir { mode, opaque } => format!("{path} dir {mode:o}{}", if *opaque { " opaque" } else { "" }),
-        Change::Link { target } => format!("{path} -> {target}"),
+        Change::Dir { mode, opaque, .. } => format!("{path} dir {mode:o}{}", if *opaque { " opaque" } else { "" }),
+        Change::Link { target, .. } => format!("{path} -> {target}"),
         Change::Removed => format!("{path} removed"),
     };
     changes.iter().map(line).collect()
@@ -322,7 +326,7 @@ fn the_command_is_root_over_files_and_over_nothing_else() {
         try 'cat $HOST/secret'; try 'ls $HOST'; try 'ls /proc/1/root'; try 'cat /proc/1/environ'; try 'cat /proc/1/mem'
         try 'umount /proc'; try 'umount /tmp'; try 'umount /workspace'; try 'mount -t tmpfs none /srv'; try 'mount -o remount,rw /dev'
         try 'mount -t proc none /srv'; try 'mknod /null c 1 3'; try 'mknod /dev/sda b 8 0'; try 'mknod /gone c 5 1'
-        try 'chown 1 /etc/motd'; try 'chown 0:1 /etc/motd'; try 'echo x > /workspace/dist/app'; try 'rm /workspace/dist/app'
+        try 'chown 1 /workspace/dist/app'; try 'echo x > /workspace/dist/app'; try 'rm /workspace/dist/app'
         try 'echo x > /dev/new'; try 'rm /dev/null'; try 'rm -r /tmp'; try 'rm -r /workspace'; try 'mv /proc /p'
         try 'unshare -Urm umount /proc'; try 'unshare -Urm mount -o remount,rw /dev'; try 'unshare -Urm umount /workspace/dist/app'
         try 'chroot / ls $HOST'; try 'echo 1 > /proc/sys/kernel/hostname'; try 'ls /sys/*'; try 'test -e /services'
@@ -511,6 +515,7 @@ fn with_a_root_that_can_be_written_things_are_mounted_in_the_workspace_only() {
     spec.system = System::Writable(WritableRoot {
         layers: Layers::Copy { root: root.clone() },
         modes: BTreeMap::new(),
+        owners: Owners::new(),
         directory: "/".into(),
     });
     spec.mounts = vec![Mount { host: root, inside: "/opt/kit".into(), access: Access::ReadOnly }];

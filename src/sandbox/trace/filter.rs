@@ -32,22 +32,23 @@ pub const fn is_supported() -> bool {
 
 /// The program: what is denied or foreign does not exist, what is observed is asked about, the rest passes.
 pub fn program() -> Vec<sock_filter> {
+    let observed = calls::all().flat_map(|call| match call.number {
+        libc::SYS_seccomp => new_listener(),
+        number => if_equal(number, NOTIFY).to_vec(),
+    });
+    program_of(&calls::DENIED, observed)
+}
+
+/// A program in which calls that are denied, or another architecture's, do not exist, some get these verdicts, and the rest passes.
+pub fn program_of(denied: &[i64], verdicts: impl IntoIterator<Item = sock_filter>) -> Vec<sock_filter> {
     let mut program = vec![load(ARCHITECTURE_AT)];
     program.extend(unless_equal(ARCHITECTURE, NO_SUCH_CALL));
     program.push(load(NUMBER_AT));
     if cfg!(target_arch = "x86_64") {
         program.extend([jump(libc::BPF_JGE, X32_BIT, 0, 1), give(NO_SUCH_CALL)]);
     }
-    for number in calls::DENIED {
-        program.extend(if_equal(number, NO_SUCH_CALL));
-    }
-    for call in calls::all() {
-        if call.number == libc::SYS_seccomp {
-            program.extend(new_listener());
-        } else {
-            program.extend(if_equal(call.number, NOTIFY));
-        }
-    }
+    program.extend(denied.iter().flat_map(|number| if_equal(*number, NO_SUCH_CALL)));
+    program.extend(verdicts);
     program.push(give(ALLOW));
     program
 }
@@ -64,7 +65,8 @@ fn new_listener() -> Vec<sock_filter> {
     ]
 }
 
-fn if_equal(number: i64, verdict: u32) -> [sock_filter; 2] {
+/// A verdict on one call.
+pub fn if_equal(number: i64, verdict: u32) -> [sock_filter; 2] {
     [jump(libc::BPF_JEQ, number as u32, 0, 1), give(verdict)]
 }
 
