@@ -1,6 +1,5 @@
 //! Commands that give files to users who are nobody here: what they see of it, and what is told of it. By an overlay and by a copy alike.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -104,7 +103,7 @@ fn an_owner_goes_where_the_file_goes_and_nowhere_else() {
     // Numbers of files are given again at once.
     check(
         &scene,
-        "mkdir /a; cd /a; i=0; while test $i -lt 200; do echo x > f; chown 9 f; rm f; echo y > f; test \"$(stat -c %u f)\" = 0 || echo kept
+        "mkdir /a; cd /a; i=0; while test $i -lt 200; do rm -f f l; echo x > f; chown 9 f; rm f; echo y > f; test \"$(stat -c %u f)\" = 0 || echo kept
          mkdir d; chown 9 d; rmdir d; mkdir d; test \"$(stat -c %u d)\" = 0 || echo kept; rmdir d; ln -s x l; chown -h 9 l; rm l; ln -s x l; i=$((i + 1)); done",
         "",
         &["a/ 755 0:0", "a/f 644 0:0", "a/l@ 0:0"],
@@ -171,13 +170,160 @@ fn owners_of_the_layers_below_are_seen_and_stay() {
 fn what_cannot_be_given_is_refused_as_ever() {
     let Some(mut scene) = Scene::new() else { return };
     scene.add("etc/suid", b"x", true);
+    scene.input("in/put", b"x");
     scene.modes.extend([(rel("etc/suid"), 0o6755)]);
     check(
         &scene,
-        "chown 1 /nothing 2>&1 | cut -d: -f3- || true; chown 1 /proc/version 2>/dev/null || echo no; chown 1:1 /etc/suid; stat -c '%a %u' /etc/suid",
-        "no\n755 1\n",
+        "chown 1 /nothing 2>/dev/null || echo nothing; chown 1:1 /workspace/in/put 2>/dev/null || echo refused; chown 1:1 /etc/motd/x 2>/dev/null || echo none
+         stat -c %u /workspace/in/put; chown 1:1 /etc/suid; stat -c '%a %u' /etc/suid; chown 9 /tmp /workspace; stat -c %u /tmp /workspace",
+        "nothing\nrefused\nnone\n0\n755 1\n9\n9\n",
         &["etc/suid 755 1:1"],
     );
     let error = scene.refusal("chown 5:6 /");
     assert!(error.contains("it gave `/` itself to 5:6"), "{error}");
+}
+
+/// A program that gives away what two other threads rename and replace, with links to the host's files among it.
+const RACE: &str = r#"
+#include <pthread.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <sys/syscall.h>
+static volatile int stop;
+static char path[64] = "/r/a/f";
+static void *renames(void *x) { while (!stop) { rename("/r/a", "/r/b"); rename("/r/b", "/r/a"); } return x; }
+static void *links(void *x) {
+    while (!stop) { unlink("/r/l"); symlink("/proc/1/root/etc/passwd", "/r/l"); unlink("/r/l"); symlink("../../../../../../etc/passwd", "/r/l");
+                    unlink("/r/l"); symlink("/proc/1/cwd", "/r/l"); }
+    return x;
+}
+static void *texts(void *x) {
+    while (!stop) { path[3] = 'b'; path[3] = 'l'; path[4] = 0; path[4] = '/'; path[3] = 'a'; }
+    return x;
+}
+int main(void) {
+    pthread_t one, two, three;
+    mkdir("/r", 0755); mkdir("/r/a", 0755); close(open("/r/a/f", O_CREAT | O_WRONLY, 0644));
+    pthread_create(&one, 0, renames, 0); pthread_create(&two, 0, links, 0); pthread_create(&three, 0, texts, 0);
+    for (int i = 0; i < 3000; i++) {
+        struct stat told;
+        chown("/r/a/f", i, i); chown("/r/l", 77, 77); lchown("/r/l", 5, 5); chown(path, 6, 6); stat("/r/l", &told); stat(path, &told);
+        chown((char *)8, 1, 1); stat((char *)8, &told); stat("/r/a/f", (struct stat *)8); fchown(-1, 1, 1); fchown(i % 9, 1, 1);
+        syscall(SYS_chown, path - 4096 * 1024, 1, 1);
+    }
+    stop = 1;
+    pthread_join(one, 0); pthread_join(two, 0); pthread_join(three, 0);
+    return 0;
+}
+"#;
+
+/// Compiles a C program of this machine without anything that it would have to load; `None`, which is told, where that cannot be done.
+fn compiled(scene: &Scene, text: &str) -> Option<Vec<u8>> {
+    let source = scene.world.file("source.c", text);
+    let program = source.with_file_name("program");
+    let made = Command::new("cc").args(["-O1", "-static", "-pthread", "-o"]).arg(&program).arg(&source).output();
+    if !made.is_ok_and(|made| made.status.success()) {
+        loudly("NOT TESTED: owners of files that are fought over, for want of a C compiler that links statically");
+        return None;
+    }
+    Some(fs::read(program).expect("it was just made"))
+}
+
+#[test]
+fn who_fights_over_paths_gives_away_nothing_but_their_own() {
+    let Some(mut scene) = Scene::new() else { return };
+    let Some(program) = compiled(&scene, RACE) else { return };
+    scene.add("bin/race", &program, true);
+    let witness = scene.world.file("witness", "x");
+    let before = fs::metadata(&witness).expect("there");
+    for way in [Way::Best, Way::Copy] {
+        let outcome = scene.try_step(&scene.step("race; chown 0:0 /etc/passwd", way)).expect("it runs");
+        assert_eq!(outcome.exit, Exit::Code(0), "{}", printed(&outcome));
+        let changed = told(&outcome.changes);
+        assert!(changed.iter().all(|line| line.starts_with("r/") || line.starts_with("r/l@")), "{changed:?}");
+        assert!(changed.iter().any(|line| line.starts_with("r/a/f 644 ")), "{changed:?}");
+    }
+    let after = fs::metadata(&witness).expect("there");
+    use std::os::unix::fs::MetadataExt;
+    assert_eq!((after.uid(), after.gid(), after.ctime()), (before.uid(), before.gid(), before.ctime()));
+}
+
+#[test]
+fn who_is_killed_stopped_or_one_of_too_many_keeps_nobody_waiting() {
+    let Some(scene) = scene(&["kill", "timeout"]) else { return };
+    let started = Instant::now();
+    // Killed in the middle of calls that are looked at, by themselves and by others, threads and all.
+    check(
+        &scene,
+        "echo x > /f; i=0; while test $i -lt 20; do (while :; do chown 5 /f; stat /f >/dev/null; done) & p=$!; (while :; do stat /f >/dev/null; done) & q=$!
+         stat /f >/dev/null; kill -9 $p; kill -STOP $q; stat /f >/dev/null; kill -CONT $q; kill -9 $q; wait || true; i=$((i + 1)); done; chown 6 /f",
+        "",
+        &["f 644 6:0"],
+    );
+    // What is left behind goes with the command, whatever it does.
+    check(
+        &scene,
+        "echo x > /f; chown 3 /f; (while :; do stat /f /etc; done) >/dev/null 2>&1 & (trap '' TERM; while :; do chown 4 /g; done) >/dev/null 2>&1 & stat -c %u /f",
+        "3\n",
+        &["f 644 3:0"],
+    );
+    // A signal's handler, an ignored stop, a process that waits for what stands.
+    check(
+        &scene,
+        "trap 'echo heard' USR1; kill -USR1 $$; sh -c 'kill -9 $$' 2>/dev/null || echo $?; sh -c 'kill -TERM $$' 2>/dev/null || echo $?; timeout 0.1 sleep 9 || echo $?",
+        "heard\n137\n143\n124\n",
+        &[],
+    );
+    let mut step = scene
+        .step("echo x > /f; chown 5 /f; f() { while :; do stat /f >/dev/null; f & done; }; f & f & wait", Way::Best);
+    step.limits = Limits { memory_bytes: None, processes: 200 };
+    let outcome = scene.try_step(&step).expect("it runs");
+    assert!(matches!(outcome.exit, Exit::Over(_)), "{:?}", outcome.exit);
+    // Nobody hears anything for all that stops.
+    step = scene.step(
+        "echo x > /f; chown 5 /f; for i in 1 2 3 4 5 6 7 8; do (while :; do test -e /f; done) & done; wait",
+        Way::Best,
+    );
+    step.timeout = Some(Duration::from_secs(2));
+    let outcome = scene.try_step(&step).expect("it runs");
+    assert_eq!(outcome.exit, Exit::TimedOut);
+    assert!(started.elapsed() < Duration::from_secs(100), "{:?}", started.elapsed());
+}
+
+#[test]
+fn to_become_somebody_else_fails_and_says_so() {
+    let Some(scene) = scene(&["setpriv"]) else { return };
+    check(
+        &scene,
+        "setpriv --reuid 33 --clear-groups id 2>/dev/null || echo no; setpriv --regid 33 --keep-groups id 2>/dev/null || echo no",
+        "no\nno\n",
+        &[],
+    );
+}
+
+#[test]
+fn more_owners_than_may_be_held_are_told_before_the_layer() {
+    let Some(scene) = Scene::new() else { return };
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    if files > 30_000 {
+        return loudly("NOT TESTED: more owners than files can be held open, for the limit is high");
+    }
+    let script = format!("mkdir /m; cd /m; seq 1 {} | xargs touch; chown -R 5 /m", files + 10);
+    let error = scene.try_step(&scene.step(&script, Way::Best)).expect_err("too many");
+    assert!(matches!(&error, StepError::Owners(_)) && error.is_of_the_command(), "{error}");
+    assert!(error.to_string().contains("ulimit -Hn"), "{error}");
+}
+
+#[test]
+fn five_thousand_files_are_given_away_and_as_many_dead_ones_let_go() {
+    let Some(scene) = Scene::new() else { return };
+    let (_, changes) = scene.run("mkdir /m; cd /m; seq 1 5000 | xargs touch; chown -R 5:6 /m; cd /; rm -r /m; mkdir /m; cd /m; seq 1 5000 | xargs touch; chown -R 7:8 /m");
+    assert_eq!(changes.len(), 5001);
+    let owner = |change: &Change| match change {
+        Change::File { owner, .. } | Change::Dir { owner, .. } => *owner,
+        other => panic!("{other:?}"),
+    };
+    assert!(changes.values().all(|change| owner(change) == Owner { user: 7, group: 8 }));
 }

@@ -91,6 +91,11 @@ impl Scene {
         self.root.insert(rel(path), entry);
     }
 
+    pub fn input(&mut self, path: &str, bytes: &[u8]) {
+        let entry = self.entry(bytes, false);
+        self.inputs.insert(rel(path), entry);
+    }
+
     pub fn link(&mut self, path: &str, target: &str) {
         self.root.insert(rel(path), Entry::Link { target: target.into() });
     }

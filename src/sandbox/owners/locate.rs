@@ -2,7 +2,7 @@
 //! What is found is held by a descriptor and never looked for again.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 
@@ -87,6 +87,9 @@ fn walk(thread: i32, root: OwnedFd, base: OwnedFd, path: &[u8], follow: bool) ->
         if rustix::fs::fstatfs(&next)?.f_type as u64 == PROC_MAGIC {
             match part.as_slice() {
                 _ if rustix::fs::fstat(&here)?.st_ino != PROC_ROOT => {
+                    if is_of_this_process(&here)? {
+                        return Err(io::Error::from_raw_os_error(libc::EACCES));
+                    }
                     here = open_at(&here, &part, OFlags::empty())?;
                     continue;
                 }
@@ -108,6 +111,12 @@ fn walk(thread: i32, root: OwnedFd, base: OwnedFd, path: &[u8], follow: bool) ->
         push_parts(&mut parts, &target);
     }
     Ok(here)
+}
+
+/// Whether a directory of `/proc` is this process's, the first of its namespace: what that has open is shut to the thread, not to us.
+fn is_of_this_process(dir: &OwnedFd) -> io::Result<bool> {
+    let place = rustix::fs::readlink(format!("/proc/self/fd/{}", dir.as_raw_fd()), Vec::new())?;
+    Ok(std::process::id() == 1 && place.to_bytes().split(|byte| *byte == b'/').any(|part| part == b"1"))
 }
 
 fn push_parts(parts: &mut Vec<Vec<u8>>, path: &[u8]) {
@@ -159,7 +168,6 @@ mod tests {
     #[test]
     fn what_proc_has_of_a_thread_is_of_that_thread() {
         let file = tempfile::tempfile().expect("a file");
-        use std::os::fd::AsRawFd;
         let thread = i32::try_from(std::process::id()).expect("a pid");
         let number = rustix::fs::fstat(&file).expect("open").st_ino;
         let by_path = |path: String| {
