@@ -38,7 +38,8 @@ use crate::image::wire::Execution;
 use crate::image::{BlobDigest, FORMAT_VERSION, ImageError, flatten};
 use crate::manifest::model::{Command, Expected};
 use crate::manifest::recipe::{DeclaredLayer, LayerSource};
-use crate::sandbox::spec::{Exit, Limits, Owner, Usage};
+use crate::sandbox::owners::OWNERS_STEP;
+use crate::sandbox::spec::{Exit, Limits, Owner, SandboxError, Usage};
 
 /// What lies below a layer.
 pub struct Below<'a> {
@@ -169,6 +170,12 @@ fn broken(layer: &DeclaredLayer, error: StepError) -> Trouble {
         return Diagnostic::error(told).at(&layer.place, "this layer").into();
     }
     match error {
+        StepError::Sandbox(SandboxError::Setup { step, cause, .. }) if step == OWNERS_STEP => {
+            let told = format!("a step of the image cannot be run here: {step}: {cause}");
+            let help = "build where a process may trace its children and filter their calls: not with `kernel.yama.ptrace_scope = 3`, and not in a \
+                        container that forbids `ptrace` or `seccomp`; or give files their owners in layers with `owner`";
+            Diagnostic::error(told).at(&layer.place, "this layer").help(help).into()
+        }
         StepError::Store(error) => Trouble::Store(error),
         error => Trouble::Machine(error.to_string()),
     }

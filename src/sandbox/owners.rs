@@ -16,6 +16,7 @@ mod table;
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -23,7 +24,7 @@ use rustix::process::{Pid, Resource, Rlimit};
 
 use crate::sandbox::kernel;
 use crate::sandbox::owned::{Owned, Owners};
-use crate::sandbox::owners::calls::{Call, Deed, Form, Means};
+use crate::sandbox::owners::calls::{CREATES, Deed, Form, Means, NAMELESS, Opens};
 use crate::sandbox::owners::locate::Target;
 use crate::sandbox::owners::table::Table;
 use crate::sandbox::ptrace::{self, Stop};
@@ -76,6 +77,8 @@ enum Begun {
         /// Whether the call was left as it was.
         is_foreign: bool,
     },
+    /// It makes something in a directory, which gives it this group.
+    Makes { dir: OwnedFd, name: Option<Vec<u8>>, group: u32 },
 }
 
 impl Keeper {
@@ -125,6 +128,11 @@ impl Keeper {
         }
     }
 
+    /// Whether a thread is about to stand again, once the call that it is in is done.
+    pub fn expects(&self) -> bool {
+        !self.begun.is_empty()
+    }
+
     /// Forgets a thread that is no more.
     pub fn ended(&mut self, thread: Pid) {
         self.begun.remove(&thread.as_raw_pid());
@@ -142,13 +150,18 @@ impl Keeper {
     }
 
     fn begins(&mut self, thread: Pid) {
-        let begun = ptrace::call(thread).ok().and_then(|(number, arguments)| {
+        let call = self.seen(ptrace::call(thread));
+        let begun = call.and_then(|(number, arguments)| {
             let call = calls::of(number)?;
             match call.deed {
-                Deed::Tells(form, at) => {
-                    self.tells(thread, call, &arguments).then_some(Begun::Tells(form, arguments[at]))
+                Deed::Tells(means, form, at) => {
+                    self.tells(thread, means, &arguments).then_some(Begun::Tells(form, arguments[at]))
                 }
-                Deed::Gives(at) => self.gives(thread, call, at, &arguments),
+                Deed::Gives(means, at) => self.gives(thread, means, at, &arguments),
+                Deed::Makes { dir, path, opens } => {
+                    let dir = dir.map_or(libc::AT_FDCWD, |dir| arguments[dir] as i32);
+                    self.makes(thread.as_raw_pid(), dir, arguments[path], flags_of(thread, opens, &arguments))
+                }
             }
         });
         match begun {
@@ -162,12 +175,12 @@ impl Keeper {
     }
 
     /// Whether a call may tell of a file that somebody owns.
-    fn tells(&self, thread: Pid, call: &Call, arguments: &[u64; 6]) -> bool {
+    fn tells(&self, thread: Pid, means: Means, arguments: &[u64; 6]) -> bool {
         if self.table.is_empty() {
             return false;
         }
         // What a descriptor is open on is looked at at once, which is half as dear as a second stop.
-        let Some(descriptor) = descriptor(thread, call, arguments) else { return true };
+        let Some(descriptor) = descriptor(thread, means, arguments) else { return true };
         let link = match descriptor {
             libc::AT_FDCWD => return true,
             descriptor => format!("/proc/{thread}/fd/{descriptor}", thread = thread.as_raw_pid()),
@@ -176,26 +189,52 @@ impl Keeper {
     }
 
     /// Has a call give nothing to anybody.
-    fn gives(&mut self, thread: Pid, call: &Call, at: usize, arguments: &[u64; 6]) -> Option<Begun> {
-        let target = target(thread, call, arguments);
+    fn gives(&mut self, thread: Pid, means: Means, at: usize, arguments: &[u64; 6]) -> Option<Begun> {
+        let target = target(thread, means, arguments);
         let is_foreign = namespace_of(thread.as_raw_pid()) != self.home;
         let nobody = u64::from(UNCHANGED);
-        if !is_foreign && let Err(error) = ptrace::set_arguments(thread, &[(at, nobody), (at + 1, nobody)]) {
-            if error.raw_os_error() != Some(libc::ESRCH) {
-                self.trouble(&format!("what it gave to somebody could not be looked at: {}", plain(&error)));
-            }
-            return None;
+        if !is_foreign {
+            let set = ptrace::set_arguments(thread, &[(at, nobody), (at + 1, nobody)]);
+            self.seen(set)?;
         }
         Some(Begun::Gives { target, at, wanted: [arguments[at], arguments[at + 1]], is_foreign })
+    }
+
+    /// Whether a call makes something in a directory that gives its group on, with these flags if it opens it.
+    fn makes(&self, thread: i32, dir: i32, path: u64, flags: Option<u64>) -> Option<Begun> {
+        let may_make = flags.is_none_or(|flags| flags & (CREATES | NAMELESS) != 0);
+        if !may_make || !self.table.has_group_dirs() {
+            return None;
+        }
+        let path = text(thread, path)?;
+        if flags.is_some_and(|flags| flags & NAMELESS != 0) {
+            let dir = locate::open(thread, &Target::Path { dir, path, follow: true }).ok()?;
+            let group = self.table.bequest(&dir)?;
+            return Some(Begun::Makes { dir, name: None, group });
+        }
+        let (dir, name) = locate::open_above(thread, dir, &path).ok()??;
+        let group = self.table.bequest(&dir)?;
+        // What is there is not made.
+        locate::open_in(&dir, &name).is_err().then_some(Begun::Makes { dir, name: Some(name), group })
     }
 
     fn ends(&mut self, thread: Pid) {
         let Some(begun) = self.begun.remove(&thread.as_raw_pid()) else { return };
         // Who was killed in the middle of a call has nothing of it.
-        let Ok(result) = ptrace::result(thread) else { return };
+        let result = ptrace::result(thread);
+        let Some(result) = self.seen(result) else { return };
         match begun {
             Begun::Tells(form, address) if result == 0 => self.tell(thread, form, address),
             Begun::Tells(..) => {}
+            Begun::Makes { dir, name, group } if result >= 0 => {
+                let made = match name {
+                    Some(name) => locate::open_in(&dir, &name),
+                    None => locate::open(thread.as_raw_pid(), &Target::Descriptor(result as i32)),
+                };
+                let given = made.and_then(|made| self.table.give(made, None, Some(group)));
+                self.note(given);
+            }
+            Begun::Makes { .. } => {}
             Begun::Gives { target, at, wanted: [user, group], is_foreign } => {
                 if !is_foreign {
                     // The registers of arguments are the program's own again behind the call.
@@ -239,12 +278,24 @@ impl Keeper {
             self.table.sweep();
             given = locate::open(thread, target).and_then(|file| self.table.give(file, user, group));
         }
-        match given {
-            Ok(()) => {}
-            Err(error) if is_exhausted(&error) => self.trouble(&exhausted()),
-            // Removed since, or its process is gone: as if that had been first.
-            Err(_) => {}
+        self.note(given);
+    }
+
+    /// What has gone since, with or without its process, is as if that had been first. What cannot be held is not.
+    fn note(&mut self, given: io::Result<()>) {
+        if given.as_ref().is_err_and(is_exhausted) {
+            self.trouble(&exhausted());
         }
+    }
+
+    /// What could be seen of a thread, or changed. Of one that was killed nothing can, which is no trouble.
+    fn seen<T>(&mut self, seen: io::Result<T>) -> Option<T> {
+        if let Err(error) = &seen
+            && error.raw_os_error() != Some(libc::ESRCH)
+        {
+            self.trouble(&format!("its calls could not be looked at: {}", plain(error)));
+        }
+        seen.ok()
     }
 
     fn trouble(&mut self, reason: &str) {
@@ -270,9 +321,24 @@ fn exhausted() -> String {
     )
 }
 
+/// The flags with which a call opens what it makes; `None` if it does not open it.
+fn flags_of(thread: Pid, opens: Opens, arguments: &[u64; 6]) -> Option<u64> {
+    match opens {
+        Opens::No => None,
+        Opens::Made => Some(CREATES),
+        Opens::Flags(at) => Some(arguments[at]),
+        Opens::How(at) => {
+            let mut flags = [0; 8];
+            // What cannot be read the kernel refuses.
+            let read = kernel::read_memory(thread.as_raw_pid(), arguments[at], &mut flags);
+            Some(if read.is_ok() { u64::from_le_bytes(flags) } else { 0 })
+        }
+    }
+}
+
 /// The descriptor that a call means a file by, if it means it so.
-fn descriptor(thread: Pid, call: &Call, arguments: &[u64; 6]) -> Option<i32> {
-    match call.means {
+fn descriptor(thread: Pid, means: Means, arguments: &[u64; 6]) -> Option<i32> {
+    match means {
         Means::Descriptor => Some(arguments[0] as i32),
         Means::At(flags) if arguments[flags] & libc::AT_EMPTY_PATH as u64 != 0 => {
             let mut first = [1];
@@ -285,11 +351,11 @@ fn descriptor(thread: Pid, call: &Call, arguments: &[u64; 6]) -> Option<i32> {
 }
 
 /// The file that a call means; `None` if its path cannot be read.
-fn target(thread: Pid, call: &Call, arguments: &[u64; 6]) -> Option<Target> {
-    if let Some(descriptor) = descriptor(thread, call, arguments) {
+fn target(thread: Pid, means: Means, arguments: &[u64; 6]) -> Option<Target> {
+    if let Some(descriptor) = descriptor(thread, means, arguments) {
         return Some(Target::Descriptor(descriptor));
     }
-    let (dir, at, follow) = match call.means {
+    let (dir, at, follow) = match means {
         Means::Path => (libc::AT_FDCWD, 0, true),
         Means::Link => (libc::AT_FDCWD, 0, false),
         Means::At(flags) => (arguments[0] as i32, 1, arguments[flags] & libc::AT_SYMLINK_NOFOLLOW as u64 == 0),

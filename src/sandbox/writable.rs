@@ -95,6 +95,11 @@ fn lay_over(stage: &Path, places: [&Path; 3]) -> Result<(), Failure> {
             .map_err(|error| Failure::new(format!("opening {}", place.display()), error))
     };
     let [lower, upper, work] = [open(places[0])?, open(places[1])?, open(places[2])?];
+    // Else a file that is copied up is another one by its numbers, and its owner would be lost.
+    let file_system = |place: &OwnedFd| rustix::fs::fstat(place).map(|meta| meta.st_dev).ok();
+    if file_system(&lower) != file_system(&upper) {
+        return Err(refused(&"the tree and what is written lie on different file systems"));
+    }
     let at = |place: &OwnedFd| format!("/proc/self/fd/{}", place.as_raw_fd());
     // Nothing is kept of it after a crash, so it need not be synced whenever a program asks for that.
     let options = format!("lowerdir={},upperdir={},workdir={},userxattr,volatile", at(&lower), at(&upper), at(&work));

@@ -15,6 +15,7 @@ mod image_attest;
 mod image_build;
 mod image_engines;
 mod image_input;
+mod image_owners;
 mod image_registry;
 mod image_same;
 mod image_tls;

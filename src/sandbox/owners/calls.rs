@@ -1,4 +1,4 @@
-//! Which system calls give a file an owner, and which tell of one: with where their arguments are. And the filter that stops at them.
+//! Which system calls give a file an owner, tell of one, or make a file: with where their arguments are. And the filter that stops at them.
 
 use libc::sock_filter;
 
@@ -9,10 +9,38 @@ use crate::sandbox::trace::filter;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Deed {
     /// It gives a file the user and the group that stand at this argument and the next.
-    Gives(usize),
+    Gives(Means, usize),
     /// It writes what it tells of a file, in this form, to the address at this argument.
-    Tells(Form, usize),
+    Tells(Means, Form, usize),
+    /// It makes a file, or may: one in a set-group-id directory has the group of that.
+    Makes {
+        /// The argument with the directory that the path begins in, unless that is the current one.
+        dir: Option<usize>,
+        /// The argument with the path.
+        path: usize,
+        /// Whether it opens the file, and with which flags.
+        opens: Opens,
+    },
 }
+
+/// How a call that makes a file says whether it opens it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Opens {
+    /// It does not.
+    No,
+    /// It does, and always makes one that is not there.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "newer architectures have no such call"))]
+    Made,
+    /// With the flags at this argument.
+    Flags(usize),
+    /// With the flags in the first word at the address at this argument.
+    How(usize),
+}
+
+/// The flags of an open that may make a file: in a directory under a name, or under none.
+pub const CREATES: u64 = libc::O_CREAT as u64;
+/// See [`CREATES`].
+pub const NAMELESS: u64 = (libc::O_TMPFILE & !libc::O_DIRECTORY) as u64;
 
 /// What a call writes of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,8 +55,10 @@ pub enum Form {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Means {
     /// By a path from the current directory; a last link is followed.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "newer architectures have no such call"))]
     Path,
     /// By such a path; a last link stands for itself.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "newer architectures have no such call"))]
     Link,
     /// By a descriptor.
     Descriptor,
@@ -36,37 +66,49 @@ pub enum Means {
     At(usize),
 }
 
-/// A call with its first argument's meaning.
+/// A call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Call {
     /// Its number.
     pub number: i64,
     /// What it does.
     pub deed: Deed,
-    /// With which file.
-    pub means: Means,
 }
 
-const fn call(number: i64, means: Means, deed: Deed) -> Call {
-    Call { number, deed, means }
+const fn call(number: i64, deed: Deed) -> Call {
+    Call { number, deed }
+}
+
+const fn makes(number: i64, dir: Option<usize>, path: usize, opens: Opens) -> Call {
+    Call { number, deed: Deed::Makes { dir, path, opens } }
 }
 
 /// Those of every architecture.
-const CALLS: [Call; 5] = [
-    call(libc::SYS_fchown, Means::Descriptor, Deed::Gives(1)),
-    call(libc::SYS_fchownat, Means::At(4), Deed::Gives(2)),
-    call(libc::SYS_fstat, Means::Descriptor, Deed::Tells(Form::Stat, 1)),
-    call(libc::SYS_newfstatat, Means::At(3), Deed::Tells(Form::Stat, 2)),
-    call(libc::SYS_statx, Means::At(2), Deed::Tells(Form::Statx, 4)),
+const CALLS: [Call; 10] = [
+    call(libc::SYS_fchown, Deed::Gives(Means::Descriptor, 1)),
+    call(libc::SYS_fchownat, Deed::Gives(Means::At(4), 2)),
+    call(libc::SYS_fstat, Deed::Tells(Means::Descriptor, Form::Stat, 1)),
+    call(libc::SYS_newfstatat, Deed::Tells(Means::At(3), Form::Stat, 2)),
+    call(libc::SYS_statx, Deed::Tells(Means::At(2), Form::Statx, 4)),
+    makes(libc::SYS_openat, Some(0), 1, Opens::Flags(2)),
+    makes(libc::SYS_openat2, Some(0), 1, Opens::How(2)),
+    makes(libc::SYS_mkdirat, Some(0), 1, Opens::No),
+    makes(libc::SYS_mknodat, Some(0), 1, Opens::No),
+    makes(libc::SYS_symlinkat, Some(1), 2, Opens::No),
 ];
 
 /// Those that newer architectures leave out.
 #[cfg(target_arch = "x86_64")]
-const OLD_CALLS: [Call; 4] = [
-    call(libc::SYS_chown, Means::Path, Deed::Gives(1)),
-    call(libc::SYS_lchown, Means::Link, Deed::Gives(1)),
-    call(libc::SYS_stat, Means::Path, Deed::Tells(Form::Stat, 1)),
-    call(libc::SYS_lstat, Means::Link, Deed::Tells(Form::Stat, 1)),
+const OLD_CALLS: [Call; 9] = [
+    call(libc::SYS_chown, Deed::Gives(Means::Path, 1)),
+    call(libc::SYS_lchown, Deed::Gives(Means::Link, 1)),
+    call(libc::SYS_stat, Deed::Tells(Means::Path, Form::Stat, 1)),
+    call(libc::SYS_lstat, Deed::Tells(Means::Link, Form::Stat, 1)),
+    makes(libc::SYS_open, None, 0, Opens::Flags(1)),
+    makes(libc::SYS_creat, None, 0, Opens::Made),
+    makes(libc::SYS_mkdir, None, 0, Opens::No),
+    makes(libc::SYS_mknod, None, 0, Opens::No),
+    makes(libc::SYS_symlink, None, 1, Opens::No),
 ];
 #[cfg(not(target_arch = "x86_64"))]
 const OLD_CALLS: [Call; 0] = [];
@@ -80,10 +122,17 @@ pub fn of(number: i64) -> Option<&'static Call> {
     all().find(|call| call.number == number)
 }
 
-/// The program for the kernel: whoever is under it stops at these calls. What would go past does not exist: rings, which tell of files
-/// by themselves, memory that keeps the kernel waiting, and the calls of other architectures.
+/// The program for the kernel: whoever is under it stops at these calls, of those that open only where they may make something. What
+/// would go past does not exist: rings, which tell of files by themselves, memory that keeps the kernel waiting, and the calls of
+/// other architectures.
 pub fn program() -> Vec<sock_filter> {
-    filter::program_of(&DENIED, all().flat_map(|call| filter::if_equal(call.number, libc::SECCOMP_RET_TRACE)))
+    let stops = all().flat_map(|call| match call.deed {
+        Deed::Makes { opens: Opens::Flags(at), .. } => {
+            filter::if_set(call.number, at, (CREATES | NAMELESS) as u32, libc::SECCOMP_RET_TRACE).to_vec()
+        }
+        _ => filter::if_equal(call.number, libc::SECCOMP_RET_TRACE).to_vec(),
+    });
+    filter::program_of(&DENIED, stops)
 }
 
 /// Where the two forms have device and number of a file, and its user, which the group follows.
@@ -128,16 +177,24 @@ impl Form {
 mod tests {
     use super::*;
 
+    impl Means {
+        fn last(self) -> usize {
+            if let Means::At(flags) = self { flags } else { 0 }
+        }
+    }
+
     #[test]
     fn no_call_stands_twice_and_every_argument_is_one() {
         let mut seen = std::collections::BTreeSet::new();
         for call in all() {
             assert!(seen.insert(call.number) && !DENIED.contains(&call.number), "{call:?}");
-            let at = match call.deed {
-                Deed::Gives(at) => at + 1,
-                Deed::Tells(_, at) => at,
+            let arguments = match call.deed {
+                Deed::Gives(means, at) => vec![means.last(), at + 1],
+                Deed::Tells(means, _, at) => vec![means.last(), at],
+                Deed::Makes { dir, path, opens: Opens::Flags(at) | Opens::How(at) } => vec![dir.unwrap_or(0), path, at],
+                Deed::Makes { dir, path, opens: Opens::No | Opens::Made } => vec![dir.unwrap_or(0), path],
             };
-            assert!(at < 6 && !matches!(call.means, Means::At(flags) if flags > 5), "{call:?}");
+            assert!(arguments.iter().all(|at| *at < 6), "{call:?}");
         }
         assert!(program().len() < 4096);
     }

@@ -43,6 +43,24 @@ pub fn open(thread: i32, target: &Target) -> io::Result<OwnedFd> {
     }
 }
 
+/// Opens the directory that a path leads to, and gives the last name there, which may be of nothing. `None` of paths that end in no name.
+pub fn open_above(thread: i32, dir: i32, path: &[u8]) -> io::Result<Option<(OwnedFd, Vec<u8>)>> {
+    let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
+    let start = path[..end].iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+    let (above, name) = (&path[..start], &path[start..end]);
+    if matches!(name, b"" | b"." | b"..") {
+        return Ok(None);
+    }
+    // Where there is nothing above the name, that is the directory itself.
+    let above = Target::Path { dir, path: [above, b"."].concat(), follow: true };
+    Ok(Some((open(thread, &above)?, name.to_vec())))
+}
+
+/// Opens what has a name in a directory; a link stands for itself.
+pub fn open_in(dir: &OwnedFd, name: &[u8]) -> io::Result<OwnedFd> {
+    open_at(dir, name, OFlags::NOFOLLOW)
+}
+
 fn opened_at(thread: i32, descriptor: i32) -> io::Result<OwnedFd> {
     let link = match descriptor {
         libc::AT_FDCWD => format!("/proc/{thread}/cwd"),

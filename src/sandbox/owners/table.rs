@@ -10,6 +10,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use rustix::fs::FileType;
+
+use crate::base::limits::ROOT_PATH_BYTES_MAX;
 use crate::base::path::RelPath;
 use crate::fs::ops;
 use crate::sandbox::owned::Owner;
@@ -33,11 +36,13 @@ struct Known {
 pub struct Table {
     known: HashMap<File, Known>,
     sweep_at: usize,
+    /// Whether a directory was given to a group: one that is set-group-id gives it on to what is made in it.
+    has_group_dirs: bool,
 }
 
 impl Default for Table {
     fn default() -> Self {
-        Self { known: HashMap::new(), sweep_at: SWEEP_MIN }
+        Self { known: HashMap::new(), sweep_at: SWEEP_MIN, has_group_dirs: false }
     }
 }
 
@@ -52,6 +57,18 @@ impl Table {
         self.known.get(&file).map(|known| known.owner)
     }
 
+    /// Whether some directory may give its group to what is made in it.
+    pub fn has_group_dirs(&self) -> bool {
+        self.has_group_dirs
+    }
+
+    /// The group that what is made in a directory gets, if not 0.
+    pub fn bequest(&self, dir: &OwnedFd) -> Option<u32> {
+        let meta = rustix::fs::fstat(dir).ok()?;
+        let group = self.owner((meta.st_dev, meta.st_ino))?.group;
+        (meta.st_mode & libc::S_ISGID != 0 && group != 0).then_some(group)
+    }
+
     /// Gives an open file a user, a group, or both.
     pub fn give(&mut self, held: OwnedFd, user: Option<u32>, group: Option<u32>) -> io::Result<()> {
         let meta = rustix::fs::fstat(&held)?;
@@ -63,6 +80,7 @@ impl Table {
             return Ok(());
         }
         let was_linked = meta.st_nlink > 0;
+        self.has_group_dirs |= owner.group != 0 && FileType::from_raw_mode(meta.st_mode) == FileType::Directory;
         match self.known.get_mut(&file) {
             Some(known) => (known.owner, known.was_linked) = (owner, was_linked),
             None => drop(self.known.insert(file, Known { owner, held, was_linked })),
@@ -88,7 +106,7 @@ impl Table {
         let mut has_more_names = false;
         for (file, known) in &self.known {
             let meta = rustix::fs::fstat(&known.held)?;
-            let is_dir = rustix::fs::FileType::from_raw_mode(meta.st_mode) == rustix::fs::FileType::Directory;
+            let is_dir = FileType::from_raw_mode(meta.st_mode) == FileType::Directory;
             let place = ops::read_link(Path::new(&format!("/proc/self/fd/{}", known.held.as_raw_fd())));
             let place = place
                 .ok()
@@ -113,7 +131,8 @@ impl Table {
             if let Some(owner) = self.owner((meta.dev(), meta.ino())) {
                 all.insert(path.clone(), owner);
             }
-            if meta.is_dir() && meta.dev() == device {
+            // What lies deeper no layer has, which is told when it is taken.
+            if meta.is_dir() && meta.dev() == device && path.as_str().len() <= ROOT_PATH_BYTES_MAX {
                 self.walk(root, &path, device, all)?;
             }
         }
@@ -123,4 +142,134 @@ impl Table {
 
 fn below(root: &Path, place: &Path) -> Option<RelPath> {
     RelPath::parse_bytes(place.strip_prefix(root).ok()?.as_os_str().as_bytes()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{CWD, Mode, OFlags};
+
+    use super::*;
+
+    struct Scene {
+        dir: tempfile::TempDir,
+        table: Table,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().expect("a temporary directory");
+            Self { dir, table: Table::default() }
+        }
+
+        fn at(&self, path: &str) -> std::path::PathBuf {
+            ops::canonical(self.dir.path()).expect("there").join(path)
+        }
+
+        fn write(&self, path: &str) {
+            ops::write(&self.at(path), b"x").expect("written");
+        }
+
+        fn give(&mut self, path: &str, user: Option<u32>, group: Option<u32>) {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = rustix::fs::openat(CWD, self.at(path), flags, Mode::empty()).expect("there");
+            self.table.give(file, user, group).expect("held");
+        }
+
+        /// Everything that belongs to somebody, as `path user:group`.
+        fn told(&self) -> Vec<String> {
+            let owners = self.table.owners(&self.at("")).expect("read");
+            owners.iter().map(|(path, owner)| format!("{path} {}:{}", owner.user, owner.group)).collect()
+        }
+
+        fn owner(&self, path: &str) -> Option<(u32, u32)> {
+            let meta = ops::symlink_metadata(&self.at(path)).expect("there");
+            self.table.owner((meta.dev(), meta.ino())).map(|owner| (owner.user, owner.group))
+        }
+    }
+
+    #[test]
+    fn what_is_not_given_stays_and_root_is_told_of_nothing() {
+        let mut scene = Scene::new();
+        scene.write("f");
+        for (user, group, expect) in [
+            (Some(1), None, Some((1, 0))),
+            (None, Some(2), Some((1, 2))),
+            (None, None, Some((1, 2))),
+            (Some(0), None, Some((0, 2))),
+            (None, Some(0), None),
+            (None, None, None),
+            (Some(u32::MAX - 1), Some(7), Some((u32::MAX - 1, 7))),
+            (Some(0), Some(0), None),
+        ] {
+            scene.give("f", user, group);
+            assert_eq!(scene.owner("f"), expect, "{user:?} {group:?}");
+            assert_eq!(scene.table.is_empty(), expect.is_none());
+        }
+    }
+
+    #[test]
+    fn an_owner_is_of_the_file_and_not_of_its_name() {
+        let mut scene = Scene::new();
+        for file in ["f", "g", "h"] {
+            scene.write(file);
+        }
+        ops::symlink("f", &scene.at("l")).expect("linked");
+        ops::create_dir(&scene.at("d")).expect("made");
+        for (number, path) in (1..).zip(["f", "g", "l", "d"]) {
+            scene.give(path, Some(number), None);
+        }
+        assert_eq!(scene.told(), ["d 4:0", "f 1:0", "g 2:0", "l 3:0"]);
+        ops::rename(&scene.at("f"), &scene.at("d/f")).expect("renamed");
+        ops::rename(&scene.at("h"), &scene.at("g")).expect("renamed");
+        ops::rename(&scene.at("d"), &scene.at("e")).expect("renamed");
+        assert_eq!(scene.told(), ["e 4:0", "e/f 1:0", "l 3:0"]);
+        rustix::fs::link(scene.at("e/f"), scene.at("again")).expect("linked");
+        assert_eq!(scene.told(), ["again 1:0", "e 4:0", "e/f 1:0", "l 3:0"]);
+        ops::remove_file(&scene.at("e/f")).expect("removed");
+        assert_eq!(scene.told(), ["again 1:0", "e 4:0", "l 3:0"]);
+    }
+
+    #[test]
+    fn the_number_of_a_file_that_is_gone_is_not_another_files_until_it_is_let_go() {
+        let mut scene = Scene::new();
+        for round in 0..50 {
+            scene.write("f");
+            scene.give("f", Some(9), Some(9));
+            ops::remove_file(&scene.at("f")).expect("removed");
+            scene.write("f");
+            assert_eq!(scene.owner("f"), None, "{round}");
+        }
+        assert_eq!(scene.told(), Vec::<String>::new());
+        assert_eq!(scene.table.known.len(), 50);
+        scene.give("f", Some(8), None);
+        scene.table.sweep();
+        assert_eq!((scene.table.known.len(), scene.told()), (1, vec!["f 8:0".to_owned()]));
+    }
+
+    #[test]
+    fn a_file_without_a_name_keeps_its_owner_for_the_name_that_it_gets() {
+        let mut scene = Scene::new();
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let Ok(file) = rustix::fs::openat(CWD, scene.at(""), flags, Mode::from_raw_mode(0o600)) else { return };
+        scene.table.give(file.try_clone().expect("open"), Some(5), None).expect("held");
+        scene.table.sweep();
+        assert_eq!(scene.told(), Vec::<String>::new());
+        let place = format!("/proc/self/fd/{}", file.as_raw_fd());
+        rustix::fs::linkat(CWD, place, CWD, scene.at("named"), rustix::fs::AtFlags::SYMLINK_FOLLOW).expect("linked");
+        assert_eq!(scene.told(), ["named 5:0"]);
+    }
+
+    #[test]
+    fn a_set_group_id_directory_of_a_group_gives_that_on_and_no_other_does() {
+        let mut scene = Scene::new();
+        for (dir, mode, group, expect) in [("a", 0o2755, 7, Some(7)), ("b", 0o755, 7, None), ("c", 0o2755, 0, None)] {
+            ops::create_dir(&scene.at(dir)).expect("made");
+            scene.give(dir, Some(1), Some(group));
+            // Its own group may have no member who could set that.
+            ops::set_mode(&scene.at(dir), mode).expect("ours");
+            let held = rustix::fs::openat(CWD, scene.at(dir), OFlags::PATH, Mode::empty()).expect("there");
+            assert_eq!(scene.table.bequest(&held), expect, "{dir}");
+        }
+        assert!(scene.table.has_group_dirs());
+    }
 }

@@ -56,11 +56,16 @@ pub fn program_of(denied: &[i64], verdicts: impl IntoIterator<Item = sock_filter
 /// Of `seccomp` only what asks for a listener of its own matters: there can be one, and it is ours.
 fn new_listener() -> Vec<sock_filter> {
     let flag = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32;
-    vec![
-        jump(libc::BPF_JEQ, libc::SYS_seccomp as u32, 0, 4),
-        load(ARGUMENTS_AT + 8),
-        jump(libc::BPF_JSET, flag, 0, 1),
-        give(NOTIFY),
+    if_set(libc::SYS_seccomp, 1, flag, NOTIFY).to_vec()
+}
+
+/// A verdict on one call where bits of an argument are set; else it passes.
+pub fn if_set(number: i64, argument: usize, bits: u32, verdict: u32) -> [sock_filter; 5] {
+    [
+        jump(libc::BPF_JEQ, number as u32, 0, 4),
+        load(ARGUMENTS_AT + 8 * argument as u32),
+        jump(libc::BPF_JSET, bits, 0, 1),
+        give(verdict),
         give(ALLOW),
     ]
 }
