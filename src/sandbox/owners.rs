@@ -24,7 +24,7 @@ use rustix::process::{Pid, Resource, Rlimit};
 
 use crate::sandbox::kernel;
 use crate::sandbox::owned::{Owned, Owners};
-use crate::sandbox::owners::calls::{CREATES, Deed, Form, Means, NAMELESS, Opens};
+use crate::sandbox::owners::calls::{CREATES, Deed, Form, Linked, Means, NAMELESS, Opens};
 use crate::sandbox::owners::locate::Target;
 use crate::sandbox::owners::table::Table;
 use crate::sandbox::ptrace::{self, Stop};
@@ -79,6 +79,8 @@ enum Begun {
     },
     /// It makes something in a directory, which gives it this group.
     Makes { dir: OwnedFd, name: Option<Vec<u8>>, group: u32 },
+    /// It gives a file this name in a directory.
+    Links { file: OwnedFd, dir: OwnedFd, name: Vec<u8> },
 }
 
 impl Keeper {
@@ -158,6 +160,7 @@ impl Keeper {
                     self.tells(thread, means, &arguments).then_some(Begun::Tells(form, arguments[at]))
                 }
                 Deed::Gives(means, at) => self.gives(thread, means, at, &arguments),
+                Deed::Links(linked) => self.links(thread.as_raw_pid(), linked, &arguments),
                 Deed::Makes { dir, path, opens } => {
                     let dir = dir.map_or(libc::AT_FDCWD, |dir| arguments[dir] as i32);
                     self.makes(thread.as_raw_pid(), dir, arguments[path], flags_of(thread, opens, &arguments))
@@ -201,21 +204,45 @@ impl Keeper {
     }
 
     /// Whether a call makes something in a directory that gives its group on, with these flags if it opens it.
-    fn makes(&self, thread: i32, dir: i32, path: u64, flags: Option<u64>) -> Option<Begun> {
+    fn makes(&mut self, thread: i32, dir: i32, path: u64, flags: Option<u64>) -> Option<Begun> {
         let may_make = flags.is_none_or(|flags| flags & (CREATES | NAMELESS) != 0);
         if !may_make || !self.table.has_group_dirs() {
             return None;
         }
         let path = text(thread, path)?;
         if flags.is_some_and(|flags| flags & NAMELESS != 0) {
-            let dir = locate::open(thread, &Target::Path { dir, path, follow: true }).ok()?;
+            let dir = self.opened(locate::open(thread, &Target::Path { dir, path, follow: true }))?;
             let group = self.table.bequest(&dir)?;
             return Some(Begun::Makes { dir, name: None, group });
         }
-        let (dir, name) = locate::open_above(thread, dir, &path).ok()??;
+        let (dir, name) = self.opened(locate::open_above(thread, dir, &path))??;
         let group = self.table.bequest(&dir)?;
         // What is there is not made.
         locate::open_in(&dir, &name).is_err().then_some(Begun::Makes { dir, name: Some(name), group })
+    }
+
+    /// A call that gives a file one more name.
+    fn links(&mut self, thread: i32, linked: Linked, arguments: &[u64; 6]) -> Option<Begun> {
+        let (old, new, flags) = match linked {
+            Linked::Paths => ((libc::AT_FDCWD, arguments[0]), (libc::AT_FDCWD, arguments[1]), 0),
+            Linked::At => ((arguments[0] as i32, arguments[1]), (arguments[2] as i32, arguments[3]), arguments[4]),
+        };
+        let target = match text(thread, old.1) {
+            Some(path) if path.is_empty() => Target::Descriptor(old.0),
+            path => Target::Path { dir: old.0, path: path?, follow: flags & libc::AT_SYMLINK_FOLLOW as u64 != 0 },
+        };
+        let above = locate::open_above(thread, new.0, &text(thread, new.1)?);
+        let (dir, name) = self.opened(above)??;
+        let file = self.opened(locate::open(thread, &target))?;
+        Some(Begun::Links { file, dir, name })
+    }
+
+    /// What could be opened. What could not the call does not find either, unless no more can be held.
+    fn opened<T>(&mut self, opened: io::Result<T>) -> Option<T> {
+        if opened.as_ref().is_err_and(is_exhausted) {
+            self.trouble(&exhausted());
+        }
+        opened.ok()
     }
 
     fn ends(&mut self, thread: Pid) {
@@ -232,9 +259,16 @@ impl Keeper {
                     None => locate::open(thread.as_raw_pid(), &Target::Descriptor(result as i32)),
                 };
                 let given = made.and_then(|made| self.table.give(made, None, Some(group)));
-                self.note(given);
+                self.opened(given);
             }
             Begun::Makes { .. } => {}
+            Begun::Links { file, dir, name } => {
+                let linked = if result == 0 { self.opened(locate::open_in(&dir, &name)) } else { None };
+                if let Some(linked) = linked {
+                    let joined = self.table.join(file, linked);
+                    self.opened(joined);
+                }
+            }
             Begun::Gives { target, at, wanted: [user, group], is_foreign } => {
                 if !is_foreign {
                     // The registers of arguments are the program's own again behind the call.
@@ -278,14 +312,8 @@ impl Keeper {
             self.table.sweep();
             given = locate::open(thread, target).and_then(|file| self.table.give(file, user, group));
         }
-        self.note(given);
-    }
-
-    /// What has gone since, with or without its process, is as if that had been first. What cannot be held is not.
-    fn note(&mut self, given: io::Result<()>) {
-        if given.as_ref().is_err_and(is_exhausted) {
-            self.trouble(&exhausted());
-        }
+        // What has gone since, with or without its process, is as if that had been first.
+        self.opened(given);
     }
 
     /// What could be seen of a thread, or changed. Of one that was killed nothing can, which is no trouble.

@@ -143,6 +143,15 @@ fn owners_of_the_layers_below_are_seen_and_stay() {
         "write 101:102\nreplace 0:102\nup 105:102\nup/deep 101:102\ngone 0:102\nlink3 103:104\n",
         &["srv/x/gone 644 0:102", "srv/x/link2 gone", "srv/x/link3@ 103:104", "srv/x/replace 644 0:102", "srv/x/up/new 644 0:0", "srv/x/write 640 101:102"],
     );
+    // An overlay gives the names of a file that it copied up numbers of their own.
+    scene.add("srv/plain", b"x", false);
+    check(
+        &scene,
+        "cd /srv/x; echo more >> keep; ln keep more; stat -c %u keep more; chown 7 more; stat -c %u keep more; cd ..; ln plain other; chown 8 plain; stat -c %u other
+         ln other third; ln x/link x/link4; rm plain x/keep; stat -c %u third x/link4",
+        "101\n101\n7\n7\n8\n8\n103\n",
+        &["srv/other 644 8:0", "srv/plain gone", "srv/third 644 8:0", "srv/x/keep gone", "srv/x/link4@ 103:104", "srv/x/more 644 7:102"],
+    );
     // Given back to root, and to the one it had.
     check(
         &scene,
@@ -175,6 +184,38 @@ fn a_set_group_id_directory_gives_its_group_to_what_is_made_in_it() {
             "srv/mail/new 644 0:8", "srv/mail/old 644 0:0", "srv/mail/plain 644 0:0", "srv/mail/sub/ 2755 0:8", "srv/mail/sub/deep/ 2755 0:8",
             "srv/mail/sub/deep/er/ 2755 0:8", "srv/mail/sub/f 644 0:8",
         ],
+    );
+}
+
+#[test]
+fn users_that_are_added_own_their_homes_and_lists_keep_their_group() {
+    let Some(mut scene) = scene(&["useradd", "chgrp"]) else { return };
+    scene.add("etc/group", b"root:x:0:\nshadow:x:42:\n", false);
+    scene.add("etc/shadow", b"root:*:10000:0:99999:7:::\n", false);
+    scene.add("etc/gshadow", b"root:*::\n", false);
+    scene.add("etc/skel/.profile", b"x\n", false);
+    for list in ["etc/shadow", "etc/gshadow"] {
+        scene.modes.insert(rel(list), 0o640);
+        scene.owned(list, 0, 42);
+    }
+    let (said, changes) = scene.run(
+        "useradd --system --user-group --create-home --home-dir /var/lib/app --uid 100 app; chown app /etc/motd; stat -c '%n %U' /etc/motd; rm -rf /etc/*- /etc/.pwd.lock",
+    );
+    assert_eq!(said, "/etc/motd app\n");
+    let told = told(&changes);
+    let passwd = told.iter().find(|line| line.starts_with("var/lib/app/.profile ")).expect("the skeleton was copied");
+    let (_, group) = passwd.rsplit_once(':').expect("an owner");
+    for line in [
+        "etc/gshadow 640 0:42".to_owned(),
+        "etc/passwd 644 0:0".to_owned(),
+        "etc/shadow 640 0:42".to_owned(),
+        format!("var/lib/app/.profile 644 100:{group}"),
+    ] {
+        assert!(told.contains(&line), "{line}: {told:?}");
+    }
+    assert!(
+        told.iter().any(|line| line.starts_with("var/lib/app/ ") && line.ends_with(&format!(" 100:{group}"))),
+        "{told:?}"
     );
 }
 

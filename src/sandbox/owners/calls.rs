@@ -1,4 +1,4 @@
-//! Which system calls give a file an owner, tell of one, or make a file: with where their arguments are. And the filter that stops at them.
+//! Which system calls give a file an owner, tell of one, make a file, or give it a name: with where their arguments are. And the filter that stops at them.
 
 use libc::sock_filter;
 
@@ -21,6 +21,18 @@ pub enum Deed {
         /// Whether it opens the file, and with which flags.
         opens: Opens,
     },
+    /// It gives a file one more name.
+    Links(Linked),
+}
+
+/// Where a call that gives a file one more name has its arguments.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Linked {
+    /// The old path and the new one, both from the current directory; a last link is not followed.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "newer architectures have no such call"))]
+    Paths,
+    /// A directory and a path of each, and flags.
+    At,
 }
 
 /// How a call that makes a file says whether it opens it.
@@ -84,7 +96,8 @@ const fn makes(number: i64, dir: Option<usize>, path: usize, opens: Opens) -> Ca
 }
 
 /// Those of every architecture.
-const CALLS: [Call; 10] = [
+const CALLS: [Call; 11] = [
+    call(libc::SYS_linkat, Deed::Links(Linked::At)),
     call(libc::SYS_fchown, Deed::Gives(Means::Descriptor, 1)),
     call(libc::SYS_fchownat, Deed::Gives(Means::At(4), 2)),
     call(libc::SYS_fstat, Deed::Tells(Means::Descriptor, Form::Stat, 1)),
@@ -99,7 +112,8 @@ const CALLS: [Call; 10] = [
 
 /// Those that newer architectures leave out.
 #[cfg(target_arch = "x86_64")]
-const OLD_CALLS: [Call; 9] = [
+const OLD_CALLS: [Call; 10] = [
+    call(libc::SYS_link, Deed::Links(Linked::Paths)),
     call(libc::SYS_chown, Deed::Gives(Means::Path, 1)),
     call(libc::SYS_lchown, Deed::Gives(Means::Link, 1)),
     call(libc::SYS_stat, Deed::Tells(Means::Path, Form::Stat, 1)),
@@ -192,6 +206,7 @@ mod tests {
                 Deed::Gives(means, at) => vec![means.last(), at + 1],
                 Deed::Tells(means, _, at) => vec![means.last(), at],
                 Deed::Makes { dir, path, opens: Opens::Flags(at) | Opens::How(at) } => vec![dir.unwrap_or(0), path, at],
+                Deed::Links(_) => vec![4],
                 Deed::Makes { dir, path, opens: Opens::No | Opens::Made } => vec![dir.unwrap_or(0), path],
             };
             assert!(arguments.iter().all(|at| *at < 6), "{call:?}");

@@ -1,7 +1,8 @@
 //! Which file belongs to whom, where that is not to be seen on the disk. Knows files by descriptors, and no path but to tell at the end.
 //!
 //! A file is known by its device and number. Both stay what they are as long as the file is held open, and no other file gets them: so
-//! each that is kept here is held. Thus it does not matter how it is renamed, linked, copied up by an overlay, or removed and made anew.
+//! each that is kept here is held. Thus it does not matter how it is renamed, copied up by an overlay, or removed and made anew. One
+//! file may have several numbers: an overlay gives one that was copied up another for each further name.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -26,15 +27,19 @@ pub type File = (u64, u64);
 #[derive(Debug)]
 struct Known {
     owner: Owner,
-    held: OwnedFd,
+    /// By each of its numbers. There is one at least.
+    held: Vec<(File, OwnedFd)>,
     /// Whether it had a name when it got its owner: one that has none then can get one later.
     was_linked: bool,
 }
 
-/// The owners that are not 0:0.
+/// The owners that are not 0:0, and files with several numbers.
 #[derive(Debug)]
 pub struct Table {
-    known: HashMap<File, Known>,
+    known: HashMap<usize, Known>,
+    /// Which of them has a number.
+    by_file: HashMap<File, usize>,
+    next: usize,
     sweep_at: usize,
     /// Whether a directory was given to a group: one that is set-group-id gives it on to what is made in it.
     has_group_dirs: bool,
@@ -42,7 +47,8 @@ pub struct Table {
 
 impl Default for Table {
     fn default() -> Self {
-        Self { known: HashMap::new(), sweep_at: SWEEP_MIN, has_group_dirs: false }
+        let (known, by_file) = (HashMap::new(), HashMap::new());
+        Self { known, by_file, next: 0, sweep_at: SWEEP_MIN, has_group_dirs: false }
     }
 }
 
@@ -54,7 +60,8 @@ impl Table {
 
     /// Whose a file is, if not 0:0.
     pub fn owner(&self, file: File) -> Option<Owner> {
-        self.known.get(&file).map(|known| known.owner)
+        let known = self.known.get(self.by_file.get(&file)?)?;
+        (known.owner != Owner::default()).then_some(known.owner)
     }
 
     /// Whether some directory may give its group to what is made in it.
@@ -75,26 +82,66 @@ impl Table {
         let file = (meta.st_dev, meta.st_ino);
         let before = self.owner(file).unwrap_or_default();
         let owner = Owner { user: user.unwrap_or(before.user), group: group.unwrap_or(before.group) };
-        if owner == Owner::default() {
-            self.known.remove(&file);
-            return Ok(());
-        }
-        let was_linked = meta.st_nlink > 0;
         self.has_group_dirs |= owner.group != 0 && FileType::from_raw_mode(meta.st_mode) == FileType::Directory;
-        match self.known.get_mut(&file) {
-            Some(known) => (known.owner, known.was_linked) = (owner, was_linked),
-            None => drop(self.known.insert(file, Known { owner, held, was_linked })),
-        }
-        if self.known.len() >= self.sweep_at {
-            self.sweep();
+        let was_linked = meta.st_nlink > 0;
+        match self.by_file.get(&file).and_then(|id| self.known.get_mut(id).map(|known| (*id, known))) {
+            Some((id, known)) if owner == Owner::default() && known.held.len() == 1 => self.forget(id),
+            Some((_, known)) => (known.owner, known.was_linked) = (owner, was_linked),
+            None if owner == Owner::default() => {}
+            None => {
+                self.keep(Known { owner, held: vec![(file, held)], was_linked });
+            }
         }
         Ok(())
     }
 
+    /// Takes two open files for one: the second is a new name of the first.
+    pub fn join(&mut self, one: OwnedFd, other: OwnedFd) -> io::Result<()> {
+        let number = |file: &OwnedFd| rustix::fs::fstat(file).map(|meta| (meta.st_dev, meta.st_ino));
+        let (first, second) = (number(&one)?, number(&other)?);
+        if first == second || self.by_file.get(&first).is_some_and(|id| self.by_file.get(&second) == Some(id)) {
+            return Ok(());
+        }
+        // What had this number was another file, which is gone.
+        if let Some(id) = self.by_file.get(&second) {
+            self.forget(*id);
+        }
+        let id = match self.by_file.get(&first) {
+            Some(id) => *id,
+            None => self.keep(Known { owner: Owner::default(), held: vec![(first, one)], was_linked: true }),
+        };
+        if let Some(known) = self.known.get_mut(&id) {
+            known.held.push((second, other));
+            self.by_file.insert(second, id);
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, known: Known) -> usize {
+        if self.known.len() >= self.sweep_at {
+            self.sweep();
+        }
+        let id = self.next;
+        self.next += 1;
+        for (file, _) in &known.held {
+            self.by_file.insert(*file, id);
+        }
+        self.known.insert(id, known);
+        id
+    }
+
+    fn forget(&mut self, id: usize) {
+        for (file, _) in self.known.remove(&id).into_iter().flat_map(|known| known.held) {
+            self.by_file.remove(&file);
+        }
+    }
+
     /// Lets go of files that have no name any more, and cannot get one: nobody asks for them.
     pub fn sweep(&mut self) {
-        self.known
-            .retain(|_, known| !known.was_linked || rustix::fs::fstat(&known.held).is_ok_and(|meta| meta.st_nlink > 0));
+        let has_name = |(_, held): &(File, OwnedFd)| rustix::fs::fstat(held).is_ok_and(|meta| meta.st_nlink > 0);
+        let is_dead = |known: &Known| known.was_linked && !known.held.iter().any(has_name);
+        let dead: Vec<usize> = self.known.iter().filter(|(_, known)| is_dead(known)).map(|(id, _)| *id).collect();
+        dead.into_iter().for_each(|id| self.forget(id));
         self.sweep_at = SWEEP_MIN.max(self.known.len().saturating_mul(2));
     }
 
@@ -104,16 +151,17 @@ impl Table {
     pub fn owners(&self, root: &Path) -> io::Result<BTreeMap<RelPath, Owner>> {
         let mut all = BTreeMap::new();
         let mut has_more_names = false;
-        for (file, known) in &self.known {
-            let meta = rustix::fs::fstat(&known.held)?;
+        let owned = self.known.values().filter(|known| known.owner != Owner::default());
+        for (owner, (file, held)) in owned.flat_map(|known| known.held.iter().map(|held| (known.owner, held))) {
+            let meta = rustix::fs::fstat(held)?;
             let is_dir = FileType::from_raw_mode(meta.st_mode) == FileType::Directory;
-            let place = ops::read_link(Path::new(&format!("/proc/self/fd/{}", known.held.as_raw_fd())));
+            let place = ops::read_link(Path::new(&format!("/proc/self/fd/{}", held.as_raw_fd())));
             let place = place
                 .ok()
                 .filter(|place| ops::symlink_metadata(place).is_ok_and(|meta| (meta.dev(), meta.ino()) == *file));
             has_more_names |= !is_dir && (meta.st_nlink > 1 || (meta.st_nlink > 0 && place.is_none()));
             if let Some(path) = place.as_deref().and_then(|place| below(root, place)) {
-                all.insert(path, known.owner);
+                all.insert(path, owner);
             }
         }
         if has_more_names {
@@ -244,6 +292,39 @@ mod tests {
         scene.give("f", Some(8), None);
         scene.table.sweep();
         assert_eq!((scene.table.known.len(), scene.told()), (1, vec!["f 8:0".to_owned()]));
+    }
+
+    #[test]
+    fn a_file_with_several_numbers_has_one_owner() {
+        let mut scene = Scene::new();
+        for file in ["one", "two", "three", "gone"] {
+            scene.write(file);
+        }
+        let open = |scene: &Scene, path: &str| {
+            rustix::fs::openat(CWD, scene.at(path), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).expect("there")
+        };
+        let (one, two, again) = (open(&scene, "one"), open(&scene, "two"), open(&scene, "one"));
+        scene.table.join(one, again).expect("held");
+        assert!(scene.table.is_empty(), "it is one anyway");
+        let one = open(&scene, "one");
+        scene.table.join(one, two).expect("held");
+        assert_eq!(scene.told(), Vec::<String>::new());
+        scene.give("two", Some(5), None);
+        scene.give("three", Some(9), None);
+        let (two, three) = (open(&scene, "two"), open(&scene, "three"));
+        scene.table.join(two, three).expect("held");
+        assert_eq!(scene.told(), ["one 5:0", "three 5:0", "two 5:0"]);
+        scene.give("three", Some(0), None);
+        assert_eq!((scene.told(), scene.owner("one")), (vec![], None));
+        scene.give("one", None, Some(6));
+        ops::remove_file(&scene.at("one")).expect("removed");
+        scene.table.sweep();
+        assert_eq!(scene.told(), ["three 0:6", "two 0:6"]);
+        for file in ["two", "three"] {
+            ops::remove_file(&scene.at(file)).expect("removed");
+        }
+        scene.table.sweep();
+        assert!(scene.table.is_empty() && scene.table.by_file.is_empty());
     }
 
     #[test]
