@@ -130,11 +130,6 @@ impl Keeper {
         }
     }
 
-    /// Whether a thread is about to stand again, once the call that it is in is done.
-    pub fn expects(&self) -> bool {
-        !self.begun.is_empty()
-    }
-
     /// Forgets a thread that is no more.
     pub fn ended(&mut self, thread: Pid) {
         self.begun.remove(&thread.as_raw_pid());
@@ -345,7 +340,7 @@ fn exhausted() -> String {
         rustix::process::getrlimit(Resource::Nofile).maximum.map_or_else(String::new, |limit| format!(" ({limit})"));
     format!(
         "more files belong to others than root than this machine lets a process hold open{limit}; raise the hard limit of open files \
-         (`ulimit -Hn`), or give the files in a layer with `owner`"
+         (`ulimit -Hn`), or give the files in a layer with `owner`, after the last command"
     )
 }
 

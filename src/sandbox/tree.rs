@@ -22,9 +22,6 @@ const BURIAL: Duration = Duration::from_secs(5);
 /// Stops that are dealt with before anything else is heard again: who stops without end keeps nobody from being ended.
 const STOPS_AT_ONCE: usize = 256;
 
-/// How often the processor is left to others for a call that is about to be done.
-const PATIENCE: u32 = 16;
-
 /// The processes beneath this one; orphans among them become its children.
 pub struct Tree {
     level: Level,
@@ -96,7 +93,7 @@ impl Tree {
         let mut events = [0; 128];
         let _ = rustix::io::read(&self.events, &mut events);
         self.more.set(false);
-        let (mut stops, mut patience) = (0, PATIENCE);
+        let mut stops = 0;
         loop {
             if stops == STOPS_AT_ONCE {
                 self.more.set(true);
@@ -104,7 +101,7 @@ impl Tree {
             }
             let (pid, ended) = match ptrace::next_news() {
                 Ok(Some((pid, Became::Stopped(stop)))) => {
-                    (stops, patience) = (stops + 1, PATIENCE);
+                    stops += 1;
                     if let Some(keeper) = self.keeper.borrow_mut().as_mut() {
                         keeper.stopped(pid, stop);
                     }
@@ -112,12 +109,6 @@ impl Tree {
                 }
                 Ok(Some((pid, Became::Exited(code)))) => (pid, Status::Code(code)),
                 Ok(Some((pid, Became::Killed(signal)))) => (pid, Status::Signal(signal)),
-                // Most calls are done before a wait for them could begin.
-                Ok(None) if patience > 0 && self.keeper.borrow().as_ref().is_some_and(Keeper::expects) => {
-                    patience -= 1;
-                    rustix::thread::sched_yield();
-                    continue;
-                }
                 Ok(None) => return Left::Some,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) => return Left::Nothing,
