@@ -86,7 +86,7 @@ enum Begun {
 impl Keeper {
     /// Watches over a child that was not yet executed, in whose root these are the owners.
     pub fn new(child: Pid, root: &Path, owners: &Owners) -> Result<Self, Failure> {
-        ptrace::seize(child).map_err(|error| Failure::new(OWNERS_STEP, error))?;
+        ptrace::seize(child).map_err(|error| Failure::said(OWNERS_STEP, plain(&error)))?;
         let home = namespace_of(child.as_raw_pid());
         let mut keeper = Self { table: Table::default(), begun: HashMap::new(), home, trouble: None };
         // What is held open would be refused otherwise; where less may be, the command is told.

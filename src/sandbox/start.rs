@@ -213,7 +213,7 @@ fn answer_until_it_runs(reader: &OwnedFd, observer: &mut Observer) {
 
 /// Watches over a child that waits for it, and has it put itself under the filter. `None` if it comes to nothing before.
 fn keep(child: Pid, socket: &OwnedFd, owners: &Owners) -> Result<Option<Keeper>, Failure> {
-    let failed = |error: io::Error| Failure::new(OWNERS_STEP, error);
+    let failed = |error: io::Error| Failure::said(OWNERS_STEP, plain(&error));
     let hear = || Ok(wire::receive(socket).map_err(failed)?.map(|(said, _)| said));
     match hear()? {
         None => return Ok(None),
