@@ -1,5 +1,6 @@
 //! A run that asks what the last one did: answered from what is kept of that, as far as it still holds, and only the rest is looked at.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,9 +9,10 @@ use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::base::span::Sources;
 use crate::cli::context::Context;
+use crate::cli::early::Early;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
-use crate::cli::opening::{self, Located, Opened};
+use crate::cli::opening::{self, LAUNCHER, Located, Opened};
 use crate::cli::reports::Reports;
 use crate::cli::run::{OutputOf, RunArgs, exit_of, jobs, options};
 use crate::engine::again::{Compared, Kept, Question};
@@ -24,6 +26,7 @@ use crate::engine::settled::Request;
 use crate::engine::{limits, mending, putback};
 use crate::manifest::model::IsolationRequest;
 use crate::process::cancel::Cancel;
+use crate::store::Store;
 
 /// What was asked for, with the workspace it is asked of.
 pub struct Asked {
@@ -53,25 +56,31 @@ pub fn request_of(args: &RunArgs, context: &Context) -> Option<Asked> {
 
 /// The exit of a run that was answered; `None` if it is to be loaded and planned.
 pub fn answer(asked: &Asked, args: &RunArgs, context: &Context, cancel: &Cancel) -> Result<Option<ExitKind>, CliError> {
-    let Some(compared) = compared(asked, context)? else { return Ok(None) };
+    let store_dir = context.environment.store_dir()?;
+    let early = Early::new(Path::new(LAUNCHER), &store_dir, jobs(args) as usize);
+    let kept = Kept::of(&question(asked, &store_dir, context));
+    let Some(compared) = kept.and_then(|kept| kept.compare(&|expected| early.begin(expected))) else { return Ok(None) };
     if compared.is_all_standing() {
         return all_stands(asked, &compared, args, context);
     }
-    let Some((workspace, graph)) = compared.model() else { return Ok(None) };
+    if !compared.is_same_structure {
+        return Ok(None);
+    }
+    let loaded = early.take().or_else(|| compared.model().map(|(workspace, graph)| (workspace, graph, None)));
+    let Some((workspace, graph, store)) = loaded else { return Ok(None) };
     let Some(rest) = Rest::of(compared) else { return Ok(None) };
     let opened = Opened { workspace, graph, here: asked.located.here.clone(), sizes: Sizes::default() };
-    do_rest(asked, opened, rest, args, context, cancel).map(Some)
+    do_rest(asked, opened, (rest, &early, store), args, context, cancel).map(Some)
+}
+
+fn question<'a>(asked: &'a Asked, store_dir: &'a Path, context: &'a Context) -> Question<'a> {
+    let variables = context.environment.variables();
+    Question { store_dir, root: &asked.located.root, request: Some(&asked.request), variables }
 }
 
 fn compared(asked: &Asked, context: &Context) -> Result<Option<Compared>, CliError> {
     let store_dir = context.environment.store_dir()?;
-    let question = Question {
-        store_dir: &store_dir,
-        root: &asked.located.root,
-        request: Some(&asked.request),
-        variables: context.environment.variables(),
-    };
-    Ok(Compared::of(&question))
+    Ok(Compared::of(&question(asked, &store_dir, context)))
 }
 
 /// What a plan asks for, if it is of the kind that is kept.
@@ -170,15 +179,22 @@ fn all_stands(
 fn do_rest(
     asked: &Asked,
     opened: Opened,
-    rest: Rest,
+    (rest, early, store): (Rest, &Early, Option<Arc<Store>>),
     args: &RunArgs,
     context: &Context,
     cancel: &Cancel,
 ) -> Result<ExitKind, CliError> {
-    let store = opening::open_store_lazily(context, opened.workspace.config.store_bytes_max)?;
-    store.expect_use();
+    let store = match store {
+        Some(store) => store,
+        None => {
+            let store = opening::open_store_lazily(context, opened.workspace.config.store_bytes_max)?;
+            store.expect_use();
+            store
+        }
+    };
     let mut session = opened.session_for(context, Arc::clone(&store), options(args), cancel.clone(), Some(&rest))?;
-    rest.expect_commands(&session);
+    let begun = early.hand_over(&session);
+    rest.expect_commands(&session, &begun);
     session.opened = asked.started;
     let due = rest.compared().due();
     let is_due = due.is_some();
@@ -194,11 +210,17 @@ fn do_rest(
     let sandboxes = session.take_sandboxes();
     let ending = std::thread::spawn(move || drop(sandboxes));
     reports.write_files()?;
-    store.flush()?;
-    if summary.interrupted || summary.infrastructure || summary.refused {
-        mending::forget(&plan, &asked.request);
-    } else {
-        mending::keep_rest(&session, &plan, &summary.keys, &asked.request);
+    let is_whole = !(summary.interrupted || summary.infrastructure || summary.refused);
+    let (flushed, changes) = std::thread::scope(|scope| {
+        let flushed = std::thread::Builder::new().name("flush".into()).spawn_scoped(scope, || store.flush());
+        let changes = is_whole.then(|| mending::look(&session, &plan, &summary.keys));
+        (flushed.map(|flushed| flushed.join().expect("a panic ends the program")), changes)
+    });
+    // Without a thread, what was found waits.
+    flushed.unwrap_or_else(|_| store.flush())?;
+    match changes {
+        Some(changes) => mending::keep_rest(&session, &plan, changes, &asked.request),
+        None => mending::forget(&plan, &asked.request),
     }
     if let Some(rest) = plan.rest.as_ref().filter(|_| is_due)
         && let Err(error) = rest.compared().note_use(&asked.request)

@@ -7,6 +7,7 @@ pub mod completions;
 pub mod context;
 pub mod differing;
 pub mod doctor;
+pub mod early;
 pub mod entry;
 pub mod error;
 pub mod exit;

@@ -214,7 +214,7 @@ impl Opened {
     ) -> Result<Session<'w>, CliError> {
         let ambient = Ambient {
             variables: context.environment.variables().clone(),
-            program: PathBuf::from("/proc/self/exe"),
+            program: PathBuf::from(LAUNCHER),
             ci: context.environment.is_ci(),
         };
         Session::open((&self.workspace, &self.graph), store, options, ambient, cancel, memory)
@@ -270,6 +270,9 @@ pub fn known_of(opened: &Opened, context: &Context, word: &str) -> Result<(Arc<S
     drop(session);
     Ok((store, all))
 }
+
+/// What is started as launcher: this very program.
+pub const LAUNCHER: &str = "/proc/self/exe";
 
 /// Options that look and never run.
 pub fn looking() -> Options {

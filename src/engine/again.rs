@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::base::digest::Digest;
@@ -30,7 +31,10 @@ use crate::sandbox::spec::Level;
 use crate::store::{mark_of, workspace_state};
 use crate::workspace::Workspace;
 use crate::workspace::census::{Census, Claim, Role};
-use crate::workspace::sweep::{News, sweep, sweep_some};
+use crate::workspace::sweep::{News, sweep_some, sweep_telling};
+
+/// Claims beneath a package that are looked through for those of one task.
+const NEAR_MAX: usize = 4096;
 
 /// What is asked, and with what.
 pub struct Question<'a> {
@@ -67,6 +71,33 @@ pub struct Kept {
     root: PathBuf,
 }
 
+/// What a run is likely to need of which a source file changed.
+pub struct Expected {
+    /// Levels of the commands that read the file and need no other such command first; those that ask for limits apart.
+    pub levels: Vec<Level>,
+    /// Where the workspace is, as it was loaded.
+    pub model: Option<Model>,
+}
+
+/// Where a workspace is kept as it was loaded.
+pub struct Model {
+    file: PathBuf,
+    root: PathBuf,
+    made_of: Digest,
+}
+
+impl Model {
+    fn of(settled: &Settled, state_dir: &Path, root: &Path) -> Option<Self> {
+        let made_of = settled.found.model?;
+        Some(Self { file: state_dir.join(COMPILED), root: root.to_owned(), made_of })
+    }
+
+    /// The workspace, and its graph. Nothing may be said by it before the structure was compared.
+    pub fn open(&self) -> Option<(Workspace, TaskGraph)> {
+        graph::compiled::open(&self.file, &self.root, &self.made_of)
+    }
+}
+
 impl Kept {
     /// Reads what is kept. `None` if there is nothing that could serve.
     pub fn of(question: &Question<'_>) -> Option<Self> {
@@ -86,7 +117,7 @@ impl Kept {
 
     /// The workspace as it was loaded, and its graph. Nothing may be said by it before the structure was compared.
     pub fn model(&self) -> Option<(Workspace, TaskGraph)> {
-        graph::compiled::open(&self.state_dir.join(COMPILED), &self.root, self.settled.found.model.as_ref()?)
+        Model::of(&self.settled, &self.state_dir, &self.root)?.open()
     }
 
     /// Whether what tasks are made of is as it was, whatever has become of their files. Cost: one `stat` per claim on that.
@@ -107,8 +138,20 @@ impl Kept {
     }
 
     /// Compares all of it. Cost: one `stat` per claim.
-    pub fn compare(self) -> Option<Compared> {
-        let news = sweep(self.settled.census(), &self.root).ok()?;
+    ///
+    /// Tells, once and on any thread, what is likely to be needed if a source file changed: as soon as one is found that did. Whether
+    /// anything else holds is not known by then.
+    pub fn compare(self, expect: &(dyn Fn(Expected) + Sync)) -> Option<Compared> {
+        let census = self.settled.census();
+        let is_told = AtomicBool::new(false);
+        let tell = |news: &News| {
+            let is_edit = !news.holds && news.now.is_some() && census.role(news.claim) == Some(Role::Source);
+            if is_edit && !is_told.swap(true, Ordering::Relaxed) {
+                let model = Model::of(&self.settled, &self.state_dir, &self.root);
+                expect(Expected { levels: likely_first(&self.settled, news.claim), model });
+            }
+        };
+        let news = sweep_telling(census, &self.root, &|_| true, &tell).ok()?;
         Some(self.compared(news))
     }
 
@@ -158,7 +201,7 @@ impl Kept {
 impl Compared {
     /// Reads what is kept and compares it. `None` if there is nothing that could serve. Cost: one `stat` per claim.
     pub fn of(question: &Question<'_>) -> Option<Self> {
-        Kept::of(question)?.compare()
+        Kept::of(question)?.compare(&|_| {})
     }
 
     /// The tasks, each after everything it needs.
@@ -191,8 +234,23 @@ impl Compared {
         self.settled.listing(stood)
     }
 
-    /// Claims on the outputs of the task of a line. Cost: one pass over all claims, the first time.
-    pub fn outputs_of(&self, line: usize) -> &[usize] {
+    /// Claims on the outputs of the task of a line, in order; `package` is the one it is declared in, beneath which all of them lie.
+    ///
+    /// Cost: one pass over the claims beneath the package; where these are many, one over all claims, the first time.
+    pub fn outputs_of(&self, line: usize, package: &RelPath) -> Vec<usize> {
+        let census = self.settled.census();
+        let near = census.claims_near(package);
+        let found = if near.iter().map(ExactSizeIterator::len).sum::<usize>() <= NEAR_MAX {
+            let is_ours = |at: &usize| census.role(*at).is_some_and(|role| is_output_of(role, line));
+            near.into_iter().flatten().filter(is_ours).collect()
+        } else {
+            self.all_outputs_of(line).to_vec()
+        };
+        debug_assert_eq!(found, self.all_outputs_of(line), "BUG: outputs beside the package {package}");
+        found
+    }
+
+    fn all_outputs_of(&self, line: usize) -> &[usize] {
         let by_line = self.outputs.get_or_init(|| {
             let mut by_line = vec![Vec::new(); self.settled.lines.len()];
             let census = self.settled.census();
@@ -214,10 +272,7 @@ impl Compared {
 
     /// The workspace as it was loaded, and its graph. `None` if it is not at hand.
     pub fn model(&self) -> Option<(Workspace, TaskGraph)> {
-        if !self.is_same_structure {
-            return None;
-        }
-        graph::compiled::open(&self.state_dir.join(COMPILED), &self.root, self.settled.found.model.as_ref()?)
+        Model::of(&self.settled, &self.state_dir, &self.root).filter(|_| self.is_same_structure)?.open()
     }
 
     /// Claims that no longer say how things are, as they are now: source files that changed, and what was read again and is the same.
@@ -313,6 +368,21 @@ impl Compared {
         });
         Some(counts)
     }
+}
+
+/// Levels of the commands that a changed source file is likely to have run first.
+fn likely_first(settled: &Settled, claim: usize) -> Vec<Level> {
+    let Settled { lines, sets, .. } = settled;
+    let is_edited: Vec<bool> = sets.iter().map(|set| set.files.iter().any(|file| *file as usize == claim)).collect();
+    let reads = |line: &Line| is_edited[line.set];
+    let first = lines
+        .iter()
+        .filter(|line| reads(line) && !line.limited && !line.needs.iter().any(|needed| reads(&lines[*needed])));
+    first.filter_map(|line| Level::parse(&line.stood.as_ref()?.isolation)).collect()
+}
+
+fn is_output_of(role: Role, line: usize) -> bool {
+    matches!(role, Role::Output(owner) if owner as usize == line)
 }
 
 fn strayed(settled: &Settled, records: &Records) -> Vec<usize> {

@@ -1,16 +1,16 @@
 //! What became of single tasks and files since a run was kept: frames appended to a file beside it. Knows nothing of what they mean.
 //!
 //! A frame: `u64` length of its body, the body, BLAKE3 over the identity of the file it belongs to and the body. A body: claims with
-//! their positions, then tasks with theirs, then perhaps the signature of git's index. A frame that is damaged or of another file
+//! their positions, then tasks with theirs, then perhaps git's index. A frame that is damaged or of another file
 //! ends what is read: what it said is found out anew, since all that is kept is compared with the disk.
 
 use std::path::{Path, PathBuf};
 
 use crate::base::digest::{DIGEST_LEN, Digest};
 use crate::base::encode::{DecodeError, Decoder, Encoder};
-use crate::engine::settled::{StoodLine, decode_stat, decode_stood, encode_stat, encode_stood};
+use crate::engine::settled::{StoodLine, decode_stood, encode_stood};
+use crate::engine::tracked::CleanIndex;
 use crate::fs::ops::{self, FsError};
-use crate::fs::stat::StatKey;
 use crate::workspace::census::{Census, Claim};
 
 /// Journals grow to this, in bytes, before all is kept anew.
@@ -29,7 +29,7 @@ pub struct Patch {
     /// What tasks stand by now, by position; `None` for one that does not stand.
     pub lines: Vec<(usize, Option<StoodNow>)>,
     /// Git's index, if no output was found in it.
-    pub index: Option<(PathBuf, StatKey)>,
+    pub index: Option<CleanIndex>,
 }
 
 impl Patch {
@@ -101,16 +101,11 @@ fn encode(patch: &Patch) -> Vec<u8> {
             encoder.bytes(listing);
         }
     }
-    encoder.u8(u8::from(index.is_some()));
-    if let Some((path, stat)) = index {
-        encoder.bytes(path.as_os_str().as_encoded_bytes());
-        encode_stat(&mut encoder, stat);
-    }
+    CleanIndex::encode(index.as_ref(), &mut encoder);
     encoder.into_vec()
 }
 
 fn decode(body: &[u8]) -> Result<Patch, DecodeError> {
-    use std::os::unix::ffi::OsStrExt;
     let wrong = |what| DecodeError::Invalid { what };
     let mut decoder = Decoder::new(body);
     let mut patch = Patch::default();
@@ -126,10 +121,7 @@ fn decode(body: &[u8]) -> Result<Patch, DecodeError> {
         };
         patch.lines.push((position, line));
     }
-    if decoder.u8()? == 1 {
-        let path = PathBuf::from(std::ffi::OsStr::from_bytes(decoder.bytes()?));
-        patch.index = Some((path, decode_stat(&mut decoder)?));
-    }
+    patch.index = CleanIndex::decode(&mut decoder)?;
     decoder.finish()?;
     Ok(patch)
 }
@@ -139,7 +131,9 @@ mod tests {
     use super::*;
     use crate::base::tree::Listing;
     use crate::engine::standing::{KeptLog, Stood};
+    use crate::fs::stat::StatKey;
     use crate::workspace::census::{Aspect, Role};
+    use crate::workspace::git_index::ObjectNames;
 
     fn patch(text: &str) -> Patch {
         let digest = Digest::of(text.as_bytes());
@@ -161,7 +155,8 @@ mod tests {
             Some(digest),
         );
         let lines = vec![(0, None), (2, Some((stood, b"listing".to_vec())))];
-        Patch { claims: vec![(3, claim)], lines, index: Some((PathBuf::from("/x/.git/index"), stat)) }
+        let names = Some((ObjectNames::Long, digest));
+        Patch { claims: vec![(3, claim)], lines, index: Some(CleanIndex { file: "/x/.git/index".into(), stat, names }) }
     }
 
     #[test]

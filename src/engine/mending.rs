@@ -2,7 +2,6 @@
 //! Looks at what was put in place; runs nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 
 use crate::base::digest::Digest;
 use crate::base::encode::Encoder;
@@ -18,22 +17,26 @@ use crate::engine::session::Session;
 use crate::engine::settled::{Ground, Line, Request, Saved, Set, StoodLine};
 use crate::engine::settling::Place;
 use crate::engine::standing::{Stood, encode_listing};
-use crate::engine::tracked;
+use crate::engine::tracked::{self, CleanIndex};
 use crate::fs::look::{self, Links};
 use crate::fs::ops::FsError;
-use crate::fs::stat::StatKey;
 use crate::fs::walk;
 use crate::fs::witness::{now_ns, unheard};
 use crate::workspace::census::{Base, Census, Claim, Draft, Role};
 use crate::workspace::stat_index::is_settled;
 
+/// Looks at what became of the tasks that were left; `None` if what is kept of all cannot be mended. The store may still be writing.
+pub fn look(session: &Session<'_>, plan: &Plan, keys: &[Option<Digest>]) -> Option<Changes> {
+    changes(session, plan, keys, plan.rest.as_ref()?)
+}
+
 /// Keeps what became of the tasks that were left, beside what is kept of all. Failing to is no reason to fail.
 ///
-/// Call it when the store has written all it was given. Cost: what was looked at, and one pass over the claims.
-pub fn keep_rest(session: &Session<'_>, plan: &Plan, keys: &[Option<Digest>], request: &Request) {
+/// Call it when the store has written all it was given. Cost: one write, or that of all that is kept.
+pub fn keep_rest(session: &Session<'_>, plan: &Plan, changes: Option<Changes>, request: &Request) {
     let Some(rest) = &plan.rest else { return };
-    let kept = match changes(session, plan, keys, rest) {
-        Some(changes) => match patch(rest.compared(), &changes) {
+    let kept = match changes {
+        Some(changes) => match patch(session, rest.compared(), &changes) {
             Some(patch) if patch.is_empty() => Ok(()),
             Some(patch) if rest.compared().has_room() => rest.compared().append(request, &patch),
             _ => rebuild(session, rest.compared(), &changes, request),
@@ -70,13 +73,13 @@ pub fn renew(compared: &Compared, request: &Request) {
 type Renewed = (StoodNow, Vec<u8>);
 
 /// What became of the tasks that were left.
-struct Changes {
+pub struct Changes {
     /// By line; `None` for one that does not stand.
     lines: BTreeMap<usize, Option<Renewed>>,
     /// Claims on anything else, by position.
     claims: BTreeMap<u32, Claim>,
     /// Git's index, if no output was found in it.
-    index: Option<(PathBuf, StatKey)>,
+    index: Option<CleanIndex>,
 }
 
 /// What became of them. `None` if git sees other names in the tree than before.
@@ -148,12 +151,12 @@ fn add_put_back(
 }
 
 /// The changes as a patch; `None` if a task has other files than before, which have no place in what is kept.
-fn patch(compared: &Compared, changes: &Changes) -> Option<Patch> {
+fn patch(session: &Session<'_>, compared: &Compared, changes: &Changes) -> Option<Patch> {
     let mut patch = Patch { index: changes.index.clone(), ..Patch::default() };
     patch.claims.extend(changes.claims.iter().map(|(position, claim)| (*position, *claim)));
     for (at, line) in &changes.lines {
         if let Some((_, claims)) = line {
-            patch.claims.extend(in_place_of(compared, *at, Census::of(claims)?)?);
+            patch.claims.extend(in_place_of(session, compared, *at, Census::of(claims)?)?);
         }
         patch.lines.push((*at, line.as_ref().map(|(stood, _)| stood.clone())));
     }
@@ -204,15 +207,15 @@ fn saved<'a>(compared: &'a Compared, changes: &'a Changes, at: usize, line: &Lin
 }
 
 /// Claims on outputs as they are now, at the positions of those before; `None` if they are not on the same paths.
-fn in_place_of(compared: &Compared, line: usize, new: Census<'_>) -> Option<Vec<(u32, Claim)>> {
+fn in_place_of(session: &Session<'_>, compared: &Compared, line: usize, new: Census<'_>) -> Option<Vec<(u32, Claim)>> {
     let old = compared.census();
     let name = |census: Census<'_>, at: usize| {
         let place = census.dir_of(at);
         let claim = census.claim(at)?;
         Some(((place.base == Base::Machine, place.path.to_vec(), census.name(at).to_vec(), claim.aspect), claim))
     };
-    let before: BTreeMap<_, usize> =
-        compared.outputs_of(line).iter().filter_map(|at| Some((name(old, *at)?.0, *at))).collect();
+    let outputs = compared.outputs_of(line, session.package(compared.lines()[line].task));
+    let before: BTreeMap<_, usize> = outputs.into_iter().filter_map(|at| Some((name(old, at)?.0, at))).collect();
     if before.len() != new.len() {
         return None;
     }

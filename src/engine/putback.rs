@@ -47,6 +47,9 @@ pub type Renewed = Vec<(u32, Claim)>;
 ///
 /// Files that were placed are known; of the rest the claims are compared. Cost: of what is known, none.
 pub fn claims_on(session: &Session<'_>, rest: &Rest, lines: &[usize]) -> Option<BTreeMap<usize, Option<Renewed>>> {
+    if lines.is_empty() {
+        return Some(BTreeMap::new());
+    }
     let compared = rest.compared();
     let census = compared.census();
     let placed = session.placed.files();
@@ -56,17 +59,20 @@ pub fn claims_on(session: &Session<'_>, rest: &Rest, lines: &[usize]) -> Option<
     let mut all: BTreeMap<usize, Option<Renewed>> = BTreeMap::new();
     for line in lines {
         let mut claims = Vec::new();
-        for at in compared.outputs_of(*line) {
-            let claim = census.claim(*at)?;
-            let placed = census.path(*at).and_then(|path| known.get(&path).copied());
+        for at in compared.outputs_of(*line, session.package(compared.lines()[*line].task)) {
+            let claim = census.claim(at)?;
+            let placed = census.path(at).and_then(|path| known.get(&path).copied());
             match placed.filter(|(_, digest)| claim.aspect == Aspect::File && *digest == claim.digest) {
                 Some((stat, digest)) => {
-                    claims.push((u32::try_from(*at).ok()?, Claim { stat, digest, is_settled: true, ..claim }))
+                    claims.push((u32::try_from(at).ok()?, Claim { stat, digest, is_settled: true, ..claim }))
                 }
-                None => drop(owners.insert(*at, *line)),
+                None => drop(owners.insert(at, *line)),
             }
         }
         all.insert(*line, Some(claims));
+    }
+    if owners.is_empty() {
+        return Some(all);
     }
     for news in sweep_some(census, compared.root(), &|at| owners.contains_key(&at)).ok()? {
         let claims = all.get_mut(owners.get(&news.claim)?)?;

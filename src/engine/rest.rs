@@ -6,7 +6,6 @@
 //! out as they were stand, too, without a look at them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -26,9 +25,8 @@ use crate::engine::session::{Session, held};
 use crate::engine::settled::{Line, StoodLine};
 use crate::engine::sources::Sources;
 use crate::engine::standing::{KeptLog, Stood};
+use crate::engine::tracked::CleanIndex;
 use crate::fingerprint::system::SystemIdentity;
-use crate::fs::look::{self, Links};
-use crate::fs::stat::StatKey;
 use crate::sandbox::spec::Level;
 use crate::workspace::census::{Aspect, Role};
 use crate::workspace::sweep::News;
@@ -177,12 +175,12 @@ impl Rest {
         (0..self.count).map(|ix| self.line(ix)).filter(|line| line.limited).map(|line| line.task).collect()
     }
 
-    /// Has what the first commands will be started with made in the background; as many at once as there are job slots.
-    pub fn expect_commands(&self, session: &Session<'_>) {
+    /// Has what the first commands will be started with made in the background; as many at once as there are job slots. `begun` tells
+    /// how many of them are being made already.
+    pub fn expect_commands(&self, session: &Session<'_>, begun: &BTreeMap<Level, usize>) {
         let slots = usize::try_from(session.options.jobs).unwrap_or(usize::MAX);
-        let mut counts: BTreeMap<Level, usize> = BTreeMap::new();
-        self.likely_first().into_iter().take(slots).for_each(|level| *counts.entry(level).or_default() += 1);
-        for (level, count) in counts {
+        for (level, count) in by_level(self.likely_first(), slots) {
+            let count = count.saturating_sub(begun.get(&level).copied().unwrap_or_default());
             // What goes wrong is told by who has a command for it.
             if let Ok(sandbox) = session.sandbox(level) {
                 sandbox.expect_commands(count);
@@ -225,10 +223,9 @@ impl Rest {
         SystemIdentity { text: self.compared.found().system.clone(), exact: true }
     }
 
-    /// Whether git's index is the one in which no output was found.
-    pub fn has_no_tracked_outputs(&self) -> bool {
-        let is_same = |(path, stat): &(PathBuf, StatKey)| look::stat(path, Links::Followed) == Some(*stat);
-        self.compared.found().index.as_ref().is_some_and(is_same)
+    /// Git's index when no output was found in it.
+    pub fn clean_index(&self) -> Option<&CleanIndex> {
+        self.compared.found().index.as_ref()
     }
 
     /// The hits of the tasks that nothing reaches; each to be told.
@@ -323,7 +320,7 @@ impl Rest {
         self.looked_at[ix].store(true, Ordering::Relaxed);
         let census = self.compared.census();
         let of_set = self.compared.sets()[self.line(ix).set].files.iter().map(|file| *file as usize);
-        let of_outputs = self.compared.outputs_of(self.lines[ix]).iter().copied();
+        let of_outputs = self.compared.outputs_of(self.lines[ix], session.package(self.line(ix).task));
         let known = |at: usize| {
             let claim = census.claim(at).filter(|claim| claim.aspect == Aspect::File)?;
             let (stat, digest) = match self.news.get(&at) {
@@ -341,6 +338,13 @@ impl Rest {
     pub fn was_looked_at(&self, ix: Ix) -> bool {
         self.looked_at[ix].load(Ordering::Relaxed)
     }
+}
+
+/// How many of each level are among the first `slots` commands.
+pub fn by_level(levels: Vec<Level>, slots: usize) -> BTreeMap<Level, usize> {
+    let mut counts = BTreeMap::new();
+    levels.into_iter().take(slots).for_each(|level| *counts.entry(level).or_default() += 1);
+    counts
 }
 
 /// Marks the tasks that need a marked one.

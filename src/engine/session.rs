@@ -20,6 +20,7 @@ use crate::engine::placing::Placing;
 use crate::engine::rest::Rest;
 use crate::engine::secrets::Secrets;
 use crate::engine::standing::{Standing, Stood};
+use crate::engine::tracked::Reread;
 use crate::engine::written::Records;
 use crate::fingerprint::packages::Packages;
 use crate::fingerprint::roots::{self, Crowds, RootError};
@@ -153,8 +154,8 @@ pub struct Session<'w> {
     pub(super) ready: Arc<()>,
     /// Those of them that were hits in this run, as long as nobody saw whether the store keeps what they made.
     pub(super) recalled: Mutex<HashMap<TaskId, Arc<Stood>>>,
-    /// Whether git is known to track no output of any task.
-    pub(super) has_no_tracked_outputs: bool,
+    /// Whether git's index still names no output of any task, where it was found to name none before.
+    pub(super) clean_index: Option<Arc<Reread>>,
     /// Whether the index has more than this run needed, and is to be saved.
     keeps_index: bool,
     index: Arc<StatIndex>,
@@ -248,7 +249,7 @@ impl<'w> Session<'w> {
             ready: Arc::default(),
             recalled: Mutex::default(),
             system: rest.map_or_else(OnceLock::new, |rest| OnceLock::from(rest.system())),
-            has_no_tracked_outputs: rest.is_some_and(Rest::has_no_tracked_outputs),
+            clean_index: rest.and_then(|rest| Reread::begin(rest.clean_index()?, &ambient.variables)),
             keeps_index: is_whole,
             tools: Mutex::default(),
             tool_roots: Mutex::default(),
@@ -566,6 +567,11 @@ impl<'w> Session<'w> {
         let sandbox: Arc<dyn Sandbox> = Arc::from(open_with(level, &self.ambient.program)?);
         sandboxes.insert(level, Arc::clone(&sandbox));
         Ok(sandbox)
+    }
+
+    /// Takes over the sandbox of a level that was opened before, unless there is one.
+    pub fn adopt(&self, level: Level, sandbox: Arc<dyn Sandbox>) {
+        held(&self.sandboxes).entry(level).or_insert(sandbox);
     }
 
     /// What commands were started with; dropped it ends, which takes as long as the last of it needs to go. No command runs any more.

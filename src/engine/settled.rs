@@ -10,9 +10,7 @@
 //! Beside it a journal (`journal`) has what became of single tasks and files since.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
 use std::ops::Range;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::base::digest::{DIGEST_LEN, Digest};
@@ -23,6 +21,7 @@ use crate::base::tree::Listing;
 use crate::engine::journal::{self, Patch};
 use crate::engine::scheduler::Weight;
 use crate::engine::standing::{Stood, decode_listing};
+use crate::engine::tracked::CleanIndex;
 use crate::fs::atomic::{self, Durability};
 use crate::fs::look::{self, Links};
 use crate::fs::ops::{self, FsError};
@@ -32,7 +31,7 @@ use crate::manifest::model::IsolationRequest;
 use crate::workspace::census::{self, Census};
 use crate::workspace::census_file;
 
-const MAGIC: [u8; 8] = *b"dryst\0e2";
+const MAGIC: [u8; 8] = *b"dryst\0e3";
 
 /// The program that wrote a file: another one may resolve tasks otherwise.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -177,8 +176,8 @@ pub struct Found {
     pub system: String,
     /// What the compiled workspace was made of.
     pub model: Option<Digest>,
-    /// Git's index with the signature it had when no output was found in it.
-    pub index: Option<(PathBuf, StatKey)>,
+    /// Git's index when no output was found in it.
+    pub index: Option<CleanIndex>,
 }
 
 impl Found {
@@ -188,23 +187,13 @@ impl Found {
         model.iter().for_each(|model| {
             encoder.digest(model);
         });
-        encoder.u8(u8::from(index.is_some()));
-        if let Some((path, stat)) = index {
-            encoder.bytes(path.as_os_str().as_encoded_bytes());
-            encode_stat(encoder, stat);
-        }
+        CleanIndex::encode(index.as_ref(), encoder);
     }
 
     fn decode(decoder: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         let system = decoder.text("system")?.to_owned();
         let model = if decoder.u8()? == 1 { Some(decoder.digest()?) } else { None };
-        let index = if decoder.u8()? == 1 {
-            let path = PathBuf::from(OsStr::from_bytes(decoder.bytes()?));
-            Some((path, decode_stat(decoder)?))
-        } else {
-            None
-        };
-        Ok(Self { system, model, index })
+        Ok(Self { system, model, index: CleanIndex::decode(decoder)? })
     }
 }
 

@@ -11,24 +11,13 @@ use crate::base::digest::Digest;
 use crate::base::encode::Encoder;
 use crate::base::path::RelPath;
 use crate::engine::again::Kept;
-use crate::engine::tracked::{git_index, run_git_in};
+use crate::engine::tracked::{git_index, is_led_elsewhere, run_git_in};
 use crate::fs::ops;
 use crate::fs::witness::now_ns;
 use crate::workspace::census::Census;
 use crate::workspace::git::{self, Settings};
 use crate::workspace::git_index::ObjectNames;
 use crate::workspace::untracked::{Index, Untracked, claims, holds};
-
-/// Variables that lead git to another repository, index or tree than the one that lies around a directory.
-const LEADING: [&str; 7] = [
-    "GIT_DIR",
-    "GIT_WORK_TREE",
-    "GIT_INDEX_FILE",
-    "GIT_COMMON_DIR",
-    "GIT_NAMESPACE",
-    "GIT_CEILING_DIRECTORIES",
-    "GIT_DISCOVERY_ACROSS_FILESYSTEM",
-];
 
 /// What decides git's answer beside names and rules, as it was when that was looked at.
 pub struct Circumstances {
@@ -43,16 +32,12 @@ pub struct Circumstances {
 impl Circumstances {
     /// Looks at them. `None` where they are not to be told. Cost: one call of git, and reading its index if it is another one.
     pub fn of(root: &Path, state_dir: &Path, variables: &BTreeMap<String, String>) -> Option<Self> {
-        if LEADING.iter().any(|name| variables.contains_key(*name)) {
+        if is_led_elsewhere(variables) {
             return None;
         }
         let answer = run_git_in(root, &git::settings())?;
         let settings = git::parse_settings(&answer);
-        let objects = match settings.object_format.as_deref() {
-            None | Some("sha1") => ObjectNames::Short,
-            Some("sha256") => ObjectNames::Long,
-            Some(_) => return None,
-        };
+        let objects = ObjectNames::of_format(settings.object_format.as_deref())?;
         let excludes = excludes_file(&settings, variables)?;
         let last = Untracked::load(state_dir);
         let (seen_ns, index_file) = (now_ns(), git_index(root)?);

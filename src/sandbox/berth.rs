@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::fs::witness::unheard;
 use crate::sandbox::group::{Group, Groups};
 use crate::sandbox::open::Connection;
 use crate::sandbox::spec::{Limits, Network};
@@ -133,7 +134,9 @@ impl Berths {
             let program = program.to_owned();
             let thread = std::thread::Builder::new().name("berth".into()).spawn(move || {
                 let limits = Limits::default();
-                coming.berth = make(&limits, limits.processes.saturating_add(ATTENDANTS), EXPECTED, &program);
+                // Somebody may listen by then, to what a workspace is loaded from.
+                coming.berth =
+                    unheard(|| make(&limits, limits.processes.saturating_add(ATTENDANTS), EXPECTED, &program));
                 coming.quay.is_refused.fetch_or(coming.berth.is_none(), Ordering::Relaxed);
             });
             // Without the thread, what it was given is dropped: whoever comes makes their own.

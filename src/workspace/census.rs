@@ -232,6 +232,26 @@ impl<'a> Census<'a> {
 
     /// The claims of a directory, which is named without a NUL. Cost: a binary search.
     pub fn place(&self, base: Base, path: &[u8]) -> Option<Place<'a>> {
+        let index = self.first_from(base, path);
+        let place = (index < self.dirs).then(|| self.dir(index))?;
+        (place.base == base && without_nul(place.path) == path).then_some(place)
+    }
+
+    /// Positions of claims in the workspace: those in the directory above one, then all in and beneath it, and perhaps more. Cost: two
+    /// binary searches, and one step for each directory beneath.
+    pub fn claims_near(&self, dir: &RelPath) -> [Range<usize>; 2] {
+        let path = dir.as_str().as_bytes();
+        let above = dir.parent().and_then(|above| self.place(Base::Workspace, above.as_str().as_bytes()));
+        let first = self.first_from(Base::Workspace, path);
+        let is_beneath = |place: &Place<'_>| place.base == Base::Workspace && without_nul(place.path).starts_with(path);
+        let beneath = (first..self.dirs).map(|index| self.dir(index)).take_while(is_beneath);
+        let claims = |place: Place<'_>| place.claims.0..place.claims.1;
+        let beneath = beneath.map(claims).reduce(|all, next| all.start..next.end.max(all.end));
+        [above.map_or(0..0, claims), beneath.unwrap_or(0..0)]
+    }
+
+    /// The first directory that is the named one or comes after it.
+    fn first_from(&self, base: Base, path: &[u8]) -> usize {
         let wanted = (base == Base::Machine, path);
         let key = |index: usize| {
             let place = self.dir(index);
@@ -242,7 +262,7 @@ impl<'a> Census<'a> {
             let middle = low + (high - low) / 2;
             if key(middle) < wanted { low = middle + 1 } else { high = middle }
         }
-        (low < self.dirs && key(low) == wanted).then(|| self.dir(low))
+        low
     }
 
     /// The directory that a claim belongs to. Cost: a binary search.

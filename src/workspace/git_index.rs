@@ -15,6 +15,15 @@ pub enum ObjectNames {
 }
 
 impl ObjectNames {
+    /// Those of a format as git's settings name it; `None` for one that is not known here.
+    pub fn of_format(name: Option<&str>) -> Option<Self> {
+        match name {
+            None | Some("sha1") => Some(ObjectNames::Short),
+            Some("sha256") => Some(ObjectNames::Long),
+            Some(_) => None,
+        }
+    }
+
     fn len(self) -> usize {
         match self {
             ObjectNames::Short => 20,

@@ -45,7 +45,7 @@ pub struct News {
 /// # Errors
 /// If the root, or the root of the file system, cannot be opened.
 pub fn sweep(census: Census<'_>, root: &Path) -> Result<Vec<News>, FsError> {
-    sweep_some(census, root, &|_| true)
+    sweep_telling(census, root, &|_| true, &|_| {})
 }
 
 /// The same for some of the claims. Cost: of directories without such claims nothing is looked at.
@@ -53,6 +53,16 @@ pub fn sweep_some(
     census: Census<'_>,
     root: &Path,
     is_wanted: &(dyn Fn(usize) -> bool + Sync),
+) -> Result<Vec<News>, FsError> {
+    sweep_telling(census, root, is_wanted, &|_| {})
+}
+
+/// The same, which tells each piece of news as soon as it is found as well, on any thread and in no order.
+pub fn sweep_telling(
+    census: Census<'_>,
+    root: &Path,
+    is_wanted: &(dyn Fn(usize) -> bool + Sync),
+    tell: &(dyn Fn(&News) + Sync),
 ) -> Result<Vec<News>, FsError> {
     let (workspace, machine) = (Lookout::open(root)?, Lookout::open(Path::new("/"))?);
     let next = AtomicUsize::new(0);
@@ -65,7 +75,9 @@ pub fn sweep_some(
                 break;
             }
             for index in first..census.dir_count().min(first + BATCH) {
+                let told = news.len();
                 Visit { census, root, base: [&workspace, &machine], is_wanted }.dir(index, &mut news);
+                news[told..].iter().for_each(tell);
             }
         }
         all.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(news);

@@ -234,3 +234,47 @@ fn random_histories_are_told_alike_with_and_without_what_is_kept() {
     let is_anew = std::env::var_os("DRYSTONE_ANEW").is_some();
     assert!(is_anew || count[0] > 20 && count[1] > 20, "told from what is kept, and asked anew: {count:?}");
 }
+
+/// Edits a source file and runs; whether git was asked for that which files it tracks, and how the run ended.
+fn edited(workspace: &TestWorkspace, text: &str) -> (bool, i32) {
+    let calls = workspace.beside("calls");
+    fs::write(&calls, "").expect("a file");
+    workspace.write("a/x.txt", text);
+    let code = workspace.run(&["run", "//..."]).code;
+    (fs::read_to_string(&calls).expect("a file").contains("--cached"), code)
+}
+
+#[test]
+fn git_is_asked_what_it_tracks_only_where_its_index_names_other_paths() {
+    if std::env::var_os("DRYSTONE_ANEW").is_some() {
+        return;
+    }
+    let workspace = counted(PACKAGES[0]);
+    // An index that was just written is not believed yet.
+    let settle = |what: &str| {
+        let is_quiet = (0..20).any(|round| edited(&workspace, &format!("{what} {round}\n")) == (false, 0));
+        assert!(is_quiet, "{what}: git is asked in each run");
+    };
+    settle("begun");
+    for (what, is_asked) in [
+        ("git commit -qam other", false),
+        ("touch .git/index", false),
+        ("git status", false),
+        ("git commit -q --allow-empty -m none", false),
+        ("echo > docs/new.md; git add docs/new.md", true),
+        ("git commit -qm more", false),
+        ("git mv docs/new.md docs/other.md", true),
+        ("git update-index --index-version 4; git status", false),
+        ("git rm -q --cached docs/other.md", true),
+        ("git update-index --split-index; git add docs/other.md", true),
+        ("git update-index --no-split-index", true),
+    ] {
+        shell(&workspace, what);
+        assert_eq!(edited(&workspace, &format!("{what}, then an edit\n")), (is_asked, 0), "{what}");
+        settle(what);
+    }
+    shell(&workspace, "git add -f a/dist/all");
+    assert_eq!(edited(&workspace, "an output is tracked\n"), (true, 2));
+    shell(&workspace, "git rm -q --cached a/dist/all");
+    assert_eq!(edited(&workspace, "and no more\n").1, 0);
+}
