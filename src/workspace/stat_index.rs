@@ -10,7 +10,7 @@
 //! signature and when it was seen, each as what tells it from the one before ([`nearby`]); last BLAKE3 over everything before. In
 //! memory an entry is a record of fixed size, looked up where it lies. Knows nothing of tasks and of the store.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{PoisonError, RwLock};
 
@@ -158,16 +158,26 @@ impl StatIndex {
             return Ok(());
         }
         let oldest_ns = now_ns().saturating_sub(KEPT_NS);
-        let mut all: BTreeMap<&str, Record> = self.saved.iter().collect();
-        for (path, record) in changes.iter() {
-            match record {
-                Some(record) => all.insert(path.as_str(), *record),
-                None => all.remove(path.as_str()),
-            };
-        }
-        all.retain(|_, record| record.seen_ns >= oldest_ns);
+        let saved = (0..self.saved.count).map(|index| (self.saved.path(index), Place::Saved(index)));
+        let changed = changes.iter().map(|(path, record)| (path.as_str(), Place::Changed(record.as_ref())));
+        let mut all: Vec<(&str, Place<'_>)> = saved.chain(changed).collect();
+        // Stable: of two on one path the later is what changed.
+        all.sort_by_key(|(path, _)| *path);
+        all.dedup_by(|later, earlier| {
+            let is_same = later.0 == earlier.0;
+            if is_same {
+                *earlier = *later;
+            }
+            is_same
+        });
+        let record = |place: &Place<'_>| match place {
+            Place::Saved(index) => Some(self.saved.at(*index)),
+            Place::Changed(record) => record.copied(),
+        };
+        all.retain(|(_, place)| record(place).is_some_and(|record| record.seen_ns >= oldest_ns));
+        let entries = all.iter().filter_map(|(path, place)| Some((*path, record(place)?)));
         // Not synced: after a power cut the checksum tells, and the files are digested again.
-        atomic::write(file, &encode(&all), Durability::Relaxed)
+        atomic::write(file, &encode(all.len(), entries), Durability::Relaxed)
     }
 
     /// Digests each path below `root`, in the order given, on the current rayon pool; what is known is only `stat`ed.
@@ -191,6 +201,8 @@ impl StatIndex {
         // Most often there is no news, and many batches come at once.
         if looked.iter().any(|(leaf, record)| record.is_some() || is_gone(leaf)) {
             let mut changes = self.changes.write().unwrap_or_else(PoisonError::into_inner);
+            // Else all that is there moves each time the table is full.
+            changes.reserve(looked.iter().filter(|(_, record)| record.is_some()).count());
             for (path, (leaf, record)) in paths.iter().zip(&looked) {
                 if let Some(record) = record {
                     changes.insert(path.clone(), Some(*record));
@@ -293,6 +305,15 @@ fn leaf(root: &Path, path: &RelPath, known: Option<Record>, looks: Looks) -> Loo
         Ok((leaf, record)) => (Ok(leaf), record),
         Err(error) => (Err(error), None),
     }
+}
+
+/// Where an entry is. All of them are in order before they are written; in full they would take as much memory again.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    /// Among those that were read, at a position.
+    Saved(usize),
+    /// Known since; nothing for a forgotten path.
+    Changed(Option<&'a Record>),
 }
 
 /// What a checked index file holds.
@@ -405,10 +426,6 @@ impl Saved {
         }
         None
     }
-
-    fn iter(&self) -> impl Iterator<Item = (&str, Record)> {
-        (0..self.count).map(|index| (self.path(index), self.at(index)))
-    }
 }
 
 fn word(bytes: &[u8], at: usize) -> u64 {
@@ -419,14 +436,14 @@ fn half(bytes: &[u8], at: usize) -> usize {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes")) as usize
 }
 
-/// The bytes of an index file.
-fn encode(all: &BTreeMap<&str, Record>) -> Vec<u8> {
+/// The bytes of an index file with so many entries, which come in order.
+fn encode<'a>(count: usize, all: impl Iterator<Item = (&'a str, Record)> + Clone) -> Vec<u8> {
     let mut writer = Writer::new();
     let (mut names, mut stats, mut last_ns) = (Names::default(), Stats::default(), 0);
-    for (path, Record { stat, digest: _, seen_ns }) in all {
+    for (path, Record { stat, digest: _, seen_ns }) in all.clone() {
         let seen_ns = seen_ns.cast_unsigned();
         names.put(&mut writer, path.as_bytes());
-        stats.put(&mut writer, stat);
+        stats.put(&mut writer, &stat);
         writer.number(nearby::difference(seen_ns, last_ns));
         last_ns = seen_ns;
     }
@@ -435,8 +452,8 @@ fn encode(all: &BTreeMap<&str, Record>) -> Vec<u8> {
     let packed = zstd::bulk::compress(&rest, ZSTD_LEVEL).unwrap_or_default();
     let mut writer = Writer::new();
     writer.raw(&MAGIC);
-    writer.length(all.len());
-    all.values().for_each(|record| writer.raw(record.digest.as_bytes()));
+    writer.length(count);
+    all.for_each(|(_, record)| writer.raw(record.digest.as_bytes()));
     writer.length(rest.len());
     writer.length(packed.len());
     writer.raw(&packed);
@@ -551,6 +568,35 @@ mod tests {
         ops::write(&file, b"something else").expect("a file");
         assert_eq!(StatIndex::load(&file, Looks::Heard).saved.count, 0);
         assert_eq!(StatIndex::load(&dir.path().join("none"), Looks::Heard).saved.count, 0);
+    }
+
+    #[test]
+    fn what_changed_is_saved_in_the_place_of_what_was_read() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let seen_ns = now_ns();
+        let record =
+            |seen_ns: i64, text: &str| Some(Record { stat: stat(5, 6), digest: Digest::of(text.as_bytes()), seen_ns });
+        let save = |file: &str, index: &StatIndex, entries: &[(&str, Option<Record>)]| {
+            let changes = entries.iter().map(|(name, record)| (path(name), *record));
+            index.changes.write().expect("unpoisoned").extend(changes);
+            index.save(&dir.path().join(file)).expect("saved");
+            ops::read(&dir.path().join(file)).expect("there")
+        };
+        let old = record(seen_ns - KEPT_NS - SECOND_NS, "old");
+        let before = [
+            ("a", record(seen_ns, "a")),
+            ("b/c", record(seen_ns, "b/c")),
+            ("b-c", record(seen_ns, "b-c")),
+            ("z", record(seen_ns, "z")),
+        ];
+        save("index", &StatIndex::default(), &before);
+        let loaded = StatIndex::load(&dir.path().join("index"), Looks::Heard);
+        let changes =
+            [("z", record(seen_ns, "new")), ("a", None), ("b", record(seen_ns, "b")), ("0", old), ("none", None)];
+        let mended = save("index", &loaded, &changes);
+        let after =
+            [("b", record(seen_ns, "b")), ("b-c", before[2].1), ("b/c", before[1].1), ("z", record(seen_ns, "new"))];
+        assert_eq!(mended, save("fresh", &StatIndex::default(), &after));
     }
 
     #[test]

@@ -377,6 +377,21 @@ mod tests {
     }
 
     #[test]
+    fn news_are_told_when_they_are_found_and_all_of_them() {
+        let scene = Scene::new();
+        let census = scene.census();
+        ops::write(&scene.root.join("src/b"), b"ten").expect("written");
+        ops::write(&scene.root.join("dist"), b"").expect("written");
+        let census = Census::of(&census).expect("whole");
+        let told = Mutex::new(Vec::new());
+        let news = sweep_telling(census, &scene.root, &|_| true, &|news| told.lock().expect("unpoisoned").push(*news));
+        let mut told = told.into_inner().expect("unpoisoned");
+        told.sort_unstable_by_key(|news| news.claim);
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert_eq!(news.expect("it can be opened"), told);
+    }
+
+    #[test]
     fn a_link_is_read_where_its_directory_was_touched_or_may_have_been() {
         let scene = Scene::new();
         let (dir, link) = (scene.root.join("src"), scene.root.join("src/link"));

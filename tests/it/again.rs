@@ -233,6 +233,53 @@ fn whatever_changes_in_the_workspace_is_seen() {
     assert_eq!(told[0], told[1]);
 }
 
+/// What an edit begins early (launchers, the store) is of no use then, and must not be in the way.
+#[test]
+fn what_changes_together_with_a_source_file_is_seen() {
+    let pair = Pair::new(MANIFEST);
+    each(
+        &pair,
+        &[
+            (
+                "a source and a remark in the manifest",
+                |w| {
+                    w.write("own.txt", "with a remark\n");
+                    w.write("drystone.toml", &format!("# remark\n{}", w.read("drystone.toml")));
+                },
+                &["//:loner"],
+            ),
+            (
+                "a source and a package more",
+                |w| {
+                    w.write("own.txt", "with a package\n");
+                    w.write("pkg/drystone.toml", "[task.t]\nrun = \"echo t > t.out\"\noutputs = [\"t.out\"]\n");
+                },
+                &["//:loner", "//pkg:t"],
+            ),
+            (
+                "a source and a command",
+                |w| {
+                    w.write("own.txt", "with a command\n");
+                    w.write("drystone.toml", &w.read("drystone.toml").replace("cp own.txt", "cat own.txt own.txt >"));
+                },
+                &["//:loner"],
+            ),
+            (
+                "a source that is gone and one that changed",
+                |w| {
+                    fs::remove_file(at(w, "src/b.txt")).expect("removed");
+                    w.write("own.txt", "with one less\n");
+                },
+                &["//:gen", "//:app", "//:loner"],
+            ),
+        ],
+    );
+    if std::env::var_os("DRYSTONE_ANEW").is_none() {
+        let leases = fs::read_dir(pair.kept.store().join("locks/leases")).expect("a directory").count();
+        assert_eq!(leases, 0, "every store that was opened was left");
+    }
+}
+
 #[test]
 fn whatever_happens_to_outputs_is_put_right() {
     let pair = Pair::new(MANIFEST);
