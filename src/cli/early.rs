@@ -20,12 +20,15 @@ use crate::workspace::model::Workspace;
 /// The workspace, its graph, and the store; that it could not be opened is found and told by who needs it.
 pub type Loaded = (Workspace, TaskGraph, Option<Arc<Store>>);
 
+/// A sandbox, and for how many commands launchers are being made.
+type Begun = (Arc<dyn Sandbox>, usize);
+
 /// What was begun, if anything was.
 pub struct Early {
     program: PathBuf,
     store_dir: PathBuf,
     slots: usize,
-    sandboxes: OnceLock<BTreeMap<Level, (Arc<dyn Sandbox>, usize)>>,
+    sandboxes: OnceLock<BTreeMap<Level, Begun>>,
     loading: Mutex<Option<JoinHandle<Option<Loaded>>>>,
 }
 
@@ -62,7 +65,7 @@ impl Early {
 
     /// Hands the launchers over; how many of each level there are, or will be.
     pub fn hand_over(&self, session: &Session<'_>) -> BTreeMap<Level, usize> {
-        let hand = |(level, (sandbox, count)): (&Level, &(Arc<dyn Sandbox>, usize))| {
+        let hand = |(level, (sandbox, count)): (&Level, &Begun)| {
             session.adopt(*level, Arc::clone(sandbox));
             (*level, *count)
         };
