@@ -1,6 +1,6 @@
 //! Images as the programs of others see them, on loopback: a registry, copiers, validators, unpackers, and engines that run them. What is
-//! not installed is told loudly. On Debian: docker-registry skopeo umoci oci-image-tool containerd runc docker.io podman
-//! busybox-static.
+//! not installed is told loudly. On Debian: docker-registry skopeo umoci oci-image-tool containerd runc podman busybox-static,
+//! and Docker's engine.
 
 use std::fs;
 use std::path::Path;
