@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 
 use crate::support::{Events, TestWorkspace, set};
 
+/// No two files have one content: of two that are linked at once each may get a kept file of its own.
 /// `large` is more than lies in the database, `wild` writes beside sources, `last` needs both; `chance` comes out otherwise each time.
 const MANIFEST: &str = "[task.large]\nrun = \"mkdir -p dist/deep; seq 40000 > dist/large; cat in.txt > dist/deep/small; ln -s small dist/deep/link\"\n\
     inputs = [\"in.txt\"]\noutputs = [\"dist/**\"]\n\n\
-    [task.wild]\nrun = \"mkdir -p src; cat in.txt > src/a.gen; printf '#!/bin/sh\\\\n' > src/b.gen; chmod +x src/b.gen\"\n\
+    [task.wild]\nrun = \"mkdir -p src; cat in.txt in.txt > src/a.gen; printf '#!/bin/sh\\\\n' > src/b.gen; chmod +x src/b.gen\"\n\
     inputs = [\"in.txt\"]\noutputs = [\"src/*.gen\"]\n\n\
     [task.last]\nrun = \"cksum < dist/large > last; cat dist/deep/link src/a.gen >> last\"\ninputs = []\noutputs = [\"last\"]\n\
     needs = [\":large\", \":wild\"]\n\n\
