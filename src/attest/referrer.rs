@@ -34,15 +34,15 @@ pub fn referrer(
         schema_version: 2,
         media_type: Some(MANIFEST_TYPE.to_owned()),
         artifact_type: Some(artifact_type.to_owned()),
-        config: descriptor(EMPTY_TYPE, EMPTY),
-        layers: vec![Descriptor { annotations: title, ..descriptor(artifact_type, &document) }],
+        config: Descriptor::of(EMPTY_TYPE, EMPTY),
+        layers: vec![Descriptor { annotations: title, ..Descriptor::of(artifact_type, &document) }],
         subject: Some(subject),
         annotations: annotations.clone(),
     });
     let described = Descriptor {
         artifact_type: Some(artifact_type.to_owned()),
         annotations,
-        ..descriptor(MANIFEST_TYPE, &manifest)
+        ..Descriptor::of(MANIFEST_TYPE, &manifest)
     };
     let blobs = [EMPTY.to_vec(), document, manifest].map(|bytes| (BlobDigest::of(&bytes), bytes));
     (blobs.into(), described)
@@ -62,24 +62,13 @@ pub fn bundle_annotations(predicate_type: &str, epoch: u64) -> BTreeMap<String, 
     ])
 }
 
-fn descriptor(media_type: &str, bytes: &[u8]) -> Descriptor {
-    Descriptor {
-        media_type: media_type.to_owned(),
-        digest: BlobDigest::of(bytes).to_string(),
-        size: bytes.len() as u64,
-        platform: None,
-        artifact_type: None,
-        annotations: None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_document_is_tied_to_its_image() {
-        let mut image = descriptor(MANIFEST_TYPE, b"image");
+        let mut image = Descriptor::of(MANIFEST_TYPE, b"image");
         image.annotations = Some(BTreeMap::from([("org.opencontainers.image.ref.name".into(), "v1".into())]));
         let told = bundle_annotations("https://slsa.dev/provenance/v1", 0);
         let (blobs, described) = referrer(b"{\"a\":1}".to_vec(), "application/spdx+json", None, &image, told);

@@ -137,7 +137,7 @@ pub fn assemble_image(spec: &ImageSpec) -> Result<Assembled, ImageError> {
         rootfs: RootFs { kind: "layers".into(), diff_ids },
         history: Some(history).filter(|history| !history.is_empty()),
     });
-    let config_descriptor = descriptor(CONFIG_TYPE, &config);
+    let config_descriptor = Descriptor::of(CONFIG_TYPE, &config);
     let manifest = write(&Manifest {
         schema_version: 2,
         media_type: Some(MANIFEST_TYPE.into()),
@@ -147,7 +147,7 @@ pub fn assemble_image(spec: &ImageSpec) -> Result<Assembled, ImageError> {
         subject: None,
         annotations: filled(annotations(spec)),
     });
-    let mut descriptor = descriptor(MANIFEST_TYPE, &manifest);
+    let mut descriptor = Descriptor::of(MANIFEST_TYPE, &manifest);
     descriptor.platform = Some(platform_object(&spec.platform));
     Ok(Assembled { config, manifest, config_descriptor, descriptor, layers })
 }
@@ -166,18 +166,6 @@ fn annotations(spec: &ImageSpec) -> BTreeMap<String, String> {
 
 fn filled(annotations: BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
     Some(annotations).filter(|annotations| !annotations.is_empty())
-}
-
-/// What names a document.
-pub fn descriptor(media_type: &str, bytes: &[u8]) -> Descriptor {
-    Descriptor {
-        media_type: media_type.to_owned(),
-        digest: BlobDigest::of(bytes).to_string(),
-        size: bytes.len() as u64,
-        platform: None,
-        artifact_type: None,
-        annotations: None,
-    }
 }
 
 /// A platform as descriptors have it.
@@ -209,7 +197,7 @@ pub fn assemble_index(
     }
     images.sort_by_cached_key(|image| image.platform.as_ref().and_then(PlatformObject::platform));
     let bytes = index(images, filled(annotations));
-    let descriptor = descriptor(INDEX_TYPE, &bytes);
+    let descriptor = Descriptor::of(INDEX_TYPE, &bytes);
     Ok(AssembledIndex { bytes, descriptor })
 }
 
@@ -271,7 +259,7 @@ mod tests {
 
     fn own(word: &str) -> OwnLayer {
         OwnLayer {
-            descriptor: descriptor("application/vnd.oci.image.layer.v1.tar+gzip", word.as_bytes()),
+            descriptor: Descriptor::of("application/vnd.oci.image.layer.v1.tar+gzip", word.as_bytes()),
             diff_id: BlobDigest::of(format!("plain {word}").as_bytes()),
             created_by: format!("layer {word}"),
         }
@@ -283,12 +271,12 @@ mod tests {
     }
 
     fn base(media_types: &[&str]) -> Base {
-        let layer = |media_type: &&str| descriptor(media_type, media_type.as_bytes());
+        let layer = |media_type: &&str| Descriptor::of(media_type, media_type.as_bytes());
         let manifest = Manifest {
             schema_version: 2,
             media_type: Some("application/vnd.docker.distribution.manifest.v2+json".into()),
             artifact_type: None,
-            config: descriptor("application/vnd.docker.container.image.v1+json", b"{}"),
+            config: Descriptor::of("application/vnd.docker.container.image.v1+json", b"{}"),
             layers: media_types.iter().map(layer).collect(),
             subject: None,
             annotations: None,
@@ -404,7 +392,7 @@ mod tests {
     fn an_index_does_not_depend_on_the_order_of_its_images() {
         let image = |platform: &str| {
             let platform = Platform::parse(platform).expect("a platform");
-            let mut image = descriptor(MANIFEST_TYPE, platform.to_string().as_bytes());
+            let mut image = Descriptor::of(MANIFEST_TYPE, platform.to_string().as_bytes());
             image.platform = Some(platform_object(&platform));
             image
         };
@@ -438,7 +426,7 @@ mod tests {
 
     #[test]
     fn a_layout_names_its_image() {
-        let entry = descriptor(MANIFEST_TYPE, b"");
+        let entry = Descriptor::of(MANIFEST_TYPE, b"");
         let index = Index::read(&layout_index(&entry, Some("v1")), "index.json").expect("an index");
         assert_eq!(index.manifests[0].annotation(REF_NAME), Some("v1"));
         let index = Index::read(&layout_index(&entry, None), "index.json").expect("an index");

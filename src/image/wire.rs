@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::base::platform::Platform;
+use crate::image::blob::BlobDigest;
 use crate::image::error::ImageError;
 
 /// Largest document read, in bytes: as large as registries take.
@@ -77,6 +78,18 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
+    /// What names these bytes as a document of a type.
+    pub fn of(media_type: &str, bytes: &[u8]) -> Self {
+        Self {
+            media_type: media_type.to_owned(),
+            digest: BlobDigest::of(bytes).to_string(),
+            size: bytes.len() as u64,
+            platform: None,
+            artifact_type: None,
+            annotations: None,
+        }
+    }
+
     /// Whether it names an index.
     pub fn is_index(&self) -> bool {
         [INDEX_TYPE, DOCKER_LIST_TYPE].contains(&self.media_type.as_str())

@@ -12,7 +12,7 @@
 pub(in crate::sandbox) mod asking;
 pub(in crate::sandbox) mod calls;
 pub(in crate::sandbox) mod filter;
-mod resolve;
+pub(in crate::sandbox) mod resolve;
 
 use std::collections::{HashMap, HashSet};
 use std::io;

@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use crate::support::image::sha256;
 use crate::support::layout::Layout;
 use crate::support::serving::{containerd, docker, namespace, registry};
-use crate::support::{TestWorkspace, are_there, loudly};
+use crate::support::{TestWorkspace, are_there, loudly, with_busybox};
 
 /// Two images on one static program. The second makes links, users and a file less with a command that runs in the first.
 const MANIFEST: &str = r#"
@@ -58,13 +58,7 @@ const SAID: &str = "uid=77(web) gid=78(web) groups=78(web)\nstone\n1777\n";
 
 /// A workspace with these images; `None`, which is told, without a static program.
 fn workspace() -> Option<TestWorkspace> {
-    if !are_there(&["busybox"], "images with a static program (busybox-static)") {
-        return None;
-    }
-    let workspace = TestWorkspace::empty();
-    workspace.write("drystone.toml", MANIFEST);
-    let copied = workspace.shell("cp -L \"$(command -v busybox)\" busybox; cat ./busybox > /dev/null").status();
-    assert!(copied.expect("sh starts").success());
+    let workspace = with_busybox(MANIFEST, "images")?;
     workspace.write("motd", "stone\n");
     workspace.write("gone", "\n");
     for arch in ["amd64", "arm64", "arm"] {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::support::image::sha256;
 use crate::support::layout::Layout;
-use crate::support::{TestWorkspace, are_there, loudly};
+use crate::support::{TestWorkspace, are_there, loudly, with_busybox};
 
 /// Digests of the archives that three steps make, in image format 1. What is in them comes from no program but those that give files away.
 const GOLDEN: [&str; 3] = [
@@ -59,13 +59,7 @@ stat -c '%n %U:%G' /var/lib/app /var/log/app /var/lib/app/x /etc/shadow; test -O
 
 /// A workspace with these images; `None`, which is told, without a static program.
 fn workspace() -> Option<TestWorkspace> {
-    if !are_there(&["busybox"], "owners in images, with a static program (busybox-static)") {
-        return None;
-    }
-    let workspace = TestWorkspace::empty();
-    workspace.write("drystone.toml", MANIFEST);
-    let copied = workspace.shell("cp -L \"$(command -v busybox)\" busybox; cat ./busybox > /dev/null").status();
-    assert!(copied.expect("sh starts").success());
+    let workspace = with_busybox(MANIFEST, "owners in images,")?;
     workspace.write("etc/passwd", "root:x:0:0::/:/bin/sh\n");
     workspace.write("etc/group", "root:x:0:\nshadow:x:42:\n");
     workspace.write("etc/shadow", "root:*::0:::::\n");

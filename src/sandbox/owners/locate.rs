@@ -7,9 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 
 use crate::sandbox::trace::asking::process_of;
-
-/// Links followed in one path before the kernel gives up (`MAXSYMLINKS`).
-const LINKS_MAX: usize = 40;
+use crate::sandbox::trace::resolve::{LINKS_MAX, push_parts};
 
 /// Type of the file system whose links lead where their text does not say, and the number of its root.
 const PROC_MAGIC: u64 = 0x9fa0;
@@ -135,11 +133,6 @@ fn walk(thread: i32, root: OwnedFd, base: OwnedFd, path: &[u8], follow: bool) ->
 fn is_of_this_process(dir: &OwnedFd) -> io::Result<bool> {
     let place = rustix::fs::readlink(format!("/proc/self/fd/{}", dir.as_raw_fd()), Vec::new())?;
     Ok(std::process::id() == 1 && place.to_bytes().split(|byte| *byte == b'/').any(|part| part == b"1"))
-}
-
-fn push_parts(parts: &mut Vec<Vec<u8>>, path: &[u8]) {
-    let new = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".");
-    parts.extend(new.rev().map(<[u8]>::to_vec));
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::sandbox::spec::WORKSPACE_DIR;
 use crate::sandbox::trace::asking::process_of;
 
 /// Links followed in one path before the kernel gives up (`MAXSYMLINKS`).
-const LINKS_MAX: usize = 40;
+pub(in crate::sandbox) const LINKS_MAX: usize = 40;
 
 /// Where the paths of the system begin: read-only, the same for every task, and keyed by themselves.
 const SYSTEM: [&[u8]; 7] = [b"/usr/", b"/lib/", b"/lib64/", b"/lib32/", b"/bin/", b"/sbin/", b"/etc/"];
@@ -179,7 +179,8 @@ fn strip_root(place: &[u8]) -> &[u8] {
     if place == b"/" { b"" } else { place }
 }
 
-fn push_parts(parts: &mut Vec<Vec<u8>>, path: &[u8]) {
+/// Puts the parts of a path on those still to go, the next one last.
+pub(in crate::sandbox) fn push_parts(parts: &mut Vec<Vec<u8>>, path: &[u8]) {
     let new = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".");
     parts.extend(new.rev().map(<[u8]>::to_vec));
 }

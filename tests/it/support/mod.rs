@@ -302,6 +302,18 @@ pub fn loudly(text: &str) {
     let _ = writeln!(std::io::stderr(), "\n*** {text} ***");
 }
 
+/// A workspace with a manifest and, in its root, the static `busybox` of this machine; `None`, which is told, where there is none.
+pub fn with_busybox(manifest: &str, tested: &str) -> Option<TestWorkspace> {
+    if !are_there(&["busybox"], &format!("{tested} with a static program (busybox-static)")) {
+        return None;
+    }
+    let workspace = TestWorkspace::empty();
+    workspace.write("drystone.toml", manifest);
+    let copied = workspace.shell("cp -L \"$(command -v busybox)\" busybox; cat ./busybox > /dev/null").status();
+    assert!(copied.expect("sh starts").success());
+    Some(workspace)
+}
+
 /// Whether all of these programs are installed. It is told what is not tested where one is missing.
 pub fn are_there(programs: &[&str], tested: &str) -> bool {
     let path = std::env::var("PATH").expect("tests have a PATH");
