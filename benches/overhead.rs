@@ -197,6 +197,7 @@ impl Bench {
             stage: stage.path().to_owned(),
             observe: false,
             limits,
+            surroundings: None,
         };
         let sandbox = self.sandbox(level).expect("it was asked for before");
         let finished = sandbox.run(&spec, &Cancel::new().expect("an event"), &mut |_, _| {});

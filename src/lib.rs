@@ -2,10 +2,11 @@
 //!
 //! Layers, lowest first; `tests/tidy.rs` holds them: [`base`], then [`fs`] and [`manifest`], then [`workspace`], [`graph`] and
 //! [`store`], then [`fingerprint`], [`process`], [`sandbox`] and [`image`],
-//! then [`registry`], [`attest`] and [`engine`], then [`report`], then [`cli`].
+//! then [`registry`], [`attest`] and [`engine`], then [`audit`] and [`report`], then [`cli`].
 //! ARCHITECTURE.md tells the life of a run.
 
 pub mod attest;
+pub mod audit;
 pub mod base;
 pub mod cli;
 pub mod engine;

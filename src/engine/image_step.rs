@@ -258,6 +258,7 @@ fn attempt(
         stage: ground.store.mount_point()?,
         observe: false,
         limits: step.limits,
+        surroundings: None,
     };
     let mut capture = LogCapture::new(Secrets::default());
     let started = Instant::now();

@@ -145,6 +145,7 @@ pub fn show(
         stage: PathBuf::new(),
         observe: false,
         limits: limits::of(run),
+        surroundings: None,
     };
     Ok(Shown { spec, stats, ages, caches, loose })
 }

@@ -8,6 +8,7 @@
 //! engine sees whether one of them is ready for the others, `drain` how it has all that one has printed.
 
 mod berth;
+pub mod canary;
 pub mod checks;
 mod confine;
 mod crowd;
@@ -32,6 +33,7 @@ mod refusal;
 mod rootfs;
 pub mod spec;
 mod start;
+pub mod surroundings;
 mod trace;
 mod tree;
 mod wire;

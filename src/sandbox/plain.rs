@@ -238,6 +238,7 @@ mod tests {
             stage: "/s".into(),
             observe: false,
             limits: Limits::default(),
+            surroundings: None,
         };
         let places = Places::below(&spec.stage, &spec);
         let check = |name: &str, value: &str, expect: &str| assert_eq!(places.translate(name, value), expect, "{name}");

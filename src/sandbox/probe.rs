@@ -71,6 +71,7 @@ fn tried(level: Level, launcher: &Path) -> Result<(), Refusal> {
         stage: mount_point(),
         observe: false,
         limits: Limits::default(),
+        surroundings: None,
     };
     let report = Launched::new(level, launcher).and_then(|sandbox| sandbox.probe(&spec));
     match report.map_err(unexpected)? {

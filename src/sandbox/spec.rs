@@ -9,6 +9,7 @@ use rustix::process::Signal;
 
 use crate::base::limits::PROCESSES_DEFAULT;
 use crate::base::path::RelPath;
+use crate::sandbox::surroundings::Surroundings;
 
 /// How far a result can be trusted: lower levels never serve a request for a higher one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -238,6 +239,8 @@ pub struct SandboxSpec {
     pub observe: bool,
     /// What it may use at once, with all it starts.
     pub limits: Limits,
+    /// What is around it, where that is not as ever: in rebuilds of an audit.
+    pub surroundings: Option<Box<Surroundings>>,
 }
 
 /// What a command may use at once, with all it starts. One that takes more is killed whole.

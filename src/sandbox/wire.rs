@@ -468,6 +468,7 @@ pub fn decode_spec(bytes: &'static [u8]) -> Result<SandboxSpec, DecodeError> {
         stage,
         observe,
         limits,
+        surroundings: None,
     })
 }
 
@@ -577,6 +578,7 @@ mod tests {
             stage: std::ffi::OsString::from_vec(vec![b'/', 0xff]).into(),
             observe: true,
             limits: Limits { memory_bytes: Some(1 << 40), processes: 7 },
+            surroundings: None,
         }
     }
 

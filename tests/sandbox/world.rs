@@ -124,6 +124,7 @@ pub fn argv(argv: &[&str]) -> SandboxSpec {
         stage: PathBuf::new(),
         observe: false,
         limits: Limits::default(),
+        surroundings: None,
     }
 }
 

@@ -1,0 +1,9 @@
+//! Layer 5: rebuilds actions under variation, compares what came of it, and finds out why it differs. Never changes a result.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `model` | what an audit found, as data; reports are made of it |
+//! | `causes` | what makes builds differ, and the way out of each |
+
+pub mod causes;
+pub mod model;
