@@ -3,7 +3,9 @@
 //! | file | owns |
 //! |---|---|
 //! | `model` | what an audit found, as data; reports are made of it |
+//! | `context` | what is known of two builds before they are compared |
 //! | `causes` | what makes builds differ, and the way out of each |
 
 pub mod causes;
+pub mod context;
 pub mod model;
