@@ -12,6 +12,7 @@ use crate::cli::error::CliError;
 use crate::engine::event::Log;
 use crate::engine::execute::now_ms;
 use crate::engine::groups::{Choices, Sizes};
+use crate::engine::inspect::Inspecting;
 use crate::engine::plan::{self, PlanError};
 use crate::engine::preview::{self, Forecast, PreviewError};
 use crate::engine::rest::Rest;
@@ -284,6 +285,7 @@ pub fn looking() -> Options {
         committed: Committed::Check,
         observe: Observe::AfterFailure,
         reach: Reach::Offline,
+        inspecting: Inspecting::default(),
     }
 }
 

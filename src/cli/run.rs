@@ -18,6 +18,7 @@ use crate::cli::reports::{ReportRequest, Reports};
 use crate::cli::shard::{self, Shard};
 use crate::cli::{again, opening, plan, watch};
 use crate::engine::event::{Event, EventSink};
+use crate::engine::inspect::Inspecting;
 use crate::engine::limits;
 use crate::engine::plan::Plan;
 use crate::engine::pod::Registry;
@@ -329,6 +330,7 @@ pub(super) fn options(args: &RunArgs) -> Options {
         committed: if args.fix { Committed::Fix } else { Committed::Check },
         observe: if args.observe { Observe::Always } else { Observe::AfterFailure },
         reach: if args.offline { Reach::Offline } else { Reach::Declared },
+        inspecting: Inspecting::default(),
     }
 }
 

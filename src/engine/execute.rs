@@ -337,14 +337,14 @@ fn leak_note(session: &Session<'_>, task: TaskId, secrets: &Secrets, collected: 
     )
 }
 
-fn with_always_scratch(session: &Session<'_>, task: TaskId, scratch: &PatternList) -> PatternList {
+pub(super) fn with_always_scratch(session: &Session<'_>, task: TaskId, scratch: &PatternList) -> PatternList {
     let place = session.workspace.tasks[task].place.clone();
     let pattern = Pattern::parse(ALWAYS_SCRATCH).expect("a constant pattern");
     let always = crate::manifest::glob::PatternItem { pattern, exclude: false, reach: None, place };
     std::iter::once(always).chain(scratch.items.iter().cloned()).collect()
 }
 
-fn exit_sentence(exit: Exit, run: &RunTask) -> String {
+pub(super) fn exit_sentence(exit: Exit, run: &RunTask) -> String {
     match exit {
         Exit::Code(code) => format!("exit code {code}"),
         Exit::Signal(signal) => format!("ended by signal {signal}"),
@@ -402,7 +402,12 @@ fn shared_output(session: &Session<'_>, task: TaskId, collected: &Collected) -> 
     Some(Failure { cause: problem.message.clone(), exit: Some(Exit::Code(0)), diagnostics: vec![problem] })
 }
 
-fn missing_outputs(session: &Session<'_>, task: TaskId, run: &RunTask, collected: &Collected) -> Option<Failure> {
+pub(super) fn missing_outputs(
+    session: &Session<'_>,
+    task: TaskId,
+    run: &RunTask,
+    collected: &Collected,
+) -> Option<Failure> {
     if collected.missing.is_empty() {
         return None;
     }

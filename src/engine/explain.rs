@@ -12,7 +12,7 @@ use crate::fingerprint::explain::{Difference, differences};
 use crate::fingerprint::sink::{Content, Field, RecordSink};
 use crate::fingerprint::traced::Observed;
 
-fn reason(field: &'static str) -> MissReason {
+pub(super) fn reason(field: &'static str) -> MissReason {
     MissReason { field, name: String::new(), change: String::new() }
 }
 

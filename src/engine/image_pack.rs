@@ -12,6 +12,7 @@ use crate::engine::event::Log;
 use crate::engine::image_memo::{Memo, bytes_of, file_of};
 use crate::engine::image_task::Trouble;
 use crate::engine::prepare::Prepared;
+use crate::engine::rebuild::Occasion;
 use crate::engine::session::Session;
 use crate::engine::waiting;
 use crate::fs::dir::Dir;
@@ -43,6 +44,8 @@ pub struct Packer<'a, 'w> {
     /// Where source files lie, by content.
     sources: HashMap<Digest, RelPath>,
     compression: Compression,
+    /// Whether layers that the store has serve, and new ones are kept.
+    is_memoized: bool,
 }
 
 impl<'a, 'w> Packer<'a, 'w> {
@@ -53,11 +56,19 @@ impl<'a, 'w> Packer<'a, 'w> {
             Some(Entry::File { digest, .. }) => Some((*digest, path.clone())),
             _ => None,
         });
-        Self { session, sources: sources.collect(), compression }
+        Self { session, sources: sources.collect(), compression, is_memoized: true }
+    }
+
+    /// The same, which packs everything itself where it is to be made once more.
+    pub fn on(self, occasion: Occasion<'_>) -> Self {
+        Self { is_memoized: matches!(occasion, Occasion::Result(_)), ..self }
     }
 
     /// The packed layer, made unless the store has it.
     pub fn pack(&self, recipe: &LayerRecipe) -> Result<Packed, Trouble> {
+        if !self.is_memoized {
+            return self.pack_new(recipe).map(|(packed, _)| packed);
+        }
         let expect = Expected::Blake3(recipe.packed_digest(self.compression));
         let memo = Memo::of(expect, &format!("layer {}", self.compression.id()));
         if let Some(known) = self.known(&memo)? {
@@ -69,15 +80,20 @@ impl<'a, 'w> Packer<'a, 'w> {
             return Ok(known);
         }
         let started = Instant::now();
+        let (packed, listing) = self.pack_new(recipe)?;
+        let told = ("a layer".to_owned(), started, &Log::new(), Usage::default());
+        memo.keep(self.session, &listing, told, Some(lock))?;
+        Ok(packed)
+    }
+
+    fn pack_new(&self, recipe: &LayerRecipe) -> Result<(Packed, Listing), Trouble> {
         let store = &self.session.store;
         let stage = store.stage()?;
         let file = stage.path().join("layer");
         let layer = self.write(recipe, &file)?;
         let content = store.take_file(&file)?;
         let listing = listing_of(self.session, &layer, content)?;
-        let told = ("a layer".to_owned(), started, &Log::new(), Usage::default());
-        memo.keep(self.session, &listing, told, Some(lock))?;
-        Ok(Packed { layer, content })
+        Ok((Packed { layer, content }, listing))
     }
 
     /// The text of a file of a layer.

@@ -23,6 +23,7 @@ use crate::engine::image_memo::{Memo, bytes_of, file_of};
 use crate::engine::image_step::{self, Step, StepError, Way};
 use crate::engine::image_task::Trouble;
 use crate::engine::prepare::{Dependency, fetch_action};
+use crate::engine::rebuild::{Arrangement, Occasion};
 use crate::engine::root_changes::{Bounds, Change, Changes};
 use crate::engine::session::{Reuse, Session};
 use crate::engine::{log, waiting};
@@ -68,7 +69,7 @@ pub fn run(
     layer: &DeclaredLayer,
     below: &Below<'_>,
     dependencies: &[Dependency],
-    (epoch, reuse): (u64, Reuse),
+    (epoch, occasion): (u64, Occasion<'_>),
 ) -> Result<(LayerRecipe, Log), Trouble> {
     let LayerSource::Step { command, from } = &layer.source else {
         unreachable!("BUG: only a step is run");
@@ -109,10 +110,17 @@ pub fn run(
     // How changes are taken, and what the command is told of owners, is part of the format.
     action.task_salt = Some(format!("image format {FORMAT_VERSION}, owners {own_salt}"));
     let memo = Memo::of_action(&action);
-    let known = |memo: &Memo| if reuse == Reuse::Results { known(session, memo) } else { Ok(None) };
+    let known = |memo: &Memo| match occasion {
+        Occasion::Result(Reuse::Results) => known(session, memo),
+        Occasion::Result(Reuse::Nothing) | Occasion::Rebuild(_) => Ok(None),
+    };
     if let Some((changes, log)) = known(&memo)? {
         return Ok((recipe_of(&changes, &root, epoch)?, log));
     }
+    let arrangement = match occasion {
+        Occasion::Result(_) => Arrangement::default(),
+        Occasion::Rebuild(arrangement) => arrangement.clone(),
+    };
     let lock = waiting::lock_action(session, &memo.key)?.ok_or(Trouble::Cancelled)?;
     // Another thread or process may have run it meanwhile.
     if let Some((changes, log)) = known(&memo)? {
@@ -121,6 +129,7 @@ pub fn run(
     let step = Step {
         argv,
         env: BTreeMap::new(),
+        arrangement,
         directory: PathBuf::from("/"),
         root: Arc::clone(&root.listing),
         modes: Arc::new(root.below.entries().filter_map(unusual).collect()),
@@ -139,6 +148,9 @@ pub fn run(
         exit => return Err(Trouble::Step(Box::new((failure(layer, exit), outcome.log)))),
     }
     session.store.put_trees(&trees)?;
+    if let Occasion::Rebuild(_) = occasion {
+        return Ok((recipe_of(&outcome.changes, &root, epoch)?, outcome.log));
+    }
     let listing = listing_of(session, &outcome.changes)?;
     let told = (format!("a step of {}", session.label(task)), started, &outcome.log, outcome.usage);
     memo.keep(session, &listing, told, Some(lock))?;

@@ -18,6 +18,7 @@ use crate::engine::contents::Contents;
 use crate::engine::event::Log;
 use crate::engine::log::LogCapture;
 use crate::engine::materialize::MaterializeError;
+use crate::engine::rebuild::Arrangement;
 use crate::engine::restore::RestoreError;
 use crate::engine::root_changes::{self, Before, Bounds, Changes, ChangesError, Left};
 use crate::engine::secrets::Secrets;
@@ -47,6 +48,8 @@ pub struct Step {
     pub env: BTreeMap<String, String>,
     /// Absolute directory in the root that it starts in. It must be there.
     pub directory: PathBuf,
+    /// What is around it.
+    pub arrangement: Arrangement,
     /// The tree that all layers so far make; its contents are in the store.
     pub root: Arc<Listing>,
     /// Permission bits of what has others in it than 0755 (directories and executable files) and 0644. The command sees them.
@@ -242,6 +245,7 @@ fn attempt(
     };
     let mut env = environment();
     env.extend(step.env.clone());
+    step.arrangement.arrange_env(&mut env);
     let (modes, owners) = ((*step.modes).clone(), (*step.owners).clone());
     let root = WritableRoot { layers, modes, owners, directory: step.directory.clone() };
     let spec = SandboxSpec {
@@ -258,7 +262,7 @@ fn attempt(
         stage: ground.store.mount_point()?,
         observe: false,
         limits: step.limits,
-        surroundings: None,
+        surroundings: step.arrangement.surroundings.clone().map(Box::new),
     };
     let mut capture = LogCapture::new(Secrets::default());
     let started = Instant::now();

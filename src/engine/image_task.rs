@@ -21,7 +21,8 @@ use crate::engine::image_layer::{Holding, add_directories, holding, led};
 use crate::engine::image_pack::{Packed, Packer, SourceChanged};
 use crate::engine::image_run;
 use crate::engine::prepare::{Dependency, Prepared};
-use crate::engine::session::{Reuse, Session};
+use crate::engine::rebuild::Occasion;
+use crate::engine::session::Session;
 use crate::image::access::Below;
 use crate::image::assemble::{
     Assembled, Base, ImageSpec, OwnLayer, assemble_image, assemble_index, layout_index, layout_mark,
@@ -101,11 +102,11 @@ pub fn execute(
     recipe: &ImageRecipe,
     prepared: &Prepared,
     dependencies: &[Dependency],
-    reuse: Reuse,
+    occasion: Occasion<'_>,
 ) -> Executed {
     let started = Instant::now();
     let mut making =
-        Making { session, task, recipe, prepared, dependencies, reuse, layout: Listing::new(), log: Log::new() };
+        Making { session, task, recipe, prepared, dependencies, occasion, layout: Listing::new(), log: Log::new() };
     match making.all() {
         Ok(()) => {
             let Making { layout: listing, log, .. } = making;
@@ -197,7 +198,7 @@ struct Making<'a, 's, 'w> {
     recipe: &'a ImageRecipe,
     prepared: &'s Prepared,
     dependencies: &'s [Dependency],
-    reuse: Reuse,
+    occasion: Occasion<'s>,
     /// The layout, relative to the package.
     layout: Listing,
     log: Log,
@@ -244,7 +245,7 @@ impl Making<'_, '_, '_> {
             Some(base) => image_access::of_base(self.session, base)?,
             None => Below::default(),
         };
-        let packer = Packer::new(self.session, self.prepared, self.recipe.compression.of_layers());
+        let packer = Packer::new(self.session, self.prepared, self.recipe.compression.of_layers()).on(self.occasion);
         let mut layers: Vec<OwnLayer> = Vec::new();
         for layer in &one.layers {
             let recipes = match &layer.source {
@@ -252,8 +253,14 @@ impl Making<'_, '_, '_> {
                     let blob = |digest: &BlobDigest| self.blob(digest);
                     let lower =
                         image_run::Below { platform: &one.platform, base: base.as_ref(), layers: &layers, blob: &blob };
-                    let (recipe, log) =
-                        image_run::run(self.session, self.task, layer, &lower, self.dependencies, (epoch, self.reuse))?;
+                    let (recipe, log) = image_run::run(
+                        self.session,
+                        self.task,
+                        layer,
+                        &lower,
+                        self.dependencies,
+                        (epoch, self.occasion),
+                    )?;
                     self.log.extend(log);
                     vec![recipe]
                 }

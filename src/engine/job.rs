@@ -10,8 +10,10 @@ use crate::base::tree::{Entry, Listing};
 use crate::engine::event::{Failure, Log, MissReason, ResultSource};
 use crate::engine::execute::{self, Executed, now_ms};
 use crate::engine::image_root::{self, Unsettled};
+use crate::engine::inspect::{Case, Inspection};
 use crate::engine::pod::Unready;
 use crate::engine::prepare::{Dependency, Prepared, Produced, draft, prepare};
+use crate::engine::rebuild::Occasion;
 use crate::engine::restore::{self, Placed, RestoreError};
 use crate::engine::service::Held;
 use crate::engine::session::{Committed, Reuse, Session};
@@ -165,6 +167,7 @@ pub fn look(
     if reuse == Reuse::Results
         && let Some(memo) = &memo
         && let Some(mut hit) = recall::recall(session, task, memo, sources, history, started)
+        && !is_inspected(session, task, &hit.action, Standing::Hit)
     {
         hit.notes.extend(left_out);
         return Looked::Hit(Box::new(hit));
@@ -179,6 +182,11 @@ pub fn look(
     match found {
         Ok(Some(found)) => match take(session, task, &prepared, &found, started) {
             Ok(Some(hit)) => {
+                if is_inspected(session, task, &hit.action, Standing::Hit) {
+                    let why = vec![explain::reason("inspected")];
+                    let prepared = keep(session, prepared);
+                    return Looked::Miss(Box::new(Missed { prepared, dependencies, why, reuse, memo, history }));
+                }
                 if let Some(memo) = memo {
                     recall::note(session, task, memo, &found, &hit, history);
                 }
@@ -371,8 +379,9 @@ pub fn run(
             Err(problem) => return Ended::Failed(Box::new(mishap(problem, started, None))),
         },
     };
+    let inspected = |ended| inspected(session, task, (prepared, &missed.dependencies), join, ended);
     let lost = match run_once(session, task, prepared, missed, join) {
-        Ok(ended) => return ended,
+        Ok(ended) => return inspected(ended),
         Err(lost) => lost,
     };
     // Content of the same digest was in the store already, and damaged. Without it, the next run puts its own.
@@ -384,12 +393,58 @@ pub fn run(
         Ok(()) => run_once(session, task, prepared, missed, join),
         Err(error) => return Ended::Failed(Box::new(store_mishap(session, task, &error, started))),
     };
-    ended.unwrap_or_else(|_| {
+    ended.map(inspected).unwrap_or_else(|_| {
         let problem = Diagnostic::error("the store lost what was just put into it")
             .help("check the disk; `drystone store verify` tells more");
         let mishap = mishap(problem, started, Some(prepared.key));
         Ended::Failed(Box::new(Mishap { fault: Fault::Machine, ..mishap }))
     })
+}
+
+/// Where a result comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It was there.
+    Hit,
+    /// It was made just now.
+    New,
+}
+
+/// Whether somebody looks at this result.
+fn is_inspected(session: &Session<'_>, task: TaskId, key: &Digest, standing: Standing) -> bool {
+    let Some(inspector) = &session.options.inspecting.0 else { return false };
+    let label = session.label(task);
+    match standing {
+        Standing::Hit => inspector.wants_hit(&label, key),
+        Standing::New => inspector.wants_new(&label, key),
+    }
+}
+
+/// Has a result looked at that is to be; what comes of that is said with it.
+fn inspected(
+    session: &Session<'_>,
+    task: TaskId,
+    prepared: (&Prepared, &[Dependency]),
+    join: &dyn Fn() -> Result<Held, Unready>,
+    ended: Ended,
+) -> Ended {
+    let Ended::Passed(mut success) = ended else { return ended };
+    let standing = if success.source.is_some() { Standing::Hit } else { Standing::New };
+    let inspector = session.options.inspecting.0.as_ref();
+    let Some(inspector) = inspector.filter(|_| is_inspected(session, task, &success.action, standing)) else {
+        return Ended::Passed(success);
+    };
+    match inspector.inspect(&Case::new((session, task), &success, prepared, join)) {
+        Inspection::Done(notes) => {
+            success.notes.extend(notes);
+            Ended::Passed(success)
+        }
+        Inspection::Refused(problem) => {
+            let (action, duration) = (Some(success.action), success.duration);
+            Ended::Failed(Box::new(Mishap { duration, ..mishap(problem, Instant::now(), action) }))
+        }
+        Inspection::Cancelled => Ended::Cancelled(success.log),
+    }
 }
 
 /// A result whose outputs cannot be put in place, because the store does not have what it was given.
@@ -429,7 +484,8 @@ fn run_once(
     let executed = match &session.workspace.tasks[task].kind {
         TaskKind::Run(run) => match (run.command.image(), join()) {
             (Some(recipe), _) => {
-                image_task::execute(session, task, recipe, prepared, &missed.dependencies, missed.reuse)
+                let occasion = Occasion::Result(missed.reuse);
+                image_task::execute(session, task, recipe, prepared, &missed.dependencies, occasion)
             }
             (None, Ok(services)) => execute::execute(session, task, run, prepared, &missed.dependencies, &services),
             (None, Err(unready)) => unready.into(),

@@ -14,6 +14,7 @@ use crate::engine::collect::Collected;
 use crate::engine::failures::Failures;
 use crate::engine::image_key;
 use crate::engine::image_root::{FlatRoot, FlatRoots};
+use crate::engine::inspect::Inspecting;
 use crate::engine::levels::Levels;
 use crate::engine::placed::Placed;
 use crate::engine::placing::Placing;
@@ -109,6 +110,8 @@ pub struct Options {
     pub observe: Observe,
     /// Whether the network is used.
     pub reach: Reach,
+    /// Who looks at results by building them again.
+    pub inspecting: Inspecting,
 }
 
 /// What is read of earlier invocations when a session begins.

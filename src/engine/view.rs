@@ -40,6 +40,9 @@ pub struct Shown {
     pub loose: Option<Stage>,
 }
 
+/// Most files of a rebuild that are shown one by one.
+const LOOSE_FILES_MAX: usize = 20_000;
+
 /// Whether the command may change what it is shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Purpose {
@@ -47,6 +50,8 @@ pub enum Purpose {
     Run,
     /// It gets copies that it may change.
     Fix,
+    /// It may not, and finds nothing of earlier runs: no caches, and directories in which every entry was made for it.
+    Rebuild,
 }
 
 /// The first source file that is no longer what was shown. Cost: one `stat` per source file.
@@ -78,13 +83,20 @@ pub fn show(
         .collect();
     let mut stats: Vec<(RelPath, StatKey)> =
         prepared.signatures.iter().filter(|(path, _)| !made.contains(path)).cloned().collect();
-    let (cache_mounts, caches) = cache_mounts(session, task, run)?;
-    let ages = ages_of(session, task, run, prepared, &caches)?;
+    let (cache_mounts, caches) = match purpose {
+        Purpose::Run | Purpose::Fix => cache_mounts(session, task, run)?,
+        Purpose::Rebuild => Default::default(),
+    };
+    let ages = match purpose {
+        Purpose::Run | Purpose::Fix => ages_of(session, task, run, prepared, &caches)?,
+        Purpose::Rebuild => None,
+    };
     let contents = Contents { root: &session.workspace.root, store: &session.store, made: &made };
     let is_leaking = |digest: &Digest| session.is_leaking(digest);
     let mut showing = Showing::new(contents, ages.as_ref(), &is_leaking);
     let whole = match purpose {
-        Purpose::Run => {
+        Purpose::Rebuild if prepared.inputs.all().len() <= LOOSE_FILES_MAX => Whole::default(),
+        Purpose::Run | Purpose::Rebuild => {
             let complete = dependencies.iter().filter(|dependency| !dependency.interface_only);
             let of_dependencies = complete.flat_map(|dependency| {
                 let from = session.package(dependency.task);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use drystone::base::path::RelPath;
 use drystone::base::tree::{Entry, Listing};
 use drystone::engine::image_step::{Ground, Step, StepError, StepOutcome, Way, run_on, shell};
+use drystone::engine::rebuild::Arrangement;
 use drystone::engine::root_changes::{Bounds, Change, Changes};
 use drystone::process::cancel::Cancel;
 use drystone::sandbox::open::{Company, Sandbox};
@@ -102,6 +103,7 @@ impl Scene {
 
     pub fn step(&self, script: &str, way: Way) -> Step {
         Step {
+            arrangement: Arrangement::default(),
             argv: shell(script),
             env: BTreeMap::new(),
             directory: "/".into(),
