@@ -1,4 +1,4 @@
-//! Times as plain numbers with their unit, and durations as people write them. Reads no clock.
+//! Times as plain numbers with their unit, dates, and durations as people write them. Reads no clock.
 
 use std::time::Duration;
 
@@ -26,6 +26,23 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
         rest = after;
     }
     Some(Duration::from_millis(total_ms))
+}
+
+/// A time in the form of RFC 3339, in UTC: `2026-11-30T19:00:00Z`. Times after the year 9999 are its last second.
+pub fn rfc3339(seconds: u64) -> String {
+    const LAST: u64 = 253_402_300_799;
+    let seconds = seconds.min(LAST);
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days; for days after 1970 only.
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
 }
 
 /// Writes a duration for people: `12 ms`, `1.3 s`, `4 m 05 s`, `2 h 03 m`.

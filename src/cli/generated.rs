@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::audit::wire::audit_schema;
 use crate::cli::reference::reference_markdown;
 use crate::cli::table::json;
 use crate::fs::ops;
@@ -25,4 +26,9 @@ fn the_reference_of_the_command_line_is_current() {
 #[test]
 fn the_schema_of_the_events_is_current() {
     check("schema/event.schema.json", &json(&event_schema()));
+}
+
+#[test]
+fn the_schema_of_the_report_of_an_audit_is_current() {
+    check("schema/audit.schema.json", &json(&audit_schema()));
 }

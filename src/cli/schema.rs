@@ -2,6 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
+use crate::audit::wire::audit_schema;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
@@ -24,6 +25,8 @@ pub enum SchemaOf {
     Manifest,
     /// The events of `run --format json`.
     Events,
+    /// The report of `audit --format json`.
+    Audit,
 }
 
 /// Prints a schema.
@@ -35,6 +38,10 @@ pub fn run(args: SchemaArgs, context: &Context) -> Result<ExitKind, CliError> {
         }
         SchemaOf::Events => {
             context.out.write(json(&event_schema()).as_bytes());
+            Ok(ExitKind::Done)
+        }
+        SchemaOf::Audit => {
+            context.out.write(json(&audit_schema()).as_bytes());
             Ok(ExitKind::Done)
         }
     }

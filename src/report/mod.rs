@@ -1,5 +1,6 @@
 //! Layer 5: what people and machines read. The only module that writes to the terminal; never calls the engine.
 
+pub mod audit;
 pub mod chrome;
 pub mod clock;
 pub mod console;
