@@ -79,7 +79,7 @@ fn nothing_foreign_reaches_a_report_as_it_is() {
 fn colours_are_there_if_they_are_taken() {
     let colored = lines(&audit(), Detail::Findings, Color::Colored);
     assert!(colored.contains("\u{1b}[1;31mdifferent\u{1b}[0m"), "{colored}");
-    assert_eq!(crate::report::audit::tests::without_colours(&colored), lines(&audit(), Detail::Findings, Color::Plain));
+    assert_eq!(without_colours(&colored), lines(&audit(), Detail::Findings, Color::Plain));
 }
 
 fn without_colours(text: &str) -> String {

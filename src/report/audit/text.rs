@@ -123,8 +123,9 @@ impl Page {
         };
         self.add(2, &format!("at byte {}:", evidence.offset));
         for (mark, ink, side) in [("-", Ink::Bad, a), ("+", Ink::Good, b)] {
+            let side = if side.is_empty() { "(no bytes)" } else { &side };
             let side = self.paint(ink, &format!("{mark} {side}"));
-            self.add(2, side.trim_end());
+            self.add(2, &side);
         }
     }
 
