@@ -194,14 +194,16 @@ fn reproduced(task: &TaskAudit) -> Reproduced {
 }
 
 fn variation(varied: &Varied) -> Variation {
+    let effective = matches!(varied.effect, Effect::Effective { .. });
     let outcome = match varied.outcome {
+        // That nothing differed says nothing where it took no hold.
+        Outcome::Same | Outcome::Unknown { .. } if !effective => "not-tested",
         Outcome::NotTested => "not-tested",
         Outcome::Same => "same",
         Outcome::Differs => "differs",
         Outcome::Fails { .. } => "fails",
         Outcome::Unknown { .. } => "unknown",
     };
-    let effective = matches!(varied.effect, Effect::Effective { .. });
     Variation { dimension: varied.dimension.word().to_owned(), outcome: outcome.to_owned(), effective }
 }
 
@@ -220,7 +222,7 @@ fn grade(task: &TaskAudit) -> Option<Grade> {
         return None;
     }
     let is_held = |one: &Varied| matches!((&one.effect, &one.outcome), (Effect::Effective { .. }, Outcome::Same));
-    let is_untested = |one: &Varied| one.outcome == Outcome::NotTested;
+    let is_untested = |one: &Varied| variation(one).outcome == "not-tested";
     let (path, others): (Vec<_>, Vec<_>) = task.varied.iter().partition(|one| one.dimension == Dimension::BuildPath);
     // What cannot be varied here lowers no grade, and what can must have held.
     let varied = others.iter().any(|one| is_held(one)) && others.iter().all(|one| is_held(one) || is_untested(one));
@@ -245,12 +247,11 @@ pub fn scai(audit: &Audit, builder: &str, evidence: &[u8]) -> Option<Statement<S
 }
 
 fn attribute(task: &TaskAudit, audit: &Audit, evidence: &BTreeMap<String, String>) -> Option<Attribute> {
-    let words = |want: fn(&Outcome) -> bool| {
-        let of_them = task.varied.iter().filter(|one| want(&one.outcome));
-        of_them.map(|one| one.dimension.word().to_owned()).collect()
+    let words = |want: &str| -> Vec<String> {
+        let told = task.varied.iter().map(variation).filter(|one| one.outcome == want);
+        told.map(|one| one.dimension).collect()
     };
-    let same = words(|outcome| *outcome == Outcome::Same);
-    let untested = words(|outcome| *outcome == Outcome::NotTested);
+    let (same, untested) = (words("same"), words("not-tested"));
     Some(Attribute {
         attribute: "REPRODUCIBLE",
         target: subject(&task.label, task.outputs?),
@@ -344,7 +345,7 @@ fn check(task: &Reproduced) -> Result<(), &'static str> {
         if Dimension::parse(&one.dimension).is_none() || !OUTCOMES.contains(&one.outcome.as_str()) {
             return Err("has a variation that is not known");
         }
-        if !seen.insert(&one.dimension) || one.effective == (one.outcome == "not-tested") {
+        if !seen.insert(&one.dimension) || one.outcome == "same" && !one.effective {
             return Err("has a variation twice, or one that contradicts itself");
         }
         let held = one.outcome == "same" || one.outcome == "not-tested";
@@ -424,6 +425,8 @@ mod tests {
         check(&|task| set(task, Dimension::BuildPath, Outcome::NotTested), Some(Grade::Varied));
         check(&|task| set(task, Dimension::User, Outcome::NotTested), Some(Grade::Path));
         check(&|task| set(task, Dimension::User, Outcome::Unknown { why: "no time".into() }), Some(Grade::Plain));
+        let no_hold = |task: &mut TaskAudit| task.varied[0].effect = Effect::None { why: "it is so".into() };
+        check(&no_hold, Some(Grade::Varied));
         check(&|task| task.varied.clear(), Some(Grade::Plain));
         check(
             &|task| Dimension::ALL.into_iter().for_each(|one| set(task, one, Outcome::NotTested)),
@@ -463,7 +466,7 @@ mod tests {
         );
         check("\"dimension\":\"user\"", "\"dimension\":\"usher\"", "not known");
         check("\"dimension\":\"user\"", "\"dimension\":\"home\"", "twice");
-        check("\"effective\":true", "\"effective\":false", "contradicts");
+        check("\"outcome\":\"same\",\"effective\":true", "\"outcome\":\"same\",\"effective\":false", "contradicts");
         check("//libs/a:zip\",\"action", "//libs/a:a\",\"action", "in the order of their labels");
     }
 

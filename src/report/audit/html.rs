@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use crate::audit::model::{Audit, Certainty, Difference, Effect, Ending, Outcome, TaskAudit, Verdict};
 use crate::report::audit::html_bytes::bytes;
 use crate::report::audit::told::{
-    VERDICTS, causes, causes_of, counted, counts, date, duration, folded, manner, outcome, shown, site, summary,
+    VERDICTS, causes, causes_of, counted, counts, date, duration, folded, manner, outcome, shown, site, summary, tested,
 };
 use crate::sandbox::surroundings::Dimension;
 
@@ -188,20 +188,21 @@ fn causes_found(page: &mut String, audit: &Audit) {
 
 fn dimensions(page: &mut String, audit: &Audit) {
     page.push_str(
-        "<section>\n<h2>What was varied</h2>\n<div class=\"wide\"><table class=\"matrix\">\n\
-         <caption>What came of varying each, by task. A variation that took no hold was not tested, and is not passed.</caption>\n\
-         <tr><th scope=\"col\">task</th>",
+        "<section>\n<h2>What was varied</h2>\n\
+         <p>What came of varying each. A variation that took no hold was not tested, and is not passed.</p>\n\
+         <div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"What was varied, by task\">\n\
+         <table class=\"matrix\">\n<tr><th scope=\"col\">task</th>",
     );
     for dimension in Dimension::ALL {
-        write_to(page, format_args!("<th scope=\"col\">{}</th>", dimension.word()));
+        write_to(page, format_args!("<th scope=\"col\" class=\"cell\">{}</th>", dimension.word()));
     }
     page.push_str("</tr>\n");
     for task in &audit.tasks {
         write_to(page, format_args!("<tr><th scope=\"row\">{}</th>", escaped(&task.label)));
         for dimension in Dimension::ALL {
             let varied = task.varied.iter().find(|one| one.dimension == dimension);
-            let cell = varied.map_or_else(|| word_of(&Outcome::NotTested), |one| word_of(&one.outcome));
-            write_to(page, format_args!("<td>{cell}</td>"));
+            let cell = varied.map_or_else(|| word_of(&Outcome::NotTested), |one| word_of(tested(one)));
+            write_to(page, format_args!("<td class=\"cell\">{cell}</td>"));
         }
         page.push_str("</tr>\n");
     }
@@ -347,13 +348,13 @@ fn variations(page: &mut String, task: &TaskAudit) {
             }
             Effect::None { why } => format!("no effect: {}", escaped(why)),
         };
-        let more = outcome(&one.outcome).1.map(|more| format!(": {}", escaped(more))).unwrap_or_default();
+        let more = outcome(tested(one)).1.map(|more| format!(": {}", escaped(more))).unwrap_or_default();
         write_to(
             page,
             format_args!(
                 "<tr><th scope=\"row\">{}</th><td>{}{more}</td><td>{seen}</td></tr>\n",
                 one.dimension.word(),
-                word_of(&one.outcome),
+                word_of(tested(one)),
             ),
         );
     }

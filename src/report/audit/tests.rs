@@ -4,12 +4,13 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::audit::model::{Audit, Certainty, Verdict};
+use crate::audit::model::{Audit, Certainty, Effect, Verdict};
 use crate::audit::sample::{HOSTILE_NAME, audit};
 use crate::fs::ops;
 use crate::report::audit::text::{Detail, lines};
 use crate::report::audit::{html, junit, sarif};
 use crate::report::ink::Color;
+use crate::sandbox::surroundings::Dimension;
 
 /// Compares with a file beside the tests; with `UPDATE=1` in the environment writes it.
 fn check(name: &str, expect: &str) {
@@ -94,11 +95,26 @@ fn the_summary_counts_tasks_and_tells_what_was_not_tested() {
         let text = lines(audit, Detail::Findings, Color::Plain);
         assert_eq!(text.lines().last(), Some(expect));
     };
+    let mut all = audit();
+    all.tasks.retain(|task| !task.varied.is_empty());
     check(
-        &audit(),
-        "5 tasks audited: 1 identical, 1 identical-uncompressed, 1 equivalent, 1 different, 1 inconclusive; \
+        &all,
+        "4 tasks audited: 1 identical, 1 identical-uncompressed, 1 equivalent, 1 different, 0 inconclusive; \
          not tested: file-system (1 task), kernel (4 tasks); left out: 2 tasks",
     );
+    let mut one = audit();
+    one.tasks.truncate(1);
+    one.left_out.clear();
+    one.asked = vec![Dimension::User, Dimension::Kernel];
+    one.tasks[0].varied.retain(|varied| varied.dimension == Dimension::Home);
+    // Of two nothing is told, and of the third that it took no hold, whatever came of it.
+    one.tasks[0].varied[0].effect = Effect::None { why: "both saw `/x`".into() };
+    check(
+        &one,
+        "1 task audited: 0 identical, 0 equivalent, 1 different, 0 inconclusive; \
+         not tested: user (1 task), home (1 task), kernel (1 task)",
+    );
+    assert!(lines(&one, Detail::Findings, Color::Plain).contains("home not tested: both saw `/x`"));
     check(&nothing_audited(), "0 tasks audited: 0 identical, 0 equivalent, 0 different, 0 inconclusive");
 }
 

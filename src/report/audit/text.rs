@@ -1,7 +1,9 @@
 //! An audit as text, for a person at a terminal. Writes nowhere.
 
 use crate::audit::model::{Audit, Certainty, Difference, Effect, Ending, Evidence, Outcome, TaskAudit, Verdict};
-use crate::report::audit::told::{counted, duration, folded, hex, manner, outcome, shown, site, summary, text_of};
+use crate::report::audit::told::{
+    counted, duration, folded, hex, manner, outcome, shown, site, summary, tested, text_of,
+};
 use crate::report::ink::{Color, Ink, paint};
 
 /// How much is told.
@@ -131,17 +133,18 @@ impl Page {
 
     fn dimensions(&mut self, task: &TaskAudit) {
         for one in &task.varied {
-            let told = self.detail == Detail::Everything || !matches!(one.outcome, Outcome::Same | Outcome::Differs);
+            let came = tested(one);
+            let told = self.detail == Detail::Everything || !matches!(came, Outcome::Same | Outcome::Differs);
             if !told {
                 continue;
             }
-            let (word, more) = outcome(&one.outcome);
+            let (word, more) = outcome(came);
             let why = match (&one.effect, more) {
                 (_, Some(more)) => format!(": {}", shown(more)),
                 (Effect::None { why }, None) => format!(": {}", shown(why)),
                 (Effect::Effective { first, second }, None) => format!(" ({} → {})", shown(first), shown(second)),
             };
-            let word = match one.outcome {
+            let word = match came {
                 Outcome::Same => word.to_owned(),
                 Outcome::Differs | Outcome::Fails { .. } => self.paint(Ink::Bad, word),
                 Outcome::NotTested | Outcome::Unknown { .. } => self.paint(Ink::Care, word),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::audit::causes::Cause;
-use crate::audit::model::{Audit, Build, Certainty, Difference, Outcome, Site, TaskAudit, Verdict};
+use crate::audit::model::{Audit, Build, Certainty, Difference, Effect, Outcome, Site, TaskAudit, Varied, Verdict};
 use crate::base::digest::Digest;
 use crate::base::time::{human_duration, rfc3339};
 use crate::sandbox::surroundings::Dimension;
@@ -76,12 +76,22 @@ pub(super) fn counts(audit: &Audit) -> BTreeMap<Verdict, usize> {
     counts
 }
 
-/// In how many tasks each dimension was not tested; those in none are not there.
+/// What came of a dimension. Where it took no hold, that nothing differed says nothing.
+pub(super) fn tested(varied: &Varied) -> &Outcome {
+    match (&varied.effect, &varied.outcome) {
+        (Effect::None { why: _ }, Outcome::Same | Outcome::Unknown { why: _ }) => &Outcome::NotTested,
+        (_, outcome) => outcome,
+    }
+}
+
+/// In how many tasks each dimension was not tested, for it took no hold or nothing is told of it; those in none are not there.
 pub(super) fn not_tested(audit: &Audit) -> BTreeMap<Dimension, usize> {
     let mut counts = BTreeMap::new();
     for task in &audit.tasks {
-        let untested = task.varied.iter().filter(|one| one.outcome == Outcome::NotTested).map(|one| one.dimension);
-        for dimension in untested.collect::<BTreeSet<_>>() {
+        let untested = task.varied.iter().filter(|one| *tested(one) == Outcome::NotTested).map(|one| one.dimension);
+        let is_told = |dimension: &Dimension| task.varied.iter().any(|one| one.dimension == *dimension);
+        let untold = audit.asked.iter().copied().filter(|dimension| !is_told(dimension));
+        for dimension in untested.chain(untold).collect::<BTreeSet<_>>() {
             *counts.entry(dimension).or_default() += 1;
         }
     }
