@@ -1,0 +1,1 @@
+const char *place(void) { return "failed in " __FILE__; }

@@ -1,0 +1,1 @@
+int leaf(int n) { return n * 7; }

@@ -1,0 +1,1 @@
+const char *built(void) { return "built on " __DATE__ " at " __TIME__; }

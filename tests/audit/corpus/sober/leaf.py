@@ -1,0 +1,5 @@
+NAME = "leaf"
+
+
+def kind():
+    return NAME
