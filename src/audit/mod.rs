@@ -5,11 +5,15 @@
 //! | `model` | what an audit found, as data; reports are made of it |
 //! | `context` | what is known of two builds before they are compared |
 //! | `causes` | what makes builds differ, and the way out of each |
-//! | `wire` | an audit as JSON, written and read |
-//! | `statement` | what an audit found, as statements that can be signed |
+//! | `compare` | two trees of outputs, down through archives, image layouts and compressed files |
+//! | `kinds` | two files that are no containers |
+//! | `wire` | the JSON report, written and read back |
+//! | `statement` | what an audit says as in-toto statements |
 
 pub mod causes;
+pub mod compare;
 pub mod context;
+pub mod kinds;
 pub mod model;
 #[cfg(test)]
 pub(crate) mod sample;
