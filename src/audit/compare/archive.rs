@@ -1,7 +1,7 @@
 //! Archives of any format as members with fields, and how two of them differ. Reads no format itself.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::ops::Range;
 
@@ -29,6 +29,8 @@ pub(super) enum Rule {
     Cost(Cost),
     /// This normalizer if only bits of group and others differ in what is shown, in octal digits; [`Cost::Real`] else.
     Mode(&'static str),
+    /// As this tells of the two values.
+    Kind(fn(&[u8], &[u8]) -> (&'static Cause, Cost)),
     /// Counts only where the contents are the same, which decide it otherwise.
     Derived,
 }
@@ -139,14 +141,10 @@ pub(super) fn compare(
         renamed(walk, &site, &members[0].name, &members[1].name);
         member(walk, &site, (a, members[0]), (b, members[1]), depth, Named { is_same: false, is_told: false });
     }
-    for (position, single) in singles[0].iter().enumerate() {
-        if !pairs.iter().any(|(x, _)| *x == position) {
-            only(walk, &within(site, &single.name), &single.name, 0);
-        }
-    }
-    for (position, single) in singles[1].iter().enumerate() {
-        if !pairs.iter().any(|(_, y)| *y == position) {
-            only(walk, &within(site, &single.name), &single.name, 1);
+    for side in [0, 1] {
+        let paired: BTreeSet<usize> = pairs.iter().map(|pair| [pair.0, pair.1][side]).collect();
+        for (_, single) in singles[side].iter().enumerate().filter(|(position, _)| !paired.contains(position)) {
+            only(walk, &within(site, &single.name), &single.name, side);
         }
     }
     Ok(())
@@ -229,6 +227,14 @@ struct Named {
 
 fn member(walk: &mut Walk<'_>, site: &Site, a: (&[u8], &Member), b: (&[u8], &Member), depth: usize, named: Named) {
     let name = &a.1.name;
+    let events = walk.events();
+    if let (Content::Deflated(x, first), Content::Deflated(y, second)) = (&a.1.content, &b.1.content)
+        && first == second
+        && a.0[x.clone()] == b.0[y.clone()]
+    {
+        fields(walk, site, (a.0, &a.1.fields), (b.0, &b.1.fields), Some((named.is_same, true)));
+        return;
+    }
     let contents = [open(walk, 0, a.0, &a.1.content), open(walk, 1, b.0, &b.1.content)];
     let is_same = match &contents {
         [Ok(first), Ok(second)] => first == second,
@@ -243,7 +249,7 @@ fn member(walk: &mut Walk<'_>, site: &Site, a: (&[u8], &Member), b: (&[u8], &Mem
             if matches!((&a.1.content, &b.1.content), (Content::Index(_), Content::Index(_))) {
                 if first != second {
                     let pairs = walk.known.at(&Site { members: site.members[..site.members.len() - 1].to_vec(), ..site.clone() });
-                    walk.follow(site, "the index of what the members hold".into(), None, pairs.into_iter().collect());
+                    walk.follow(site, "the index of what the members hold".into(), Some(Cost::Real), pairs.into_iter().collect());
                 }
             } else if first == second {
                 recompressed(walk, site, a, b);
@@ -252,6 +258,8 @@ fn member(walk: &mut Walk<'_>, site: &Site, a: (&[u8], &Member), b: (&[u8], &Mem
             }
         }
         [Ok(None), Ok(None)] => {}
+        // Told by what the members are.
+        [Ok(_), Ok(_)] if walk.events() > events => {}
         [Ok(_), Ok(_)] => walk.push(site, Told::unknown("it has a content on one side only".into())),
         [Err(Trouble::Over(why)), _] | [_, Err(Trouble::Over(why))] => walk.over(site, &why),
         _ => {
@@ -321,15 +329,27 @@ pub(super) fn fields(
         }
     }
     let mut told: Vec<(&str, Told)> = Vec::new();
+    let mut has_header_alone = false;
     for ((what, _), [first, second]) in sides {
         let Some(field) = first.or(second) else { continue };
         let bytes = [first.map(|field| field.bytes(a.0)), second.map(|field| field.bytes(b.0))];
         let is_derived = matches!(field.rule, Rule::Derived) && members.is_some_and(|(_, contents)| !contents);
         let is_name = what == NAME && members.is_some_and(|(names, _)| !names);
-        if bytes[0] == bytes[1] || is_derived || is_name {
+        let is_header_alone = what.starts_with(PAX_HEADER) && bytes.contains(&None);
+        has_header_alone |= is_header_alone;
+        if bytes[0] == bytes[1] || is_derived || is_name || is_header_alone || is_order_of_others(what, bytes) {
             continue;
         }
         told.push((what, differing(walk, what, [first, second], bytes)));
+    }
+    if has_header_alone && !told.iter().any(|(what, _)| what.starts_with(PAX) || *what == NAME) {
+        let cost = Cost::Normal("tar-format");
+        told.push((PAX_HEADER, Told::proven("a PAX header on one side only".into(), &causes::ARCHIVE_FORMAT, cost)));
+    }
+    // A name may be written in several fields, and a link has a target because it is one.
+    told.dedup_by_key(|(what, _)| *what);
+    if told.iter().any(|(what, _)| *what == KIND) {
+        told.retain(|(what, _)| *what != TARGET);
     }
     // What a local header repeats is told once.
     let central: Vec<(&Cause, Cost)> =
@@ -343,15 +363,32 @@ pub(super) fn fields(
 
 /// The field of a name as it is written: of two members that were paired under other names it has been told.
 pub(super) const NAME: &str = "name as written";
+/// What a member is, and where it leads if it is a link.
+pub(super) const KIND: &str = "type";
+pub(super) const TARGET: &str = "link target";
+/// How fields of PAX records begin, of the headers before them, and what tells their order.
+pub(super) const PAX: &str = "PAX ";
+pub(super) const PAX_HEADER: &str = "PAX header ";
+pub(super) const RECORDS: &str = "order of records";
 /// How fields of local headers begin, which repeat those of the directory of a zip archive.
 pub(super) const LOCAL: &str = "local ";
+
+/// Whether a field tells the order of records that are not the same on both sides, which is told by each of these.
+fn is_order_of_others(what: &str, bytes: [Option<&[u8]>; 2]) -> bool {
+    let words = |bytes: &[u8]| {
+        let mut words: Vec<Vec<u8>> = bytes.split(|byte| *byte == b' ').map(<[u8]>::to_vec).collect();
+        words.sort_unstable();
+        words
+    };
+    what.ends_with(RECORDS) && bytes[0].map(words) != bytes[1].map(words)
+}
 
 fn differing(walk: &Walk<'_>, what: &str, fields: [Option<&Field>; 2], bytes: [Option<&[u8]>; 2]) -> Told {
     let shown = [0, 1].map(|side| fields[side].zip(bytes[side]).map(|(field, bytes)| (field.show)(bytes)));
     let words = [0, 1].map(|side| shown[side].clone().unwrap_or_else(|| "none".into()));
     let cost_of = |field: &&Field| match field.rule {
         Rule::Cost(cost) => cost,
-        Rule::Derived => Cost::Real,
+        Rule::Derived | Rule::Kind(_) => Cost::Real,
         Rule::Mode(normalizer) => {
             let mode = |side: usize| u32::from_str_radix(shown[side].as_deref()?, 8).ok();
             match (mode(0), mode(1)) {
@@ -365,6 +402,12 @@ fn differing(walk: &Walk<'_>, what: &str, fields: [Option<&Field>; 2], bytes: [O
     let (cause, is_mode) =
         field.map_or((&causes::UNKNOWN, false), |field| (field.cause, matches!(field.rule, Rule::Mode(_))));
     let cause = if is_mode && cost == Cost::Real { &causes::FILE_MODE } else { cause };
+    let (cause, cost) = match (field.map(|field| field.rule), bytes) {
+        (Some(Rule::Kind(kind)), [Some(first), Some(second)]) => kind(first, second),
+        // Of a field that is not there on one side, that is the point.
+        _ if cause == &causes::ZIP_TIME && fields.iter().any(Option::is_none) => (&causes::ZIP_EXTRA, cost),
+        _ => (cause, cost),
+    };
     let is_named = *cause != causes::UNKNOWN;
     let offset = fields.iter().flatten().find_map(|field| match &field.value {
         Value::At(at) => Some(at.start as u64),

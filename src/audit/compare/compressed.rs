@@ -1,6 +1,7 @@
 //! Compressed files: what is in them, and how two of them differ in all else. Knows zstd and xz; gzip is next door.
 
 use std::io::Read;
+use std::ops::Range;
 
 use crate::audit::causes;
 use crate::audit::compare::archive::{self, Field, Rule};
@@ -21,6 +22,8 @@ pub(super) struct Unpacked {
     pub(super) content: Vec<u8>,
     /// Fields of its headers.
     pub(super) fields: Vec<Field>,
+    /// Where its compressed bytes are, of gzip.
+    pub(super) bodies: Vec<Range<usize>>,
     /// Sizes of the parts it was compressed in, as far as can be told.
     pub(super) blocks: Vec<usize>,
 }
@@ -52,7 +55,7 @@ pub(super) fn compare(
         return Ok(());
     }
     let is_framed_otherwise = first.blocks != second.blocks;
-    let has_other_bytes = walk.events() == events || is_framed_otherwise || bodies_differ(kinds, a, b, [&first, &second]);
+    let has_other_bytes = walk.events() == events || is_framed_otherwise || bodies_differ(a, b, [&first, &second]);
     if kinds[0] == kinds[1] && has_other_bytes {
         walk.push(site, recompressed(walk, a, b, is_framed_otherwise));
     }
@@ -63,18 +66,10 @@ fn is_real(field: &Field) -> bool {
     matches!(field.rule, Rule::Cost(Cost::Real))
 }
 
-/// Whether compressed bytes behind the headers differ: of gzip, whose headers have a length of their own.
-fn bodies_differ(kinds: [Kind; 2], a: &[u8], b: &[u8], sides: [&Unpacked; 2]) -> bool {
-    let body = |bytes: &[u8], side: &Unpacked| {
-        let ends = side.fields.iter().filter_map(|field| match &field.value {
-            archive::Value::At(at) => Some(at.end),
-            archive::Value::Manner(_) => None,
-        });
-        let is_text = side.fields.iter().any(|field| matches!(&*field.what, "file name" | "comment"));
-        bytes.get(ends.max().unwrap_or(0) + usize::from(is_text)..).map(<[u8]>::to_vec)
-    };
-    let is_one = sides.iter().all(|side| side.blocks.len() == 1);
-    kinds == [Kind::Gzip; 2] && is_one && body(a, sides[0]) != body(b, sides[1])
+/// Whether compressed bytes behind headers differ, of gzip; of other formats there are no headers to speak of.
+fn bodies_differ(a: &[u8], b: &[u8], sides: [&Unpacked; 2]) -> bool {
+    let bodies = sides[0].bodies.iter().zip(&sides[1].bodies);
+    bodies.into_iter().any(|(x, y)| a[x.clone()] != b[y.clone()])
 }
 
 fn recompressed(walk: &Walk<'_>, a: &[u8], b: &[u8], is_framed_otherwise: bool) -> Told {
@@ -109,6 +104,7 @@ fn zstd(walk: &mut Walk<'_>, side: Side, bytes: &[u8]) -> Result<Unpacked, Troub
     let mut whole = Unpacked::default();
     let mut at = 0;
     while at < bytes.len() {
+        walk.count(side)?;
         let rest = &bytes[at..];
         let length = zstd::zstd_safe::find_frame_compressed_size(rest).map_err(|_| Trouble::Broken)?;
         let end = at.checked_add(length).filter(|end| length > 0 && *end <= bytes.len()).ok_or(Trouble::Broken)?;

@@ -7,6 +7,9 @@ use crate::audit::compare::digests;
 use crate::audit::compare::walk::{Found, Side};
 use crate::audit::model::Site;
 
+/// Most pairs whose digests are known; what holds digests of others is compared byte by byte.
+const PAIRS_MAX: usize = 20_000;
+
 /// Pairs of contents that differ, with the digests of each side.
 #[derive(Default)]
 pub(super) struct Known {
@@ -25,6 +28,9 @@ impl Known {
     /// Adds a pair. Cost: digests both contents four times.
     pub(super) fn add(&mut self, site: &Site, a: &[u8], b: &[u8]) {
         let position = self.pairs.len();
+        if position >= PAIRS_MAX {
+            return;
+        }
         for (side, bytes) in [a, b].into_iter().enumerate() {
             for (algorithm, digest) in digests::of(bytes).iter().enumerate() {
                 for (spelling, text) in digests::spellings(digest).into_iter().enumerate() {

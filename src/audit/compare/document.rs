@@ -17,8 +17,14 @@ pub(super) struct Rules<'r> {
     pub(super) cause: fn(&str) -> (&'static Cause, Cost),
 }
 
+/// Bytes of a document.
+const DOCUMENT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// Compares two documents; `false` if one of them is none.
 pub(super) fn compare(walk: &mut Walk<'_>, site: &Site, a: &[u8], b: &[u8], rules: &Rules<'_>) -> bool {
+    if a.len().max(b.len()) > DOCUMENT_BYTES_MAX {
+        return false;
+    }
     let (Ok(first), Ok(second)) = (serde_json::from_slice::<Value>(a), serde_json::from_slice::<Value>(b)) else {
         return false;
     };
@@ -43,7 +49,14 @@ pub(super) fn compare(walk: &mut Walk<'_>, site: &Site, a: &[u8], b: &[u8], rule
 pub(super) fn values(walk: &mut Walk<'_>, site: &Site, path: &str, a: &Value, b: &Value, rules: &Rules<'_>) -> bool {
     let mut sides: BTreeMap<String, [Option<&Value>; 2]> = BTreeMap::new();
     for (side, value) in [a, b].into_iter().enumerate() {
-        flatten(value, path.to_owned(), &mut |path, value| sides.entry(path).or_default()[side] = Some(value));
+        let mut room = PATHS_BYTES_MAX;
+        flatten(value, path.to_owned(), &mut room, &mut |path, value| {
+            sides.entry(path).or_default()[side] = Some(value);
+        });
+        if room == 0 {
+            walk.over(site, "paths in it are too long");
+            return false;
+        }
     }
     let (mut follows, mut digests): (BTreeSet<usize>, BTreeMap<String, Vec<usize>>) = Default::default();
     let mut has_all = true;
@@ -88,6 +101,9 @@ pub(super) fn values(walk: &mut Walk<'_>, site: &Site, path: &str, a: &Value, b:
     has_all
 }
 
+/// Bytes of all paths in a document.
+const PATHS_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// Most characters of a value that are told.
 const SHOWN_CHARS_MAX: usize = 120;
 
@@ -99,17 +115,21 @@ fn parent(path: &str) -> &str {
     path.rfind(['.', '[']).map_or("", |end| &path[..end])
 }
 
-/// Gives every value that holds no others, with its path.
-fn flatten<'v>(value: &'v Value, path: String, give: &mut impl FnMut(String, &'v Value)) {
+/// Gives every value that holds no others, with its path. Ends when there is no more room for paths.
+fn flatten<'v>(value: &'v Value, path: String, room: &mut usize, give: &mut impl FnMut(String, &'v Value)) {
+    *room = room.saturating_sub(path.len());
+    if *room == 0 {
+        return;
+    }
     match value {
         Value::Object(fields) if !fields.is_empty() => {
             for (key, value) in fields {
-                flatten(value, format!("{path}.{key}"), give);
+                flatten(value, format!("{path}.{key}"), room, give);
             }
         }
         Value::Array(values) if !values.is_empty() => {
             for (position, value) in values.iter().enumerate() {
-                flatten(value, format!("{path}[{position}]"), give);
+                flatten(value, format!("{path}[{position}]"), room, give);
             }
         }
         _ => give(path, value),

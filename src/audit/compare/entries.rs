@@ -22,7 +22,7 @@ pub(super) fn compare(walk: &mut Walk<'_>, a: &Listing, b: &Listing, contents: &
     let keep = |path: &RelPath| !told.contains(path.as_str());
     let common = a.iter().filter_map(|(path, entry)| Some((path, entry, b.get(path)?)));
     for (path, first, second) in common.filter(|(path, first, second)| first != second && keep(path)) {
-        entry(walk, path.as_str(), path.as_str(), first, second, contents);
+        entry(walk, path.as_str(), first, second, contents);
     }
     let alone = |side: &Listing, other: &Listing| -> Vec<(RelPath, Entry)> {
         let alone = side.iter().filter(|(path, _)| !other.contains_key(*path) && keep(path));
@@ -35,7 +35,7 @@ pub(super) fn compare(walk: &mut Walk<'_>, a: &Listing, b: &Listing, contents: &
     for (x, y) in &pairs {
         let ((from, old), (to, new)) = (&sides[0][*x], &sides[1][*y]);
         renamed(walk, &place(from.as_str()), from.as_str(), to.as_str());
-        entry(walk, from.as_str(), to.as_str(), old, new, contents);
+        entry(walk, from.as_str(), old, new, contents);
     }
     let paired = [0, 1].map(|side| pairs.iter().map(|pair| [pair.0, pair.1][side]).collect::<BTreeSet<_>>());
     for side in [0, 1] {
@@ -66,7 +66,7 @@ fn kind(entry: &Entry) -> &'static str {
     }
 }
 
-fn entry(walk: &mut Walk<'_>, path: &str, other: &str, a: &Entry, b: &Entry, contents: &Contents<'_>) {
+fn entry(walk: &mut Walk<'_>, path: &str, a: &Entry, b: &Entry, contents: &Contents<'_>) {
     let site = place(path);
     match (a, b) {
         (
@@ -81,7 +81,7 @@ fn entry(walk: &mut Walk<'_>, path: &str, other: &str, a: &Entry, b: &Entry, con
                 return;
             }
             match (contents(first), contents(second)) {
-                (Ok(first), Ok(second)) => walk.descend(&site, other_or(path, other), &first, &second, 0),
+                (Ok(first), Ok(second)) => walk.descend(&site, path, &first, &second, 0),
                 (Err(why), _) | (_, Err(why)) => walk.over(&site, &why),
             }
         }
@@ -101,11 +101,6 @@ fn entry(walk: &mut Walk<'_>, path: &str, other: &str, a: &Entry, b: &Entry, con
             walk.push(&site, Told::proven(what, &causes::FILE_MODE, Cost::Real));
         }
     }
-}
-
-/// The name by which a content is looked at: that of the first side.
-fn other_or<'n>(path: &'n str, _other: &'n str) -> &'n str {
-    path
 }
 
 /// Compares image layouts that are on both sides; gives the paths that are told by that.

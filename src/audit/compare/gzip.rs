@@ -62,6 +62,7 @@ pub(super) fn read(walk: &mut Walk<'_>, side: Side, bytes: &[u8]) -> Result<Unpa
             return Err(Trouble::Broken);
         }
         whole.blocks.push(content.len());
+        whole.bodies.push(body..end);
         at = end + 8;
     }
     walk.spend(side, whole.content.len())?;

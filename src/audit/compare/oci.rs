@@ -1,6 +1,6 @@
 //! OCI image layouts: parts are paired by what they are for, since the names of blobs are digests. Reads no disk.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -19,7 +19,9 @@ pub(super) const INDEX: &str = "index.json";
 /// Indexes within one another.
 const LEVELS_MAX: usize = 4;
 /// Parts of one document that are paired.
-const PARTS_MAX: usize = 10_000;
+const PARTS_MAX: usize = 1_000;
+/// Bytes of a document.
+const DOCUMENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
 
 /// The files of a layout.
@@ -134,17 +136,14 @@ fn label(part: &Value) -> String {
 }
 
 fn labels(parts: &[&Value]) -> Vec<String> {
-    let mut labels: Vec<String> = Vec::new();
-    for part in parts {
-        let (own, mut nth) = (label(part), 1);
-        let mut one = own.clone();
-        while labels.contains(&one) {
-            nth += 1;
-            one = format!("{own} {nth}");
-        }
-        labels.push(one);
-    }
-    labels
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    let numbered = parts.iter().map(|part| {
+        let own = label(part);
+        let nth = counts.entry(own.clone()).or_default();
+        *nth += 1;
+        if *nth == 1 { own } else { format!("{own} #{nth}") }
+    });
+    numbered.collect()
 }
 
 fn cause(path: &str) -> (&'static Cause, Cost) {
@@ -173,6 +172,10 @@ impl Layouts<'_> {
             return;
         };
         let (parts_a, parts_b) = (parts(&first, "manifests"), parts(&second, "manifests"));
+        if parts_a.len().max(parts_b.len()) >= PARTS_MAX || a.len().max(b.len()) > DOCUMENT_BYTES_MAX {
+            walk.over(own, "it is too large");
+            return;
+        }
         let (labels_a, labels_b) = (labels(&parts_a), labels(&parts_b));
         for (label, part) in labels_a.iter().zip(&parts_a) {
             match labels_b.iter().position(|other| other == label) {
@@ -183,7 +186,7 @@ impl Layouts<'_> {
         for (label, part) in labels_b.iter().zip(&parts_b).filter(|(label, _)| !labels_a.contains(label)) {
             self.alone(walk, &within(site, label), part, 1);
         }
-        let is_alike = labels_a == labels_b && parts_a.len() < PARTS_MAX;
+        let is_alike = labels_a == labels_b;
         let skip = |path: &str| !is_alike && path.starts_with("$.manifests");
         document::compare(walk, own, a, b, &Rules { skip: &skip, cause });
         if is_alike {
@@ -220,6 +223,9 @@ impl Layouts<'_> {
             return;
         }
         let Some((first, second)) = self.read(walk, site, a, b) else { return };
+        if first.len().max(second.len()) > DOCUMENT_BYTES_MAX {
+            return walk.descend(site, "blob", &first, &second, self.depth);
+        }
         let documents = [&first, &second].map(|bytes| serde_json::from_slice::<Value>(bytes));
         match documents {
             [Ok(x), Ok(y)] if x.get("layers").is_some() && y.get("layers").is_some() => {
@@ -249,6 +255,9 @@ impl Layouts<'_> {
 
     fn manifest(&mut self, walk: &mut Walk<'_>, site: &Site, raw: (&[u8], &[u8]), (a, b): (&Value, &Value)) {
         let (layers_a, layers_b) = (parts(a, "layers"), parts(b, "layers"));
+        if layers_a.len().max(layers_b.len()) >= PARTS_MAX {
+            return walk.over(site, "it has too many layers");
+        }
         let same_end =
             layers_a.iter().rev().zip(layers_b.iter().rev()).take_while(|(x, y)| blob(x) == blob(y)).count();
         let has_other_base = annotation(a, BASE_DIGEST) != annotation(b, BASE_DIGEST);

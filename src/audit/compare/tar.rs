@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::audit::causes::{self, Cause};
-use crate::audit::compare::archive::{Archive, Content, Field, Member, NAME, Rule};
+use crate::audit::compare::archive::{Archive, Content, Field, KIND, Member, NAME, PAX_HEADER, RECORDS, Rule, TARGET, Value};
 use crate::audit::compare::verdict::Cost;
 use crate::audit::compare::walk::{Side, Trouble, Walk, text};
 
@@ -15,6 +15,7 @@ const EXTENDED_BYTES_MAX: usize = 1024 * 1024;
 
 const REAL: Rule = Rule::Cost(Cost::Real);
 const TIME: Rule = Rule::Cost(Cost::Normal("tar-time"));
+const FORMAT: Rule = Rule::Cost(Cost::Normal("tar-format"));
 const OWNERS: Rule = Rule::Cost(Cost::Normal("tar-owners"));
 
 /// Whether bytes begin with a header whose checksum is right.
@@ -80,11 +81,11 @@ pub(super) fn read(walk: &mut Walk<'_>, side: Side, bytes: &[u8]) -> Result<Arch
         let end = to.div_ceil(BLOCK).saturating_mul(BLOCK).min(bytes.len());
         let content = from..to;
         match kind {
-            b'x' | b'L' | b'K' => ahead.take(bytes, at, content.clone(), kind)?,
+            b'x' | b'L' | b'K' => ahead.take(walk, side, bytes, at, content.clone(), kind)?,
             b'g' => {
                 fields.extend(header_fields(bytes, at, "global PAX header ", Some(holds)));
                 let mut global = Ahead::default();
-                global.records(bytes, content.clone(), "global PAX ")?;
+                global.records(walk, side, bytes, content.clone(), "global PAX ")?;
                 if global.size.is_some() || global.name.is_some() {
                     return Err(Trouble::Broken);
                 }
@@ -111,13 +112,11 @@ fn tail(bytes: &[u8], at: usize) -> Field {
     if bytes[at..].iter().any(|byte| *byte != 0) {
         return Field::at("bytes after the end", at..bytes.len(), text, &causes::UNKNOWN, REAL);
     }
-    let manner = match zeros {
+    let manner: std::borrow::Cow<'static, str> = match zeros {
         _ if bytes.len().is_multiple_of(RECORD) && (2 * BLOCK..RECORD + 2 * BLOCK).contains(&zeros) => "filled up to 10240 bytes".into(),
         _ if zeros == 2 * BLOCK => "two blocks".into(),
         _ => format!("{zeros} bytes").into(),
     };
-    // Two blocks may happen to fill a record; then nothing tells which of both it is.
-    let manner: std::borrow::Cow<'static, str> = manner;
     Field::manner("end of the archive", manner, Cost::Normal("tar-padding"))
 }
 
@@ -130,33 +129,34 @@ struct Ahead {
 }
 
 impl Ahead {
-    fn take(&mut self, bytes: &[u8], at: usize, content: Range<usize>, kind: u8) -> Result<(), Trouble> {
+    fn take(&mut self, walk: &mut Walk<'_>, side: Side, bytes: &[u8], at: usize, content: Range<usize>, kind: u8) -> Result<(), Trouble> {
         if content.len() > EXTENDED_BYTES_MAX {
             return Err(Trouble::Broken);
         }
         if kind == b'x' {
-            self.fields.extend(header_fields(bytes, at, "PAX header ", None));
-            return self.records(bytes, content, "PAX ");
+            self.fields.extend(header_fields(bytes, at, PAX_HEADER, None));
+            return self.records(walk, side, bytes, content, "PAX ");
         }
         self.fields.extend(header_fields(bytes, at, if kind == b'L' { "long name " } else { "long link " }, None));
         if kind == b'L' {
             let length = cut(&bytes[content.clone()]).len();
             self.name = Some(content.start..content.start + length);
-            self.fields.push(Field::at(NAME, content, name, &causes::ARCHIVE_FORMAT, REAL));
+            self.fields.push(Field::at(NAME, content, name, &causes::ARCHIVE_FORMAT, FORMAT));
         } else {
-            self.fields.push(Field::at("link target", content, name, &causes::LINK_TARGET, REAL));
+            self.fields.push(Field::at(TARGET, content, name, &causes::LINK_TARGET, REAL));
         }
         Ok(())
     }
 
     /// Records `LENGTH KEY=VALUE\n` of PAX, each of which gives its own length.
-    fn records(&mut self, bytes: &[u8], content: Range<usize>, prefix: &str) -> Result<(), Trouble> {
+    fn records(&mut self, walk: &mut Walk<'_>, side: Side, bytes: &[u8], content: Range<usize>, prefix: &str) -> Result<(), Trouble> {
         if content.len() > EXTENDED_BYTES_MAX {
             return Err(Trouble::Broken);
         }
         let mut at = content.start;
         let mut keys = String::new();
         while at < content.end {
+            walk.count(side)?;
             let rest = &bytes[at..content.end];
             let space = rest.iter().take(8).position(|byte| *byte == b' ').ok_or(Trouble::Broken)?;
             let length = std::str::from_utf8(&rest[..space]).ok().and_then(|digits| digits.parse::<usize>().ok());
@@ -172,7 +172,7 @@ impl Ahead {
             self.record(bytes, &key, value, prefix)?;
             at += length;
         }
-        self.fields.push(Field::manner(format!("{prefix}order of records"), keys, Cost::Normal("tar-format")));
+        self.fields.push(Field::manner(format!("{prefix}{RECORDS}"), keys, Cost::Normal("tar-format")));
         Ok(())
     }
 
@@ -183,7 +183,7 @@ impl Ahead {
             "linkpath" => (&causes::LINK_TARGET, REAL),
             "path" => {
                 self.name = Some(value.clone());
-                self.fields.push(Field::at(NAME, value, text, &causes::ARCHIVE_FORMAT, REAL));
+                self.fields.push(Field::at(NAME, value, text, &causes::ARCHIVE_FORMAT, FORMAT));
                 return Ok(());
             }
             "size" => {
@@ -228,32 +228,40 @@ impl Ahead {
     }
 }
 
+/// What it means that two members are of two kinds.
+fn kinds(a: &[u8], b: &[u8]) -> (&'static Cause, Cost) {
+    let is_file = |kind: &[u8]| matches!(kind, b"0" | b"\0" | b"7");
+    match (a, b) {
+        _ if is_file(a) && is_file(b) => (&causes::ARCHIVE_FORMAT, Cost::Normal("tar-format")),
+        (b"1", other) | (other, b"1") if is_file(other) => (&causes::HARDLINK, Cost::Real),
+        _ => (&causes::FILE_MODE, Cost::Real),
+    }
+}
+
 /// The fields of a header, all of its bytes. A size that is written as usual is derived.
 fn header_fields(bytes: &[u8], at: usize, prefix: &'static str, size: Option<usize>) -> Vec<Field> {
     let header = &bytes[at..at + BLOCK];
     let mut fields = Vec::new();
     let mut add = |what: &'static str, range: Range<usize>, show: fn(&[u8]) -> String, cause: &'static Cause, rule| {
         let what = if prefix.is_empty() { what.into() } else { format!("{prefix}{what}").into() };
-        fields.push(Field { what, value: crate::audit::compare::archive::Value::At(at + range.start..at + range.end), show, cause, rule });
+        fields.push(Field { what, value: Value::At(at + range.start..at + range.end), show, cause, rule });
     };
     let is_gnu = &header[257..265] == b"ustar  \0";
     let is_own = prefix.is_empty();
     if is_own {
-        add(NAME, 0..100, name, &causes::ARCHIVE_FORMAT, Rule::Cost(Cost::Normal("tar-format")));
+        add(NAME, 0..100, name, &causes::ARCHIVE_FORMAT, FORMAT);
     } else {
         let has_pid = name(&header[..100]).contains("PaxHeaders.");
         let cause = if has_pid { &causes::PID } else { &causes::ARCHIVE_FORMAT };
-        add("name", 0..100, name, cause, Rule::Cost(Cost::Normal("tar-format")));
+        add("name", 0..100, name, cause, FORMAT);
     }
     add("mode", 100..108, octal, &causes::MODE, Rule::Mode("tar-mode"));
     add("owner number", 108..116, decimal, &causes::OWNER, OWNERS);
     add("group number", 116..124, decimal, &causes::OWNER, OWNERS);
     add("modification time", 136..148, decimal, &causes::TIMESTAMP_FILE_MTIME, TIME);
-    let kind_cause =
-        if is_own && matches!(header[156], b'0' | b'1' | 0) { &causes::HARDLINK } else { &causes::FILE_MODE };
-    add("type", 156..157, text, kind_cause, REAL);
-    add("link target", 157..257, name, &causes::LINK_TARGET, REAL);
-    add("format", 257..265, text, &causes::ARCHIVE_FORMAT, Rule::Cost(Cost::Normal("tar-format")));
+    add(KIND, 156..157, text, &causes::FILE_MODE, Rule::Kind(kinds));
+    add(TARGET, 157..257, name, &causes::LINK_TARGET, REAL);
+    add("format", 257..265, text, &causes::ARCHIVE_FORMAT, FORMAT);
     add("owner name", 265..297, name, &causes::OWNER, OWNERS);
     add("group name", 297..329, name, &causes::OWNER, OWNERS);
     let is_device = matches!(header[156], b'3' | b'4');
@@ -266,7 +274,7 @@ fn header_fields(bytes: &[u8], at: usize, prefix: &'static str, size: Option<usi
         add("change time", 357..369, decimal, &causes::TIMESTAMP_FILE_MTIME, TIME);
         add("rest of the header", 369..512, text, &causes::UNKNOWN, REAL);
     } else {
-        let rule = Rule::Cost(Cost::Normal("tar-format"));
+        let rule = FORMAT;
         add(if is_own { NAME } else { "name prefix" }, 345..500, name, &causes::ARCHIVE_FORMAT, rule);
         add("rest of the header", 500..512, text, &causes::UNKNOWN, REAL);
     }

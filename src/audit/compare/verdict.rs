@@ -36,8 +36,10 @@ impl Costs {
     }
 
     /// The verdict, with the normalizers it needs.
-    pub(super) fn settle(self) -> (Verdict, Vec<&'static str>) {
-        if self.real {
+    pub(super) fn settle(self, has_found: bool) -> (Verdict, Vec<&'static str>) {
+        // Where something was told that costs nothing, what it follows from costs something; else it is unknown.
+        let is_free = !self.compression && self.normalizers.is_empty();
+        if self.real || (has_found && is_free) {
             (Verdict::Different, Vec::new())
         } else if !self.normalizers.is_empty() {
             (Verdict::Equivalent, self.normalizers.into_iter().collect())

@@ -267,7 +267,7 @@ impl<'c> Walk<'c> {
         let mut found = self.found;
         found.sort_by(|a, b| (&a.difference.site, &a.difference.what).cmp(&(&b.difference.site, &b.difference.what)));
         consequence::settle(&self.known, &mut found);
-        let (verdict, normalizers) = self.costs.settle();
+        let (verdict, normalizers) = self.costs.settle(!found.is_empty() || self.untold > 0);
         Comparison {
             verdict,
             differences: found.into_iter().map(|found| found.difference).collect(),

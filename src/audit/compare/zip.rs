@@ -60,7 +60,7 @@ pub(super) fn read(walk: &mut Walk<'_>, side: Side, bytes: &[u8]) -> Result<Arch
     let mut at = from;
     for _ in 0..count {
         walk.count(side)?;
-        let entry = Entry::read(bytes, at, from)?;
+        let entry = Entry::read(walk, side, bytes, at, from)?;
         at = entry.next;
         spans.push((entry.span.clone(), entry.name.clone()));
         members.push(Member { name: entry.name, fields: entry.fields, content: entry.content });
@@ -111,7 +111,7 @@ struct Entry {
 }
 
 impl Entry {
-    fn read(bytes: &[u8], at: usize, directory: usize) -> Result<Self, Trouble> {
+    fn read(walk: &mut Walk<'_>, side: Side, bytes: &[u8], at: usize, directory: usize) -> Result<Self, Trouble> {
         if bytes.get(at..at + 4) != Some(b"PK\x01\x02") || bytes.len() < at + CENTRAL {
             return Err(Trouble::Broken);
         }
@@ -124,7 +124,7 @@ impl Entry {
         let (flags, method) = (u16_at(bytes, at + 8)?, u16_at(bytes, at + 10)?);
         let (packed, size, local) = (size_at(bytes, at + 20)?, size_at(bytes, at + 24)?, size_at(bytes, at + 42)?);
         let mut fields = header_fields(at, "");
-        fields.extend(extras(bytes, extra_at, "")?);
+        fields.extend(extras(walk, side, bytes, extra_at, "")?);
         fields.push(Field::at("comment", comment_at.clone(), text, &causes::ZIP_EXTRA, REAL));
         fields.push(Field::at(NAME, name_at.clone(), text, &causes::UNKNOWN, REAL));
         fields.push(Field::at("checksum", at + 16..at + 20, hex, &causes::UNKNOWN, Rule::Derived));
@@ -138,7 +138,7 @@ impl Entry {
             return Err(Trouble::Broken);
         }
         fields.extend(local_fields(bytes, at, local)?);
-        fields.extend(extras(bytes, extra_from..from, LOCAL)?);
+        fields.extend(extras(walk, side, bytes, extra_from..from, LOCAL)?);
         let sums = &bytes[at + 16..at + 28];
         let end = if flags & HAS_DESCRIPTOR == 0 {
             // The checksum and sizes are repeated, so they say nothing of their own.
@@ -212,11 +212,12 @@ fn local_fields(bytes: &[u8], central: usize, local: usize) -> Result<Vec<Field>
 }
 
 /// Extra fields by their numbers.
-fn extras(bytes: &[u8], range: Range<usize>, prefix: &str) -> Result<Vec<Field>, Trouble> {
+fn extras(walk: &mut Walk<'_>, side: Side, bytes: &[u8], range: Range<usize>, prefix: &str) -> Result<Vec<Field>, Trouble> {
     let mut fields = Vec::new();
     let mut numbers = String::new();
     let mut at = range.start;
     while at + 4 <= range.end {
+        walk.count(side)?;
         let (number, length) = (u16_at(bytes, at)?, usize::from(u16_at(bytes, at + 2)?));
         let end = at + 4 + length;
         if end > range.end {
