@@ -96,11 +96,8 @@ pub static ZIP_TIME: Cause = Cause {
 };
 
 /// An extra field of a zip archive.
-pub static ZIP_EXTRA: Cause = Cause {
-    id: "zip.extra",
-    title: "an extra field of a zip archive",
-    remedy: "pack with `zip -X`",
-};
+pub static ZIP_EXTRA: Cause =
+    Cause { id: "zip.extra", title: "an extra field of a zip archive", remedy: "pack with `zip -X`" };
 
 /// What a zip archive tells of the program that made it.
 pub static ZIP_HOST: Cause = Cause {
@@ -152,11 +149,8 @@ pub static ATTESTATION_IN_INDEX: Cause = Cause {
 };
 
 /// Another base image.
-pub static BASE_IMAGE: Cause = Cause {
-    id: "base-image",
-    title: "another base image",
-    remedy: "lock the base by its digest",
-};
+pub static BASE_IMAGE: Cause =
+    Cause { id: "base-image", title: "another base image", remedy: "lock the base by its digest" };
 
 /// The time of a whiteout in a layer.
 pub static WHITEOUT: Cause = Cause {
@@ -187,15 +181,9 @@ pub static FILE_SET: Cause = Cause {
 };
 
 /// Kind or permissions of a file.
-pub static FILE_MODE: Cause = Cause {
-    id: "file-mode",
-    title: "kind or permissions of a file",
-    remedy: "set the mode where the file is made",
-};
+pub static FILE_MODE: Cause =
+    Cause { id: "file-mode", title: "kind or permissions of a file", remedy: "set the mode where the file is made" };
 
 /// The target of a link.
-pub static LINK_TARGET: Cause = Cause {
-    id: "link-target",
-    title: "the target of a link",
-    remedy: "write links relative to where they lie",
-};
+pub static LINK_TARGET: Cause =
+    Cause { id: "link-target", title: "the target of a link", remedy: "write links relative to where they lie" };

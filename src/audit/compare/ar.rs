@@ -47,7 +47,9 @@ pub(super) fn read(walk: &mut Walk<'_>, side: Side, bytes: &[u8]) -> Result<Arch
         if to % 2 == 1 {
             match bytes.get(to) {
                 Some(b'\n') => {}
-                Some(_) => fields.push(Field::at("padding", to..to + 1, text, &causes::UNKNOWN, Rule::Cost(Cost::Real))),
+                Some(_) => {
+                    fields.push(Field::at("padding", to..to + 1, text, &causes::UNKNOWN, Rule::Cost(Cost::Real)))
+                }
                 None => fields.push(Field::manner("padding", "none", Cost::Normal("ar-header"))),
             }
             end = (to + 1).min(bytes.len());
@@ -61,7 +63,12 @@ pub(super) fn read(walk: &mut Walk<'_>, side: Side, bytes: &[u8]) -> Result<Arch
 }
 
 /// The name of a member, and where its content begins.
-fn name(bytes: &[u8], raw: &str, content: Range<usize>, long: Option<&Range<usize>>) -> Result<(String, usize), Trouble> {
+fn name(
+    bytes: &[u8],
+    raw: &str,
+    content: Range<usize>,
+    long: Option<&Range<usize>>,
+) -> Result<(String, usize), Trouble> {
     if matches!(raw, SYMBOLS | LONG_NAMES | SYMBOLS_64) {
         return Ok((raw.to_owned(), content.start));
     }

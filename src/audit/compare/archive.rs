@@ -121,7 +121,8 @@ pub(super) fn compare(
         member(walk, &within(site, &key.0), (a, members[0]), (b, members[1]), depth, named);
     }
     for (x, y) in image.iter().flat_map(|image| &image.pairs).filter(|(x, y)| x != y) {
-        let find = |archive: &Archive, name: &str| archive.members.iter().rposition(|one| oci::plain(&one.name) == name);
+        let find =
+            |archive: &Archive, name: &str| archive.members.iter().rposition(|one| oci::plain(&one.name) == name);
         if let (Some(x), Some(y)) = (find(&first, x), find(&second, y)) {
             let members = [&first.members[x], &second.members[y]];
             let named = Named { is_same: false, is_told: true };
@@ -248,8 +249,15 @@ fn member(walk: &mut Walk<'_>, site: &Site, a: (&[u8], &Member), b: (&[u8], &Mem
         [Ok(Some(first)), Ok(Some(second))] => {
             if matches!((&a.1.content, &b.1.content), (Content::Index(_), Content::Index(_))) {
                 if first != second {
-                    let pairs = walk.known.at(&Site { members: site.members[..site.members.len() - 1].to_vec(), ..site.clone() });
-                    walk.follow(site, "the index of what the members hold".into(), Some(Cost::Real), pairs.into_iter().collect());
+                    let pairs = walk
+                        .known
+                        .at(&Site { members: site.members[..site.members.len() - 1].to_vec(), ..site.clone() });
+                    walk.follow(
+                        site,
+                        "the index of what the members hold".into(),
+                        Some(Cost::Real),
+                        pairs.into_iter().collect(),
+                    );
                 }
             } else if first == second {
                 recompressed(walk, site, a, b);
@@ -386,7 +394,7 @@ fn is_order_of_others(what: &str, bytes: [Option<&[u8]>; 2]) -> bool {
 fn differing(walk: &Walk<'_>, what: &str, fields: [Option<&Field>; 2], bytes: [Option<&[u8]>; 2]) -> Told {
     let shown = [0, 1].map(|side| fields[side].zip(bytes[side]).map(|(field, bytes)| (field.show)(bytes)));
     let words = [0, 1].map(|side| shown[side].clone().unwrap_or_else(|| "none".into()));
-    let cost_of = |field: &&Field| match field.rule {
+    let cost_of = |field: &Field| match field.rule {
         Rule::Cost(cost) => cost,
         Rule::Derived | Rule::Kind(_) => Cost::Real,
         Rule::Mode(normalizer) => {
@@ -397,8 +405,9 @@ fn differing(walk: &Walk<'_>, what: &str, fields: [Option<&Field>; 2], bytes: [O
             }
         }
     };
-    let cost = fields.iter().flatten().map(cost_of).max().unwrap_or(Cost::Real);
-    let field = fields[0].or(fields[1]);
+    let cost = fields.into_iter().flatten().map(cost_of).max().unwrap_or(Cost::Real);
+    // Of two that are not the same field, the one that matters more.
+    let field = fields.into_iter().flatten().rev().max_by_key(|field| cost_of(field));
     let (cause, is_mode) =
         field.map_or((&causes::UNKNOWN, false), |field| (field.cause, matches!(field.rule, Rule::Mode(_))));
     let cause = if is_mode && cost == Cost::Real { &causes::FILE_MODE } else { cause };

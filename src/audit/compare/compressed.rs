@@ -43,7 +43,8 @@ pub(super) fn compare(
     if kinds[0] == kinds[1] {
         archive::fields(walk, site, (a, &first.fields), (b, &second.fields), None);
     } else {
-        let what = format!("compressed with {} on the first side, with {} on the second", kinds[0].word(), kinds[1].word());
+        let what =
+            format!("compressed with {} on the first side, with {} on the second", kinds[0].word(), kinds[1].word());
         // Headers of formats that differ say different things, so none of them is compared.
         let holds_more = [&first, &second].into_iter().any(|side| side.fields.iter().any(is_real));
         let cost = if holds_more { Cost::Real } else { Cost::Compression };

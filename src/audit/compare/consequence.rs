@@ -173,8 +173,7 @@ fn gap_is_same(known: &Known, pairs: &[usize], a: &[u8], b: &[u8]) -> bool {
     let (first, second) = (words(first), words(second));
     first.len() == second.len()
         && first.iter().zip(&second).all(|(x, y)| {
-            x == y
-                || matches!((number(x), number(y)), (Some(x), Some(y)) if known.are_sizes(pairs, x, y))
+            x == y || matches!((number(x), number(y)), (Some(x), Some(y)) if known.are_sizes(pairs, x, y))
         })
 }
 
@@ -200,10 +199,15 @@ pub(super) fn settle(known: &Known, found: &mut [Found]) {
         let (difference, last) = (&found[position].difference, found[position].difference.site.members.last());
         let pairs = match last.map(String::as_str) {
             Some(BUILD_ID) => {
-                let elf = Site { members: difference.site.members[..difference.site.members.len() - 1].to_vec(), ..difference.site.clone() };
+                let elf = Site {
+                    members: difference.site.members[..difference.site.members.len() - 1].to_vec(),
+                    ..difference.site.clone()
+                };
                 let other = |other: &&Found| {
                     is_below(&elf, &other.difference.site)
-                        && ![BUILD_ID, DEBUG_LINK].map(Some).contains(&other.difference.site.members.last().map(String::as_str))
+                        && ![BUILD_ID, DEBUG_LINK]
+                            .map(Some)
+                            .contains(&other.difference.site.members.last().map(String::as_str))
                 };
                 if found.iter().any(|one| other(&one)) { known.at(&elf).into_iter().collect() } else { Vec::new() }
             }

@@ -51,16 +51,22 @@ pub(super) fn read(walk: &mut Walk<'_>, side: Side, bytes: &[u8]) -> Result<Arch
         }
         at = end;
         if name == TRAILER {
-            fields.extend(own.into_iter().map(|field| Field { what: format!("trailer: {}", field.what).into(), ..field }));
+            fields.extend(
+                own.into_iter().map(|field| Field { what: format!("trailer: {}", field.what).into(), ..field }),
+            );
             break;
         }
         let content = if size == 0 { Content::At(0..0) } else { Content::At(from..to) };
         members.push(Member { name: text(name), fields: own, content });
     }
     if bytes[at..].iter().any(|byte| *byte != 0) {
-        fields.push(Field::at("bytes after the end", at..bytes.len(), text, &causes::UNKNOWN, Rule::Cost(Cost::Real)));
+        fields.push(Field::at("end of the archive", at..bytes.len(), text, &causes::UNKNOWN, Rule::Cost(Cost::Real)));
     } else {
-        let manner = if bytes.len().is_multiple_of(512) { "filled up to 512 bytes".into() } else { format!("{} bytes", bytes.len() - at) };
+        let manner = if bytes.len().is_multiple_of(512) {
+            "filled up to 512 bytes".into()
+        } else {
+            format!("{} bytes", bytes.len() - at)
+        };
         fields.push(Field::manner("end of the archive", manner, Cost::Normal("cpio-padding")));
     }
     Ok(Archive { sorts: "cpio-order", members, fields })
@@ -89,7 +95,13 @@ fn header_fields(bytes: &[u8], at: usize) -> Vec<Field> {
         Field::at(what, from..from + DIGITS, show, cause, rule)
     };
     let mut fields: Vec<Field> = rows.into_iter().map(field).collect();
-    fields.push(Field::at("format", at..at + 6, text, &causes::ARCHIVE_FORMAT, Rule::Cost(Cost::Normal("cpio-format"))));
+    fields.push(Field::at(
+        "format",
+        at..at + 6,
+        text,
+        &causes::ARCHIVE_FORMAT,
+        Rule::Cost(Cost::Normal("cpio-format")),
+    ));
     fields.push(Field::at("checksum", at + 102..at + 110, text, &causes::UNKNOWN, Rule::Derived));
     // Digits of lengths may be upper or lower case.
     let written = |from: usize| bytes[at + from..at + from + DIGITS].iter().any(u8::is_ascii_uppercase).to_string();

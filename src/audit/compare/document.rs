@@ -9,12 +9,25 @@ use crate::audit::compare::verdict::Cost;
 use crate::audit::compare::walk::{Told, Walk, planted, within};
 use crate::audit::model::{Certainty, Site};
 
+/// How alike documents must be written, but for the values in them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Written {
+    /// Piece by piece.
+    Same,
+    /// In the same pieces, in whatever order: parts of one of them stand in another order, which was told.
+    Sorted,
+    /// In any way: one of them has parts that the other has not, which was told.
+    Any,
+}
+
 /// What is done with values by their paths.
 pub(super) struct Rules<'r> {
     /// Whether what is there was compared in another way.
     pub(super) skip: &'r dyn Fn(&str) -> bool,
     /// Why a value differs, and what that costs.
     pub(super) cause: fn(&str) -> (&'static Cause, Cost),
+    /// How alike they must be written.
+    pub(super) written: Written,
 }
 
 /// Bytes of a document.
@@ -29,15 +42,26 @@ pub(super) fn compare(walk: &mut Walk<'_>, site: &Site, a: &[u8], b: &[u8], rule
         return false;
     };
     let has_all = values(walk, site, "$", &first, &second, rules);
-    let (tokens_a, tokens_b) = (tokens(a), tokens(b));
+    let (mut tokens_a, mut tokens_b) = (tokens(a), tokens(b));
+    match rules.written {
+        Written::Same => {}
+        Written::Any => return true,
+        Written::Sorted => {
+            for tokens in [&mut tokens_a, &mut tokens_b] {
+                tokens.retain(|(is_scalar, _)| !is_scalar);
+                tokens.sort_unstable();
+            }
+        }
+    }
     let same = |(x, y): (&&[u8], &&[u8])| {
         let value = |token: &[u8]| serde_json::from_slice::<Value>(token).ok();
         x == y || value(x).is_some_and(|x| Some(x) != value(y))
     };
     let is_written_alike = tokens_a.len() == tokens_b.len()
-        && tokens_a.iter().zip(&tokens_b).all(|((is_scalar, x), (other, y))| {
-            is_scalar == other && if *is_scalar { same((x, y)) } else { x == y }
-        });
+        && tokens_a
+            .iter()
+            .zip(&tokens_b)
+            .all(|((is_scalar, x), (other, y))| is_scalar == other && if *is_scalar { same((x, y)) } else { x == y });
     if has_all && !is_written_alike {
         let what = "written otherwise: the order of keys, white space, or how values are written".to_owned();
         walk.push(site, Told::proven(what, &causes::IMAGE_CONFIG, Cost::Real));

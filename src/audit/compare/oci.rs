@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::audit::causes::{self, Cause};
 use crate::audit::compare::archive::{self, Archive};
-use crate::audit::compare::document::{self, Rules};
+use crate::audit::compare::document::{self, Rules, Written};
 use crate::audit::compare::verdict::Cost;
 use crate::audit::compare::walk::{Told, Walk, within};
 use crate::audit::model::{Certainty, Site};
@@ -188,18 +188,23 @@ impl Layouts<'_> {
         }
         let is_alike = labels_a == labels_b;
         let skip = |path: &str| !is_alike && path.starts_with("$.manifests");
-        document::compare(walk, own, a, b, &Rules { skip: &skip, cause });
+        let sorted = |labels: &[String]| labels.iter().cloned().collect::<BTreeSet<_>>();
+        let written = match () {
+            () if is_alike => Written::Same,
+            () if sorted(&labels_a) == sorted(&labels_b) => Written::Sorted,
+            () => Written::Any,
+        };
+        document::compare(walk, own, a, b, &Rules { skip: &skip, cause, written });
         if is_alike {
             return;
         }
         for (label, part) in labels_a.iter().zip(&parts_a) {
             if let Some(at) = labels_b.iter().position(|other| other == label) {
-                let rules = Rules { skip: &|_| false, cause };
+                let rules = Rules { skip: &|_| false, cause, written };
                 document::values(walk, &within(own, label), "$", part, parts_b[at], &rules);
             }
         }
-        let sorted = |labels: &[String]| labels.iter().cloned().collect::<BTreeSet<_>>();
-        if sorted(&labels_a) == sorted(&labels_b) {
+        if written == Written::Sorted {
             let what = "the index names its parts in another order".to_owned();
             walk.push(own, Told::proven(what, &causes::FILE_ORDER, Cost::Normal("oci-order")));
         }
@@ -258,8 +263,7 @@ impl Layouts<'_> {
         if layers_a.len().max(layers_b.len()) >= PARTS_MAX {
             return walk.over(site, "it has too many layers");
         }
-        let same_end =
-            layers_a.iter().rev().zip(layers_b.iter().rev()).take_while(|(x, y)| blob(x) == blob(y)).count();
+        let same_end = layers_a.iter().rev().zip(layers_b.iter().rev()).take_while(|(x, y)| blob(x) == blob(y)).count();
         let has_other_base = annotation(a, BASE_DIGEST) != annotation(b, BASE_DIGEST);
         let is_other_count = layers_a.len() != layers_b.len();
         // One layer at least is the image's own.
@@ -291,9 +295,10 @@ impl Layouts<'_> {
             }
         }
         let is_shifted = base.is_some() || is_other_count;
+        let written = if is_shifted { Written::Any } else { Written::Same };
         self.config(walk, site, (a, b), is_shifted);
         let skip = |path: &str| is_shifted && path.starts_with("$.layers");
-        document::compare(walk, site, raw.0, raw.1, &Rules { skip: &skip, cause });
+        document::compare(walk, site, raw.0, raw.1, &Rules { skip: &skip, cause, written });
     }
 
     fn config(&mut self, walk: &mut Walk<'_>, site: &Site, (a, b): (&Value, &Value), is_shifted: bool) {
@@ -304,8 +309,9 @@ impl Layouts<'_> {
         let site = within(site, "config");
         let Some((first, second)) = self.read(walk, &site, x, y) else { return };
         walk.known.add(&site, &first, &second);
+        let written = if is_shifted { Written::Any } else { Written::Same };
         let skip = |path: &str| is_shifted && (path.starts_with("$.rootfs") || path.starts_with("$.history"));
-        if !document::compare(walk, &site, &first, &second, &Rules { skip: &skip, cause }) {
+        if !document::compare(walk, &site, &first, &second, &Rules { skip: &skip, cause, written }) {
             walk.descend(&site, "config.json", &first, &second, self.depth);
         }
     }

@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use crate::audit::causes::{self, Cause};
-use crate::audit::compare::archive::{Archive, Content, Field, KIND, Member, NAME, PAX_HEADER, RECORDS, Rule, TARGET, Value};
+use crate::audit::compare::archive::{
+    Archive, Content, Field, KIND, Member, NAME, PAX_HEADER, RECORDS, Rule, TARGET, Value,
+};
 use crate::audit::compare::verdict::Cost;
 use crate::audit::compare::walk::{Side, Trouble, Walk, text};
 
@@ -110,10 +112,12 @@ pub(super) fn read(walk: &mut Walk<'_>, side: Side, bytes: &[u8]) -> Result<Arch
 fn tail(bytes: &[u8], at: usize) -> Field {
     let zeros = bytes.len() - at;
     if bytes[at..].iter().any(|byte| *byte != 0) {
-        return Field::at("bytes after the end", at..bytes.len(), text, &causes::UNKNOWN, REAL);
+        return Field::at("end of the archive", at..bytes.len(), text, &causes::UNKNOWN, REAL);
     }
     let manner: std::borrow::Cow<'static, str> = match zeros {
-        _ if bytes.len().is_multiple_of(RECORD) && (2 * BLOCK..RECORD + 2 * BLOCK).contains(&zeros) => "filled up to 10240 bytes".into(),
+        _ if bytes.len().is_multiple_of(RECORD) && (2 * BLOCK..RECORD + 2 * BLOCK).contains(&zeros) => {
+            "filled up to 10240 bytes".into()
+        }
         _ if zeros == 2 * BLOCK => "two blocks".into(),
         _ => format!("{zeros} bytes").into(),
     };
@@ -129,7 +133,15 @@ struct Ahead {
 }
 
 impl Ahead {
-    fn take(&mut self, walk: &mut Walk<'_>, side: Side, bytes: &[u8], at: usize, content: Range<usize>, kind: u8) -> Result<(), Trouble> {
+    fn take(
+        &mut self,
+        walk: &mut Walk<'_>,
+        side: Side,
+        bytes: &[u8],
+        at: usize,
+        content: Range<usize>,
+        kind: u8,
+    ) -> Result<(), Trouble> {
         if content.len() > EXTENDED_BYTES_MAX {
             return Err(Trouble::Broken);
         }
@@ -149,7 +161,14 @@ impl Ahead {
     }
 
     /// Records `LENGTH KEY=VALUE\n` of PAX, each of which gives its own length.
-    fn records(&mut self, walk: &mut Walk<'_>, side: Side, bytes: &[u8], content: Range<usize>, prefix: &str) -> Result<(), Trouble> {
+    fn records(
+        &mut self,
+        walk: &mut Walk<'_>,
+        side: Side,
+        bytes: &[u8],
+        content: Range<usize>,
+        prefix: &str,
+    ) -> Result<(), Trouble> {
         if content.len() > EXTENDED_BYTES_MAX {
             return Err(Trouble::Broken);
         }

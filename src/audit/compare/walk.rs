@@ -212,7 +212,11 @@ impl<'c> Walk<'c> {
             Err(Trouble::Over(why)) => self.over(site, &why),
             Err(Trouble::Broken) => {
                 if kind == other && kind != Kind::Leaf {
-                    self.note(format!("`{}` was compared byte by byte: no {} file that can be read", place(site), kind.word()));
+                    self.note(format!(
+                        "`{}` was compared byte by byte: no {} file that can be read",
+                        place(site),
+                        kind.word()
+                    ));
                 }
                 self.leaf(site, name, a, b);
             }

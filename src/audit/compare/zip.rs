@@ -49,8 +49,7 @@ fn mode(field: &[u8]) -> String {
 /// Reads an archive as a whole.
 pub(super) fn read(walk: &mut Walk<'_>, side: Side, bytes: &[u8]) -> Result<Archive, Trouble> {
     let end = end_of_directory(bytes)?;
-    let (count, size, from) =
-        (u16_at(bytes, end + 10)?, size_at(bytes, end + 12)?, size_at(bytes, end + 16)?);
+    let (count, size, from) = (u16_at(bytes, end + 10)?, size_at(bytes, end + 12)?, size_at(bytes, end + 16)?);
     let is_one_disk = u16_at(bytes, end + 4)? == 0 && u16_at(bytes, end + 6)? == 0 && u16_at(bytes, end + 8)? == count;
     if !is_one_disk || count == u16::MAX || from.checked_add(size) != Some(end) {
         return Err(Trouble::Broken);
@@ -74,7 +73,8 @@ pub(super) fn read(walk: &mut Walk<'_>, side: Side, bytes: &[u8]) -> Result<Arch
     spans.sort_by_key(|(span, _)| span.start);
     if sequence(&spans) != listed {
         let order = sequence(&spans).join(", ");
-        let field = Field::manner("order of the members, which is not that of the directory", order, Cost::Normal("zip-order"));
+        let field =
+            Field::manner("order of the members, which is not that of the directory", order, Cost::Normal("zip-order"));
         fields.push(Field { cause: &causes::FILE_ORDER, ..field });
     }
     let mut covered = 0;
@@ -142,10 +142,18 @@ impl Entry {
         let sums = &bytes[at + 16..at + 28];
         let end = if flags & HAS_DESCRIPTOR == 0 {
             // The checksum and sizes are repeated, so they say nothing of their own.
-            if &head[14..26] != sums { return Err(Trouble::Broken) }
+            if &head[14..26] != sums {
+                return Err(Trouble::Broken);
+            }
             to
         } else {
-            fields.push(Field::at("local checksum and sizes", local + 14..local + 26, hex, &causes::ZIP_HOST, Rule::Derived));
+            fields.push(Field::at(
+                "local checksum and sizes",
+                local + 14..local + 26,
+                hex,
+                &causes::ZIP_HOST,
+                Rule::Derived,
+            ));
             descriptor(bytes, to, directory, sums, &mut fields)
         };
         let content = match method {
@@ -212,7 +220,13 @@ fn local_fields(bytes: &[u8], central: usize, local: usize) -> Result<Vec<Field>
 }
 
 /// Extra fields by their numbers.
-fn extras(walk: &mut Walk<'_>, side: Side, bytes: &[u8], range: Range<usize>, prefix: &str) -> Result<Vec<Field>, Trouble> {
+fn extras(
+    walk: &mut Walk<'_>,
+    side: Side,
+    bytes: &[u8],
+    range: Range<usize>,
+    prefix: &str,
+) -> Result<Vec<Field>, Trouble> {
     let mut fields = Vec::new();
     let mut numbers = String::new();
     let mut at = range.start;
@@ -237,7 +251,13 @@ fn extras(walk: &mut Walk<'_>, side: Side, bytes: &[u8], range: Range<usize>, pr
         at = end;
     }
     if at < range.end {
-        fields.push(Field::at(format!("{prefix}end of the extra fields"), at..range.end, hex, &causes::ZIP_EXTRA, EXTRA));
+        fields.push(Field::at(
+            format!("{prefix}end of the extra fields"),
+            at..range.end,
+            hex,
+            &causes::ZIP_EXTRA,
+            EXTRA,
+        ));
     }
     let kinds = Field::manner(format!("{prefix}extra fields"), numbers, Cost::Normal("zip-extra"));
     fields.push(Field { cause: &causes::ZIP_EXTRA, ..kinds });

@@ -13,7 +13,10 @@ fn samples() -> Vec<Vec<u8>> {
         zstd::stream::encode_all(archive.as_slice(), 3).expect("a vector takes it"),
         archive,
         zip(&[zipped("a", &text), Zip { extra: b"UT\x05\0\x01\0\0\0\0".to_vec(), ..zipped("b", "2") }]),
-        ar(&[("/", &ar_fields(0, 0, 0, 0), b"\0\0\0\x01\0\0\0\x54foo\0\0\0"), ("a.o/", &ar_fields(0, 0, 0, 0), b"abc")]),
+        ar(&[
+            ("/", &ar_fields(0, 0, 0, 0), b"\0\0\0\x01\0\0\0\x54foo\0\0\0"),
+            ("a.o/", &ar_fields(0, 0, 0, 0), b"abc"),
+        ]),
         cpio(&[("a", [1, 0o100_644, 0, 0, 1, 5], text.as_bytes())]),
     ]
 }

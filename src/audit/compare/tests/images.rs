@@ -61,18 +61,14 @@ fn directories(a: &Image, b: &Image) -> Comparison {
         files.iter().map(|(name, bytes)| (format!("dist/{name}"), bytes.clone())).collect()
     };
     let (a, b) = (named(&a), named(&b));
-    let listing = |files: &'_ [(String, Vec<u8>)]| -> Vec<(String, Vec<u8>)> { files.to_vec() };
-    let (a, b) = (listing(&a), listing(&b));
     let a: Vec<(&str, &[u8])> = a.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
     let b: Vec<(&str, &[u8])> = b.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
     listed(&a, &b)
 }
 
 fn archived(image: &Image) -> Vec<u8> {
-    let members: Vec<Tar> = layout(image)
-        .into_iter()
-        .map(|(name, bytes)| file(Box::leak(name.into_boxed_str()), bytes))
-        .collect();
+    let members: Vec<Tar> =
+        layout(image).into_iter().map(|(name, bytes)| file(Box::leak(name.into_boxed_str()), bytes)).collect();
     tar(&members)
 }
 
@@ -104,6 +100,11 @@ fn parts_of_images_are_paired_by_what_they_are_for() {
     check("layer", &plain, &time, &["timestamp.file-mtime"], Verdict::Equivalent);
     let attested = with(&|image| image.attested = true);
     check("attestation", &plain, &attested, &["attestation-in-index"], Verdict::Different);
-    let based = |base, text: &str| Image { base, layers: vec![tar(&[file("etc/x", text)]), plain.layers[1].clone()], ..image() };
+    let based = |base, text: &str| Image {
+        base,
+        layers: vec![tar(&[file("etc/x", text)]), plain.layers[1].clone()],
+        ..image()
+    };
+    check("level", &plain, &with(&|image| image.level = 1), &["compressor.version"; 4], Verdict::IdenticalUncompressed);
     check("base", &based("sha256:1", "1"), &based("sha256:2", "9"), &["base-image"; 3], Verdict::Different);
 }

@@ -113,7 +113,8 @@ pub(super) fn ar_fields(time: u32, uid: u32, gid: u32, mode: u32) -> String {
 
 pub(super) fn cpio(members: &[(&str, [u32; 6], &[u8])]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for (name, [ino, mode, uid, gid, links, mtime], content) in members.iter().chain([&("TRAILER!!!", [0; 6], &[][..])]) {
+    for (name, [ino, mode, uid, gid, links, mtime], content) in members.iter().chain([&("TRAILER!!!", [0; 6], &[][..])])
+    {
         let sizes = [content.len() as u32, 0, 0, 0, 0, name.len() as u32 + 1, 0];
         bytes.extend(b"070701");
         for number in [*ino, *mode, *uid, *gid, *links, *mtime].into_iter().chain(sizes) {
