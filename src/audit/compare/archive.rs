@@ -113,9 +113,9 @@ pub(super) fn compare(
     let is_told = |name: &str| image.as_ref().is_some_and(|image| image.contains(oci::plain(name)));
     fields(walk, site, (a, &first.fields), (b, &second.fields), None);
     let sides = [Names::of(&first), Names::of(&second)];
-    let common: Vec<&Key> = sides[0].by_name.keys().filter(|key| sides[1].by_name.contains_key(*key)).collect();
+    let shared: Vec<&Key> = sides[0].by_name.keys().filter(|key| sides[1].by_name.contains_key(*key)).collect();
     order(walk, site, &first, &sides);
-    for key in common {
+    for key in shared {
         let members = [&first.members[sides[0].by_name[key]], &second.members[sides[1].by_name[key]]];
         let named = Named { is_same: true, is_told: is_told(&key.0) };
         member(walk, &within(site, &key.0), (a, members[0]), (b, members[1]), depth, named);
@@ -174,11 +174,11 @@ impl Names {
 
 /// Tells if what is on both sides stands in another order.
 fn order(walk: &mut Walk<'_>, site: &Site, archive: &Archive, sides: &[Names; 2]) {
-    let common = |side: usize| {
+    let shared = |side: usize| {
         let other = &sides[1 - side].by_name;
         sides[side].sequence.iter().filter(move |key| other.contains_key(*key))
     };
-    if let Some((x, y)) = common(0).zip(common(1)).find(|(x, y)| x != y) {
+    if let Some((x, y)) = shared(0).zip(shared(1)).find(|(x, y)| x != y) {
         let what = format!("members stand in another order: first `{}` for `{}`", x.0, y.0);
         walk.push(site, Told::proven(what, &causes::FILE_ORDER, Cost::Normal(archive.sorts)));
     }

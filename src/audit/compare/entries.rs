@@ -20,8 +20,8 @@ type Contents<'f> = dyn Fn(&Digest) -> Result<Vec<u8>, String> + 'f;
 pub(super) fn compare(walk: &mut Walk<'_>, a: &Listing, b: &Listing, contents: &Contents<'_>) {
     let told = images(walk, a, b, contents);
     let keep = |path: &RelPath| !told.contains(path.as_str());
-    let common = a.iter().filter_map(|(path, entry)| Some((path, entry, b.get(path)?)));
-    for (path, first, second) in common.filter(|(path, first, second)| first != second && keep(path)) {
+    let shared = a.iter().filter_map(|(path, entry)| Some((path, entry, b.get(path)?)));
+    for (path, first, second) in shared.filter(|(path, first, second)| first != second && keep(path)) {
         entry(walk, path.as_str(), first, second, contents);
     }
     let alone = |side: &Listing, other: &Listing| -> Vec<(RelPath, Entry)> {
