@@ -35,11 +35,14 @@ pub(super) enum Rule {
     Derived,
 }
 
+/// Writes a value for people.
+pub(super) type Show = fn(&[u8]) -> String;
+
 /// A field of a header.
 pub(super) struct Field {
     pub(super) what: Cow<'static, str>,
     pub(super) value: Value,
-    pub(super) show: fn(&[u8]) -> String,
+    pub(super) show: Show,
     pub(super) cause: &'static Cause,
     pub(super) rule: Rule,
 }
@@ -48,7 +51,7 @@ impl Field {
     pub(super) fn at(
         what: impl Into<Cow<'static, str>>,
         at: Range<usize>,
-        show: fn(&[u8]) -> String,
+        show: Show,
         cause: &'static Cause,
         rule: Rule,
     ) -> Self {

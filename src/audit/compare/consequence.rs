@@ -124,8 +124,12 @@ pub(super) fn may_list(bytes: &[u8]) -> bool {
     !runs(bytes).is_empty()
 }
 
+/// A run of bytes, from and to; and one of each side that are digests of these pairs.
+type Run = (usize, usize);
+type Match = (Run, Run, Vec<usize>);
+
 /// The runs of both sides that are digests of pairs, if both have as many runs: ranges with the pairs.
-fn matches(known: &Known, a: &[u8], b: &[u8]) -> Vec<((usize, usize), (usize, usize), Vec<usize>)> {
+fn matches(known: &Known, a: &[u8], b: &[u8]) -> Vec<Match> {
     let (first, second) = (runs(a), runs(b));
     if first.len() != second.len() {
         return Vec::new();

@@ -1,7 +1,7 @@
 //! cpio archives of the new format, with and without checksums (cpio(5)): what initramfs and RPM packages hold.
 
-use crate::audit::causes;
-use crate::audit::compare::archive::{Archive, Content, Field, Member, Rule};
+use crate::audit::causes::{self, Cause};
+use crate::audit::compare::archive::{Archive, Content, Field, Member, Rule, Show};
 use crate::audit::compare::verdict::Cost;
 use crate::audit::compare::walk::{Side, Trouble, Walk, text};
 
@@ -72,13 +72,16 @@ pub(super) fn read(walk: &mut Walk<'_>, side: Side, bytes: &[u8]) -> Result<Arch
     Ok(Archive { sorts: "cpio-order", members, fields })
 }
 
+/// What it is, its position, how it is shown, and what it means that it differs.
+type Row = (&'static str, usize, Show, &'static Cause, Rule);
+
 fn header_fields(bytes: &[u8], at: usize) -> Vec<Field> {
     let owners = Rule::Cost(Cost::Normal("cpio-owners"));
     let numbers = Rule::Cost(Cost::Normal("cpio-header"));
     let real = Rule::Cost(Cost::Real);
     let kind = number(bytes, at + 14).unwrap_or_default() >> 12;
     let device = if matches!(kind, 2 | 6) { real } else { numbers };
-    let rows: [(&'static str, usize, fn(&[u8]) -> String, _, Rule); 10] = [
+    let rows: [Row; 10] = [
         ("inode number", 0, decimal, &causes::CPIO_HEADER, numbers),
         ("mode", 1, octal, &causes::MODE, Rule::Mode("cpio-mode")),
         ("owner number", 2, decimal, &causes::OWNER, owners),

@@ -211,7 +211,9 @@ impl<'c> Walk<'c> {
             Ok(()) => {}
             Err(Trouble::Over(why)) => self.over(site, &why),
             Err(Trouble::Broken) => {
-                if kind == other && kind != Kind::Leaf {
+                if kind == other && kind == Kind::Bzip2 {
+                    self.note(format!("`{}` was compared byte by byte: bzip2 is not looked into", place(site)));
+                } else if kind == other && kind != Kind::Leaf {
                     self.note(format!(
                         "`{}` was compared byte by byte: no {} file that can be read",
                         place(site),

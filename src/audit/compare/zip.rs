@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::audit::causes::{self, Cause};
-use crate::audit::compare::archive::{Archive, Content, Field, LOCAL, Member, NAME, Rule};
+use crate::audit::compare::archive::{Archive, Content, Field, LOCAL, Member, NAME, Rule, Show};
 use crate::audit::compare::verdict::Cost;
 use crate::audit::compare::walk::{Side, Trouble, Walk, text};
 
@@ -178,8 +178,11 @@ fn descriptor(bytes: &[u8], at: usize, directory: usize, sums: &[u8], fields: &m
     at + length
 }
 
+/// What it is, its place, how it is shown, and what it means that it differs.
+type Row<P> = (&'static str, P, Show, &'static Cause, Rule);
+
 fn header_fields(at: usize, prefix: &str) -> Vec<Field> {
-    let rows: [(&str, Range<usize>, fn(&[u8]) -> String, &'static Cause, Rule); 10] = [
+    let rows: [Row<Range<usize>>; 10] = [
         ("version of the creator", 4..5, hex, &causes::ZIP_HOST, CREATOR),
         ("system of the creator", 5..6, hex, &causes::ZIP_HOST, CREATOR),
         ("version that is needed", 6..8, hex, &causes::ZIP_HOST, CREATOR),
@@ -199,14 +202,14 @@ fn header_fields(at: usize, prefix: &str) -> Vec<Field> {
 
 /// The fields of a local header, each of which is told only where it does not repeat that of the directory.
 fn local_fields(bytes: &[u8], central: usize, local: usize) -> Result<Vec<Field>, Trouble> {
-    let rows: [(&str, usize, usize, usize, fn(&[u8]) -> String, &'static Cause, Rule); 4] = [
-        ("version that is needed", 4, 6, 2, hex, &causes::ZIP_HOST, CREATOR),
-        ("flags", 6, 8, 2, hex, &causes::ZIP_HOST, Rule::Cost(Cost::Normal("zip-flags"))),
-        ("compression method", 8, 10, 2, hex, &causes::COMPRESSOR, REAL),
-        ("modification time", 10, 12, 4, moment, &causes::ZIP_TIME, TIME),
+    let rows: [Row<[usize; 3]>; 4] = [
+        ("version that is needed", [4, 6, 2], hex, &causes::ZIP_HOST, CREATOR),
+        ("flags", [6, 8, 2], hex, &causes::ZIP_HOST, Rule::Cost(Cost::Normal("zip-flags"))),
+        ("compression method", [8, 10, 2], hex, &causes::COMPRESSOR, REAL),
+        ("modification time", [10, 12, 4], moment, &causes::ZIP_TIME, TIME),
     ];
     let mut fields = Vec::new();
-    for (what, own, listed, length, show, cause, rule) in rows {
+    for (what, [own, listed, length], show, cause, rule) in rows {
         let (own, listed) = (local + own..local + own + length, central + listed..central + listed + length);
         let what = format!("{LOCAL}{what}");
         let is_repeated = bytes.get(own.clone()).ok_or(Trouble::Broken)? == &bytes[listed];

@@ -2,7 +2,10 @@
 
 use crate::audit::compare::tests::make::*;
 use crate::audit::compare::tests::{check, compared};
-use crate::audit::model::Verdict::{Different, Equivalent, IdenticalUncompressed};
+use crate::audit::model::Verdict::{self, Different, Equivalent, IdenticalUncompressed};
+
+/// The case, the second side, and what is expected: causes, verdict, normalizers.
+type Row = (&'static str, Vec<u8>, &'static [&'static str], Verdict, &'static [&'static str]);
 
 #[test]
 fn each_field_of_a_tar_header_has_its_cause() {
@@ -12,7 +15,7 @@ fn each_field_of_a_tar_header_has_its_cause() {
         tar(&[member, file("b", "other")])
     };
     let plain = one(&|_| {});
-    let rows: Vec<(&str, Vec<u8>, &[&str], _, &[&str])> = vec![
+    let rows: Vec<Row> = vec![
         ("mtime", one(&|m| m.mtime += 1), &["timestamp.file-mtime"], Equivalent, &["tar-time"]),
         ("uid", one(&|m| m.uid = 1000), &["owner"], Equivalent, &["tar-owners"]),
         ("gid", one(&|m| m.gid = 1000), &["owner"], Equivalent, &["tar-owners"]),
@@ -38,7 +41,7 @@ fn tar_archives_differ_as_a_whole() {
     let (a, b) = (file("a", "1"), file("b", "2"));
     let plain = tar(&[a.clone(), b.clone()]);
     check("order", &plain, &tar(&[b.clone(), a.clone()]), &["file-order"], Equivalent, &["tar-order"]);
-    check("set", &plain, &tar(&[a.clone()]), &["file-set"], Different, &[]);
+    check("set", &plain, &tar(std::slice::from_ref(&a)), &["file-set"], Different, &[]);
     check("twice", &plain, &tar(&[a.clone(), b.clone(), b.clone()]), &["file-set"], Different, &[]);
     let longer = [plain.clone(), vec![0; 512]].concat();
     check("end", &plain, &longer, &["archive.format"], Equivalent, &["tar-padding"]);
@@ -103,9 +106,7 @@ fn each_field_of_an_ar_header_has_its_cause() {
         ("gid", ar_fields(0, 0, 7, 0o644)),
         ("mode", ar_fields(0, 0, 0, 0o664)),
     ] {
-        let cause = if case == "mode" { "umask" } else { "ar.header" };
-        let cause = if case == "mode" { "ar.header" } else { cause };
-        let found = check(case, &plain, &one(&fields), &[cause], Equivalent, &["ar-header"]);
+        let found = check(case, &plain, &one(&fields), &["ar.header"], Equivalent, &["ar-header"]);
         assert_eq!(found.differences[0].site.members, ["a.o"], "{case}");
     }
     let fields = ar_fields(0, 0, 0, 0o644);
@@ -149,7 +150,7 @@ fn each_field_of_a_zip_archive_has_its_cause() {
     };
     let plain = one(&|m| m.extra = b"UT\x05\0\x01\0\0\0\0".to_vec());
     let ut = |m: &mut Zip| m.extra = b"UT\x05\0\x01\0\0\0\0".to_vec();
-    let rows: Vec<(&str, Vec<u8>, &[&str], _, &[&str])> = vec![
+    let rows: Vec<Row> = vec![
         ("time", one(&|m| (ut(m), m.moment += 1).0), &["zip.time"], Equivalent, &["zip-time"]),
         ("UT", one(&|m| m.extra = b"UT\x05\0\x01\x09\0\0\0".to_vec()), &["zip.time"], Equivalent, &["zip-time"]),
         ("no extra", one(&|_| {}), &["zip.extra"; 2], Equivalent, &["zip-extra", "zip-time"]),
