@@ -119,11 +119,11 @@ def listing(path):
 TAGS = {
     "kind": 1, "command": 2, "env": 3, "secret-env": 4, "directory": 5, "input": 6, "tool": 7, "system": 8,
     "platform": 9, "isolation": 10, "network": 11, "outputs": 12, "caches": 13, "salt": 14, "service": 17, "root": 18,
-    "traced": 19, "undeclared": 21, "processes": 22,
+    "traced": 19, "undeclared": 21, "processes": 22, "unstable": 24,
 }
-OPAQUE = {"tool", "service", "root", "traced"}
+OPAQUE = {"tool", "service", "root", "traced", "unstable"}
 # Not in the stream where there is none.
-OPTIONAL = {"service", "root", "traced", "undeclared", "processes"}
+OPTIONAL = {"service", "root", "traced", "undeclared", "processes", "unstable"}
 
 
 def value_bytes(field, value):

@@ -57,7 +57,8 @@ pub fn request_of(args: &RunArgs, context: &Context) -> Option<Asked> {
 /// The exit of a run that was answered; `None` if it is to be loaded and planned.
 pub fn answer(asked: &Asked, args: &RunArgs, context: &Context, cancel: &Cancel) -> Result<Option<ExitKind>, CliError> {
     let store_dir = context.environment.store_dir()?;
-    let early = Early::new(Path::new(LAUNCHER), &store_dir, jobs(args) as usize);
+    let origin = context.environment.origin()?;
+    let early = Early::new(Path::new(LAUNCHER), &store_dir, origin, jobs(args) as usize);
     let kept = Kept::of(&question(asked, &store_dir, context));
     let Some(compared) = kept.and_then(|kept| kept.compare(&|expected| early.begin(expected))) else { return Ok(None) };
     if compared.is_all_standing() {

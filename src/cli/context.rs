@@ -7,10 +7,15 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::args::{ColorWhen, GlobalArgs};
 use crate::cli::error::CliError;
+use crate::fs::machine::machine;
 use crate::fs::ops;
 use crate::report::ink::Color;
 use crate::report::out::{Appearance, Display, Out, WIDTH_DEFAULT};
 use crate::report::story::Verbosity;
+use crate::store::Origin;
+
+/// Longest word for who builds, in bytes.
+const BUILDER_BYTES_MAX: usize = 256;
 
 /// The environment variables of the process, read once. Those that are not UTF-8 are left out.
 #[derive(Clone, Default, Debug)]
@@ -48,6 +53,32 @@ impl Environment {
     /// Whether nothing that is kept of the last run is to be used: `DRYSTONE_ANEW` is not empty.
     pub fn loads_anew(&self) -> bool {
         self.filled("DRYSTONE_ANEW").is_some()
+    }
+
+    /// Whose executions enter the ledger. The machine: `$DRYSTONE_MACHINE`, else what this one is known by. Who builds: `$DRYSTONE_BUILDER`,
+    /// else what the CI job is called, else `local`.
+    pub fn origin(&self) -> Result<Origin, CliError> {
+        let builder = match self.filled("DRYSTONE_BUILDER") {
+            Some(word) if word.len() > BUILDER_BYTES_MAX || word.chars().any(char::is_control) => {
+                let message = format!("DRYSTONE_BUILDER is no word of at most {BUILDER_BYTES_MAX} bytes");
+                return Err(CliError::usage(message).help("write who builds, such as `release@example.org`"));
+            }
+            Some(word) => word.to_owned(),
+            None => self.ci_job().unwrap_or_else(|| "local".to_owned()),
+        };
+        Ok(Origin { machine: machine(self.filled("DRYSTONE_MACHINE")), builder })
+    }
+
+    /// What the CI job is called; `None` outside of CI.
+    fn ci_job(&self) -> Option<String> {
+        let named = |kind: &str, names: &[&str]| {
+            let parts: Vec<&str> = names.iter().filter_map(|name| self.filled(name)).collect();
+            let told = format!("{kind}:{}", parts.join("/")).replace(char::is_control, "");
+            (!parts.is_empty()).then(|| told.chars().take(BUILDER_BYTES_MAX / 4).collect())
+        };
+        let github = || named("github", &["GITHUB_REPOSITORY", "GITHUB_WORKFLOW", "GITHUB_JOB"]);
+        let gitlab = || named("gitlab", &["CI_PROJECT_PATH", "CI_JOB_NAME"]);
+        self.is_ci().then(|| github().or_else(gitlab).unwrap_or_else(|| "ci".to_owned()))
     }
 
     /// Where the store lies: `$DRYSTONE_STORE`, else `$XDG_CACHE_HOME/drystone`, else `~/.cache/drystone`.

@@ -14,7 +14,7 @@ use crate::fs::witness::unheard;
 use crate::graph::build::TaskGraph;
 use crate::sandbox::open::{Sandbox, open_with};
 use crate::sandbox::spec::Level;
-use crate::store::{OpenOptions, Store};
+use crate::store::{OpenOptions, Origin, Store};
 use crate::workspace::model::Workspace;
 
 /// The workspace, its graph, and the store; that it could not be opened is found and told by who needs it.
@@ -27,6 +27,7 @@ type Begun = (Arc<dyn Sandbox>, usize);
 pub struct Early {
     program: PathBuf,
     store_dir: PathBuf,
+    origin: Origin,
     slots: usize,
     sandboxes: OnceLock<BTreeMap<Level, Begun>>,
     loading: Mutex<Option<JoinHandle<Option<Loaded>>>>,
@@ -34,9 +35,9 @@ pub struct Early {
 
 impl Early {
     /// Nothing yet. `program` is started as launcher; `slots` is how many commands run at once.
-    pub fn new(program: &Path, store_dir: &Path, slots: usize) -> Self {
+    pub fn new(program: &Path, store_dir: &Path, origin: Origin, slots: usize) -> Self {
         let (program, store_dir) = (program.to_owned(), store_dir.to_owned());
-        Self { program, store_dir, slots, sandboxes: OnceLock::new(), loading: Mutex::new(None) }
+        Self { program, store_dir, origin, slots, sandboxes: OnceLock::new(), loading: Mutex::new(None) }
     }
 
     /// Begins, on threads of its own.
@@ -50,9 +51,9 @@ impl Early {
         // It is told once.
         drop(self.sandboxes.set(opened.collect()));
         let Some(model) = model else { return };
-        let dir = self.store_dir.clone();
+        let (dir, origin) = (self.store_dir.clone(), self.origin.clone());
         let thread = std::thread::Builder::new().name("early".into());
-        if let Ok(thread) = thread.spawn(move || unheard(|| load(&model, dir))) {
+        if let Ok(thread) = thread.spawn(move || unheard(|| load(&model, dir, origin))) {
             *self.loading.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         }
     }
@@ -80,10 +81,10 @@ impl Drop for Early {
     }
 }
 
-fn load(model: &Model, dir: PathBuf) -> Option<Loaded> {
+fn load(model: &Model, dir: PathBuf, origin: Origin) -> Option<Loaded> {
     let (workspace, graph) = model.open()?;
     let bytes_max = workspace.config.store_bytes_max;
-    let store = Store::open_lazily(OpenOptions { dir, bytes_max, now_ms }).ok().map(Arc::new);
+    let store = Store::open_lazily(OpenOptions { dir, bytes_max, now_ms, origin }).ok().map(Arc::new);
     store.iter().for_each(|store| store.expect_use());
     Some((workspace, graph, store))
 }

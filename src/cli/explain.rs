@@ -221,9 +221,10 @@ fn last_run(session: &Session<'_>, forecast: &preview::Forecast) -> Result<Optio
 /// The fields of a fingerprint by name: texts as they are, digests in hexadecimal, absent ones as null.
 fn fingerprint_json(record: &RecordSink) -> serde_json::Value {
     let text = |field: Field, bytes: &[u8]| match (field, Digest::from_slice(bytes)) {
-        (Field::Inputs | Field::Tools | Field::Services | Field::Root | Field::Traced, Some(digest)) => {
-            serde_json::Value::from(digest.to_hex())
-        }
+        (
+            Field::Inputs | Field::Tools | Field::Services | Field::Unstable | Field::Root | Field::Traced,
+            Some(digest),
+        ) => serde_json::Value::from(digest.to_hex()),
         _ => match std::str::from_utf8(bytes) {
             Ok(text) => serde_json::Value::from(text),
             // The expected digest of a fetch: bytes, not text.

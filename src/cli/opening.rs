@@ -89,7 +89,8 @@ pub fn tell(context: &Context, sources: &Sources, diagnostics: &[Diagnostic]) {
 /// Opens the store; what happened to it is told.
 pub fn open_store(context: &Context, bytes_max: Option<u64>) -> Result<Arc<Store>, CliError> {
     let dir = context.environment.store_dir()?;
-    let store = Store::open(OpenOptions { dir, bytes_max, now_ms })?;
+    let origin = context.environment.origin()?;
+    let store = Store::open(OpenOptions { dir, bytes_max, now_ms, origin })?;
     tell_store(context, &store, 0);
     Ok(Arc::new(store))
 }
@@ -98,7 +99,8 @@ pub fn open_store(context: &Context, bytes_max: Option<u64>) -> Result<Arc<Store
 /// [`tell_store`].
 pub fn open_store_lazily(context: &Context, bytes_max: Option<u64>) -> Result<Arc<Store>, CliError> {
     let dir = context.environment.store_dir()?;
-    Ok(Arc::new(Store::open_lazily(OpenOptions { dir, bytes_max, now_ms })?))
+    let origin = context.environment.origin()?;
+    Ok(Arc::new(Store::open_lazily(OpenOptions { dir, bytes_max, now_ms, origin })?))
 }
 
 /// Tells what happened to a store, but for what was told already; how much is told then.

@@ -358,7 +358,7 @@ impl Loop<'_, '_> {
     /// The hit of a task that an earlier run left, if all it needs came out as it was.
     fn stands(&self, ix: Ix) -> Option<Success> {
         let rest = self.plan.rest.as_ref().filter(|_| self.plan.reuse(self.session, ix) == Reuse::Results)?;
-        rest.stands(self.session, ix, &|ix| Some(self.produced[ix].get()?.digest))
+        rest.stands(self.session, ix, &|ix| self.produced[ix].get())
     }
 
     fn looked(&mut self, ix: Ix, looked: Looked) -> Input {

@@ -23,7 +23,7 @@ use crate::fingerprint::action::Action;
 use crate::manifest::model::TaskKind;
 use crate::manifest::split::Group;
 use crate::sandbox::spec::Level;
-use crate::store::{ActionLock, ActionResult, History, Recorded, StoreError, TaskRun};
+use crate::store::{ActionLock, ActionResult, Execution, History, Recorded, StoreError, TaskRun};
 use crate::workspace::split::split_of;
 
 /// A result that serves.
@@ -279,14 +279,18 @@ fn take(
         }
     };
     Ok(Some(Success {
-        produced: Arc::new(Produced { listing, digest: result.outputs, unstable: false }),
+        produced: Arc::new(Produced { listing, digest: result.outputs, unstable: session.unstable_by(task, key) }),
         source: Some(ResultSource::Local),
         isolation: Level::parse(&result.isolation),
         log,
         duration: started.elapsed(),
         saved: Duration::from_millis(result.duration_ms),
         attempts: 0,
-        notes: [prepared.notes.clone(), placed.notes].concat(),
+        notes: [prepared.notes.clone(), placed.notes]
+            .into_iter()
+            .flatten()
+            .chain(session.unstable_note(task, key))
+            .collect(),
         materialized: placed.written,
         action: *key,
     }))
@@ -526,7 +530,12 @@ fn conclude(
             if is_cached(session, task) && passed.storable {
                 match execute::record(session, task, prepared, &passed, lock) {
                     // Where an earlier result has other outputs, that one stays.
-                    Ok(recorded) => is_kept = !matches!(recorded, Recorded::Differs { .. }),
+                    Ok(recorded) => {
+                        is_kept = !matches!(recorded, Recorded::Differs { .. });
+                        if !is_kept {
+                            session.note_unstable(task);
+                        }
+                    }
                     Err(error) => {
                         let label = session.label(task);
                         passed.notes.push(
@@ -537,6 +546,9 @@ fn conclude(
                 }
             }
             let key = passed.keyed.as_ref().map_or(prepared.key, |keyed| keyed.key);
+            if passed.storable && !is_cached(session, task) {
+                enter(session, task, key, passed.outputs);
+            }
             note(session, task, key, passed.duration, false, passed.usage.max_rss_kib);
             session.failures().forget(&session.label(task));
             let listing = Arc::new(passed.listing);
@@ -551,14 +563,18 @@ fn conclude(
                 Err(Settled::Cancelled) => return Ok(Ended::Cancelled(passed.log)),
             };
             let made = Success {
-                produced: Arc::new(Produced { listing, digest: passed.outputs, unstable: false }),
+                produced: Arc::new(Produced {
+                    listing,
+                    digest: passed.outputs,
+                    unstable: session.unstable_by(task, &key),
+                }),
                 source: None,
                 isolation: Some(prepared.action.isolation),
                 log: passed.log,
                 duration: passed.duration,
                 saved: Duration::ZERO,
                 attempts: passed.attempts,
-                notes: [prepared.notes.clone(), passed.notes, placed.notes].concat(),
+                notes: [prepared.notes.clone(), passed.notes, placed.notes, session.unstable_note(task, &key)].concat(),
                 materialized: placed.written,
                 action: key,
             };
@@ -568,6 +584,14 @@ fn conclude(
             Ended::Passed(Box::new(made))
         }
     })
+}
+
+/// Enters in the ledger what a task came to whose results are not kept.
+fn enter(session: &Session<'_>, task: TaskId, action: Digest, outputs: Digest) {
+    let (label, workspace) = (session.label(task), session.worktree());
+    if let Err(error) = session.store.note_execution(Execution { action, outputs, label, workspace }) {
+        tracing::debug!(%error, "an execution was not entered in the ledger");
+    }
 }
 
 fn note(session: &Session<'_>, task: TaskId, action: Digest, duration: Duration, failed: bool, max_rss_kib: u64) {

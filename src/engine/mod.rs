@@ -73,6 +73,7 @@ mod trust;
 pub mod undeclared;
 pub mod union;
 pub mod unready;
+pub mod unstable;
 pub mod untracked;
 pub mod view;
 pub mod visible;

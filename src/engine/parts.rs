@@ -23,6 +23,7 @@ use crate::engine::prepare::Produced;
 use crate::engine::restore::{self, RestoreError};
 use crate::engine::session::Session;
 use crate::engine::union::{self, Age, Keep, Piece, UnionError, unite};
+use crate::engine::unstable;
 use crate::fs::atomic::{self, Durability};
 use crate::fs::lock::{self, Sharing};
 use crate::fs::ops;
@@ -121,6 +122,8 @@ struct Settling<'a, 'w> {
 struct Share {
     piece: Piece,
     tree: Digest,
+    /// As of [`Produced::unstable`].
+    unstable: Option<Digest>,
 }
 
 fn pieces(shares: &[Share]) -> Vec<Piece> {
@@ -141,7 +144,7 @@ impl Settling<'_, '_> {
             shares.extend(match left.remove(part) {
                 Some(Left::Passed(produced)) => {
                     let piece = Piece { part: *part, age: Age::Now, listing: Arc::clone(&produced.listing) };
-                    Some(Share { piece, tree: produced.digest })
+                    Some(Share { piece, tree: produced.digest, unstable: produced.unstable })
                 }
                 Some(Left::Failed(listing)) => Some(self.share_of_failed(*part, listing, &before, &mut extras)?),
                 None => self.earlier_share(*part, &before)?,
@@ -185,7 +188,7 @@ impl Settling<'_, '_> {
         }
         let trees = fold(&listing);
         self.session.store.put_trees(&trees)?;
-        Ok(Share { piece: Piece { part, age: Age::Now, listing: Arc::new(listing) }, tree: trees.root })
+        Ok(Share { piece: Piece { part, age: Age::Now, listing: Arc::new(listing) }, tree: trees.root, unstable: None })
     }
 
     fn is_report(&self, part: TaskId, path: &RelPath) -> bool {
@@ -206,16 +209,17 @@ impl Settling<'_, '_> {
                 return Ok(None);
             }
         }
-        Ok(Some(Share { piece: Piece { part, age: Age::Earlier, listing: Arc::new(listing) }, tree }))
+        Ok(Some(Share { piece: Piece { part, age: Age::Earlier, listing: Arc::new(listing) }, tree, unstable: None }))
     }
 
     fn place(&self, shares: &[Share], before: &Remembered, memory: &Memory) -> Result<Settled, Trouble> {
         let session = self.session;
         let stamp = self.stamp(shares);
+        let unstable = unstable::together(shares.iter().filter_map(|share| share.unstable));
         let known = if before.stamp == stamp { session.store.listing(&before.union)? } else { None };
         let mut settled = Settled::default();
         if let Some(listing) = known {
-            let produced = Produced { listing: Arc::new(listing), digest: before.union, unstable: false };
+            let produced = Produced { listing: Arc::new(listing), digest: before.union, unstable };
             match restore::put_in_place(session, self.whole, &produced.listing) {
                 Ok(placed) => {
                     settled.written = placed.written;
@@ -232,7 +236,7 @@ impl Settling<'_, '_> {
         let is_plain = union.notes.is_empty();
         settled.notes.clone_from(&union.notes);
         session.store.put_trees(&fold(&union.listing))?;
-        let produced = union::produced(union);
+        let produced = Produced { unstable, ..union::produced(union) };
         let placed = restore::put_in_place(session, self.whole, &produced.listing)?;
         settled.written = placed.written;
         settled.notes.extend(placed.notes);
@@ -264,7 +268,7 @@ impl Settling<'_, '_> {
         for pattern in self.owned.loose() {
             encoder.bytes(pattern.text.as_bytes());
         }
-        for Share { piece, tree } in shares {
+        for Share { piece, tree, unstable: _ } in shares {
             encoder.bytes(self.session.label(piece.part).as_bytes()).u8(u8::from(piece.age == Age::Now)).digest(tree);
         }
         Digest::of(encoder.as_slice())

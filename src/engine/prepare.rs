@@ -32,8 +32,9 @@ pub struct Produced {
     pub listing: Arc<Listing>,
     /// Tree digest of all of them.
     pub digest: Digest,
-    /// Whether the same inputs gave other bytes before: then dependants are not cut off early by it.
-    pub unstable: bool,
+    /// The action, where the task is known to come to different outputs: then it is in the keys of those that need it, and what another
+    /// action of it happened to come to cuts none of them off.
+    pub unstable: Option<Digest>,
 }
 
 /// A dependency with what it produced. All parts of a split task are one dependency.
@@ -187,13 +188,19 @@ impl Draft {
 
 /// What a service is to those that use it: nothing on disk, and its key for theirs.
 pub fn as_produced(service: &Prepared) -> Produced {
-    Produced { listing: Arc::default(), digest: service.key, unstable: false }
+    Produced { listing: Arc::default(), digest: service.key, unstable: None }
 }
 
 /// The keys of the services among what a task needs, by label.
 fn service_keys(session: &Session<'_>, dependencies: &[Dependency]) -> BTreeMap<String, Digest> {
     let services = dependencies.iter().filter(|needed| needed.purpose == Purpose::Service);
     services.map(|service| (session.label(service.task), service.produced.digest)).collect()
+}
+
+/// The actions of the unstable tasks among what a task needs, by label.
+fn unstable_actions(session: &Session<'_>, dependencies: &[Dependency]) -> BTreeMap<String, Digest> {
+    let unstable = dependencies.iter().filter_map(|needed| Some((needed.task, needed.produced.unstable?)));
+    unstable.map(|(task, action)| (session.workspace.whole_label(task), action)).collect()
 }
 
 fn draft_run(
@@ -230,6 +237,7 @@ fn draft_run(
         workspace_salt: session.workspace.config.salt.clone(),
         task_salt: run.salt.clone(),
         services: service_keys(session, dependencies),
+        unstable: unstable_actions(session, dependencies),
         undeclared: run.undeclared,
         processes: run.resources.processes,
         tracing: if is_traced { Tracing::Unknown } else { Tracing::No },
@@ -256,6 +264,7 @@ fn draft_image(
     action.task_salt = run.salt.clone();
     action.network = Network::Loopback;
     action.isolation = isolation;
+    action.unstable = unstable_actions(session, dependencies);
     if steps {
         action.platform = system::platform();
     }
@@ -479,6 +488,7 @@ pub fn fetch_action(work: Work, directory: RelPath, output: &RelPath) -> Action 
         workspace_salt: None,
         task_salt: None,
         services: BTreeMap::new(),
+        unstable: BTreeMap::new(),
         undeclared: Undeclared::Warn,
         processes: None,
         tracing: Tracing::No,

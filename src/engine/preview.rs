@@ -15,7 +15,7 @@ use crate::engine::prepare::{Dependency, Prepared, Produced, as_produced, prepar
 use crate::engine::scheduler::Ix;
 use crate::engine::session::{Reuse, Session, held};
 use crate::engine::union::{self, Age, Keep, Piece};
-use crate::engine::{explain, image_root};
+use crate::engine::{explain, image_root, unstable};
 use crate::fingerprint::sink::RecordSink;
 use crate::store::StoreError;
 use crate::workspace::split::SplitTask;
@@ -158,7 +158,8 @@ impl Visit<'_, '_, '_> {
         if let Some(Found { result, key, .. }) = &found
             && let Some(listing) = session.store.listing(&result.outputs)?
         {
-            let known = Produced { listing: Arc::new(listing), digest: result.outputs, unstable: false };
+            let unstable = session.unstable_by(task, key);
+            let known = Produced { listing: Arc::new(listing), digest: result.outputs, unstable };
             self.note(ix, Arc::new(known));
             return Ok(Forecast::Hit { action: *key });
         }
@@ -216,13 +217,14 @@ impl Visit<'_, '_, '_> {
         let pieces = split.parts.iter().map(piece).collect::<Option<Vec<Piece>>>()?;
         // That they disagree is told when it is run.
         let union = union::unite(self.session, &pieces, Keep::Nothing).ok()?;
-        Some(Arc::new(union::produced(union)))
+        let parts = split.parts.iter().filter_map(|part| self.produced[self.plan.positions[part]].get()?.unstable);
+        Some(Arc::new(Produced { unstable: unstable::together(parts), ..union::produced(union) }))
     }
 
     /// The hit of a task that an earlier run left, if all it needs comes out as it was.
     fn standing(&self, ix: Ix) -> Option<Success> {
         let rest = self.plan.rest.as_ref()?;
-        let hit = rest.stands(self.session, ix, &|ix| Some(self.produced[ix].get()?.digest));
+        let hit = rest.stands(self.session, ix, &|ix| self.produced[ix].get());
         if hit.is_none() {
             rest.introduce(self.session, ix);
         }

@@ -106,8 +106,11 @@ pub fn recall(
         TaskKind::Run(_) | TaskKind::Service(_) => sources.all_warnings(),
         TaskKind::Fetch(_) => Vec::new(),
     };
+    let notes = notes.into_iter().chain(session.unstable_note(task, &stood.key)).collect();
+    let (listing, digest) = (Arc::clone(&stood.listing), stood.outputs);
+    let unstable = session.unstable_by(task, &stood.key);
     Some(Success {
-        produced: Arc::new(Produced { listing: Arc::clone(&stood.listing), digest: stood.outputs, unstable: false }),
+        produced: Arc::new(Produced { listing, digest, unstable }),
         source: Some(ResultSource::Local),
         isolation: Level::parse(&stood.isolation),
         log,

@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::base::digest::Digest;
 use crate::base::ids::TaskId;
 use crate::base::path::RelPath;
 use crate::base::tree::{Entry, Listing};
@@ -271,16 +270,24 @@ impl Rest {
         Sources { listing, stats: Arc::new(stats), warnings: Vec::new(), shared: None }
     }
 
-    /// The hit of a task to be looked at of which nothing changed, if all it needs came out as it was. `made` tells the digest of the
-    /// outputs of the task at a position.
-    pub fn stands(&self, session: &Session<'_>, ix: Ix, made: &dyn Fn(Ix) -> Option<Digest>) -> Option<Success> {
+    /// The hit of a task to be looked at of which nothing changed, if all it needs came out as it was. `made` tells what the task at a
+    /// position produced.
+    pub fn stands<'a>(
+        &self,
+        session: &Session<'_>,
+        ix: Ix,
+        made: &dyn Fn(Ix) -> Option<&'a Arc<Produced>>,
+    ) -> Option<Success> {
         let at = self.lines[ix];
         let stood = self.line(ix).stood.as_ref().filter(|_| !self.altered[at] && !self.misplaced[at])?;
         let is_same = |needed: &usize| {
-            let known = self.compared.lines()[*needed].stood.as_ref().map(|stood| stood.outputs);
+            let Some(known) = &self.compared.lines()[*needed].stood else { return false };
             match self.positions.get(needed).filter(|ix| **ix < self.count) {
-                Some(ix) => made(*ix).is_some() && made(*ix) == known,
-                None => known.is_some(),
+                // What is unstable came out as it was only if the same action did.
+                Some(ix) => made(*ix).is_some_and(|made| {
+                    made.digest == known.outputs && made.unstable.is_none_or(|action| action == known.key)
+                }),
+                None => true,
             }
         };
         if !self.line(ix).needs.iter().all(is_same) {
@@ -308,9 +315,10 @@ impl Rest {
             let listing = Arc::new(self.compared.listing(stood)?);
             let stood = as_stood(stood, &listing);
             held(&session.recalled).insert(self.line(ix).task, Arc::new(stood));
-            let digest = self.line(ix).stood.as_ref()?.outputs;
+            let StoodLine { outputs: digest, key, .. } = self.line(ix).stood.as_ref()?;
+            let (digest, unstable) = (*digest, session.unstable_by(self.line(ix).task, key));
             // Another thread may have been quicker, with the same.
-            drop(self.produced[at].set(Arc::new(Produced { listing, digest, unstable: false })));
+            drop(self.produced[at].set(Arc::new(Produced { listing, digest, unstable })));
         }
         self.produced[at].get().cloned()
     }

@@ -436,7 +436,8 @@ mod tests {
     }
 
     fn store(dir: &Path) -> Store {
-        Store::open(OpenOptions { dir: dir.join("store"), bytes_max: None, now_ms: || 1 }).expect("a store")
+        Store::open(OpenOptions { dir: dir.join("store"), bytes_max: None, now_ms: || 1, origin: Default::default() })
+            .expect("a store")
     }
 
     /// From what is wanted at paths, of which those beneath a file or a link are left out.

@@ -22,6 +22,7 @@ use crate::engine::rest::Rest;
 use crate::engine::secrets::Secrets;
 use crate::engine::standing::{Standing, Stood};
 use crate::engine::tracked::Reread;
+use crate::engine::unstable::Unstable;
 use crate::engine::written::Records;
 use crate::fingerprint::packages::Packages;
 use crate::fingerprint::roots::{self, Crowds, RootError};
@@ -188,6 +189,8 @@ pub struct Session<'w> {
     pub(super) records: Records,
     /// What was put in place so far.
     pub(super) placed: Placed,
+    /// Which tasks are known to come to different outputs.
+    pub(super) unstable: Unstable,
 }
 
 /// Tools by name, and by the directory of the package where that matters.
@@ -280,6 +283,7 @@ impl<'w> Session<'w> {
             placing: Placing::new(&state_dir),
             records: Records::new(&state_dir),
             placed: Placed::default(),
+            unstable: Unstable::default(),
             state_dir,
         })
     }

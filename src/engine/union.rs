@@ -87,10 +87,10 @@ pub enum UnionError {
     Fs(#[from] FsError),
 }
 
-/// The union as what a task produced; its trees are not stored.
+/// The union as what a task produced, as far as nothing of it is unstable; its trees are not stored.
 pub fn produced(union: Union) -> Produced {
     let digest = fold(&union.listing).root;
-    Produced { listing: Arc::new(union.listing), digest, unstable: false }
+    Produced { listing: Arc::new(union.listing), digest, unstable: None }
 }
 
 /// Puts together what parts of one task left, given in the order of the parts.

@@ -7,6 +7,7 @@
 //! | tool identities, root tree or system identity, platform | jobs, timestamps, retries, timeout |
 //! | isolation, network, output declarations, caches, salts | values of secrets, scratch, on-failure |
 //! | labels and keys of services | how a service tells that it is ready |
+//! | labels and actions of unstable tasks that it needs | those of all others: what came of them says all |
 //! | the most processes, which a task can see | the most memory, which it cannot: beyond it, it has no result |
 
 use std::collections::BTreeMap;
@@ -87,6 +88,8 @@ pub struct Action {
     pub task_salt: Option<String>,
     /// Keys of the services it uses, by label.
     pub services: BTreeMap<String, Digest>,
+    /// Actions of what it needs and is known to come to different outputs, by label.
+    pub unstable: BTreeMap<String, Digest>,
     /// What follows when it touches what it does not declare: one that passes although that is forbidden says more.
     pub undeclared: Undeclared,
     /// Processes it may have at once, which it can see; `None` is the default.
@@ -116,6 +119,7 @@ impl Action {
             workspace_salt,
             task_salt,
             services,
+            unstable,
             undeclared,
             processes,
             tracing,
@@ -185,6 +189,12 @@ impl Action {
         if let Some(processes) = processes {
             sink.one(Field::Processes, Some(processes.to_string().as_bytes()));
         }
+        // Not in the stream where nothing is: the key of a task that needs what is reproducible knows of this nothing.
+        if !unstable.is_empty() {
+            let unstable: Vec<(&[u8], &[u8])> =
+                unstable.iter().map(|(label, key)| (label.as_bytes(), key.as_bytes().as_slice())).collect();
+            sink.map(Field::Unstable, &unstable);
+        }
     }
 
     /// Digest and stream in one walk.
@@ -228,6 +238,7 @@ mod tests {
             workspace_salt: None,
             task_salt: Some("1".into()),
             services: BTreeMap::new(),
+            unstable: BTreeMap::new(),
             undeclared: Undeclared::Warn,
             processes: None,
             tracing: Tracing::No,
@@ -247,6 +258,8 @@ mod tests {
             ("argument added", vary(&|a| a.work = argv(&["cc", "-c", "a.c", ""]))),
             ("unset against empty variable", vary(&|a| drop(a.env.remove("MODE")))),
             ("variable value", vary(&|a| drop(a.env.insert("MODE".into(), "x".into())))),
+            ("an unstable task", vary(&|a| a.unstable = BTreeMap::from([("//:gen".into(), Digest::of(b"one"))]))),
+            ("another action of it", vary(&|a| a.unstable = BTreeMap::from([("//:gen".into(), Digest::of(b"two"))]))),
             ("variable name", vary(&|a| drop(a.env.insert("MODE2".into(), String::new())))),
             ("secret name", vary(&|a| a.secret_env.clear())),
             ("directory", vary(&|a| a.directory = RelPath::root())),

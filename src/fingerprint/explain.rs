@@ -106,7 +106,9 @@ fn lines(was: &[Vec<u8>], is: &[Vec<u8>], found: &mut Vec<Difference>) {
 /// Opaque values are only said to have changed; texts are shown.
 fn arrow(field: Field, was: &[u8], is: &[u8]) -> String {
     match field {
-        Field::Tools | Field::System | Field::Services | Field::Root | Field::Traced => "changed".into(),
+        Field::Tools | Field::System | Field::Services | Field::Unstable | Field::Root | Field::Traced => {
+            "changed".into()
+        }
         _ => format!("{:?} → {:?}", text(was), text(is)),
     }
 }

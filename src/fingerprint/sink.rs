@@ -57,10 +57,12 @@ pub enum Field {
     Processes = 22,
     /// An image: what it is put together from and how.
     Image = 23,
+    /// Labels and actions of unstable tasks that it needs; left out where there are none.
+    Unstable = 24,
 }
 
 impl Field {
-    const ALL: [Field; 22] = [
+    const ALL: [Field; 23] = [
         Field::Kind,
         Field::Command,
         Field::Env,
@@ -83,6 +85,7 @@ impl Field {
         Field::Undeclared,
         Field::Processes,
         Field::Image,
+        Field::Unstable,
     ];
 
     /// The word in miss reasons and JSON.
@@ -110,6 +113,7 @@ impl Field {
             Field::Undeclared => "undeclared",
             Field::Processes => "processes",
             Field::Image => "image",
+            Field::Unstable => "unstable",
         }
     }
 

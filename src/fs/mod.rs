@@ -13,6 +13,7 @@ mod ignored;
 pub mod link;
 pub mod lock;
 pub mod look;
+pub mod machine;
 pub mod memory;
 pub mod nursery;
 pub mod ops;

@@ -383,7 +383,7 @@ fn no_time() -> i64 {
 }
 
 fn stored(flattened: &crate::image::Flattened, dir: &Path) -> Listing {
-    let options = OpenOptions { dir: dir.join("store"), bytes_max: None, now_ms: no_time };
+    let options = OpenOptions { dir: dir.join("store"), bytes_max: None, now_ms: no_time, origin: Default::default() };
     flattened.store(&Store::open(options).expect("a store"), &RelPath::root()).expect("a tree")
 }
 

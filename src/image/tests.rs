@@ -29,7 +29,8 @@ fn no_time() -> i64 {
 /// The tree that becomes of an image.
 fn flattened(layout: &Path, wanted: &str) -> Result<Listing, ImageError> {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let options = OpenOptions { dir: dir.path().join("store"), bytes_max: None, now_ms: no_time };
+    let options =
+        OpenOptions { dir: dir.path().join("store"), bytes_max: None, now_ms: no_time, origin: Default::default() };
     let flattened = flatten(layout, &platform(wanted), &dir.path().join("files"), BYTES_MAX)?;
     flattened.store(&Store::open(options).expect("a store"), &RelPath::root())
 }

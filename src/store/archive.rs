@@ -1,8 +1,9 @@
 //! Carrying results from store to store in one file: a tar archive under zstd, the same bytes for the same results.
 //!
 //! Entries in order: `drystone-archive` (the version), `trees/<64 hex>` and `blobs/<64 hex>` sorted by digest, `results`
-//! (the encoding below) last. `results`: `u64` count, then per result in order of the actions: length-prefixed result and
-//! length-prefixed fingerprint. Nothing else is accepted: no other names, kinds or order, and no entry after `results`.
+//! (the encoding below) last. `results`: `u64` count, then per result in order of the actions: length-prefixed result,
+//! length-prefixed fingerprint, and the length-prefixed lines that the ledger has of the action: `u64` count, then each. Archives of
+//! version 1 have no lines. Nothing else is accepted: no other names, kinds or order, and no entry after `results`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufWriter, Read, Write};
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::digest::{Digest, Digester};
 use crate::base::encode::{DecodeError, Decoder, Encoder};
-use crate::base::limits::{FETCH_BYTES_MAX, INLINE_BLOB_BYTES_MAX};
+use crate::base::limits::{FETCH_BYTES_MAX, INLINE_BLOB_BYTES_MAX, LEDGER_ROWS_PER_ACTION};
 use crate::base::tree::Tree;
 use crate::fs::atomic::temporary_beside;
 use crate::fs::ops::{self, AtPath};
@@ -18,11 +19,14 @@ use crate::store::blobs::{OnDamage, write_new};
 use crate::store::content::{Key, Kind};
 use crate::store::durations;
 use crate::store::error::StoreError;
+use crate::store::ledger::LedgerEntry;
 use crate::store::open::Store;
 use crate::store::results::{ActionResult, Recorded};
 
 const VERSION_NAME: &str = "drystone-archive";
-const VERSION_TEXT: &[u8] = b"drystone archive 1\n";
+const VERSION_TEXT: &[u8] = b"drystone archive 2\n";
+/// What archives without the ledger begin with.
+const VERSION_1_TEXT: &[u8] = b"drystone archive 1\n";
 const RESULTS_NAME: &str = "results";
 const ZSTD_LEVEL: i32 = 3;
 /// Largest encoded tree accepted, in bytes.
@@ -152,6 +156,11 @@ impl Store {
         encoder.u64(results.len() as u64);
         for (action, result) in results {
             encoder.bytes(&result.encode()).bytes(&self.fingerprint(action)?.unwrap_or_default());
+            let lines = self.ledger(action)?;
+            let mut told = Encoder::new();
+            told.u64(lines.len() as u64);
+            lines.iter().for_each(|line| line.encode(&mut told));
+            encoder.bytes(told.as_slice());
         }
         Ok(encoder.into_vec())
     }
@@ -192,14 +201,14 @@ impl Store {
             }
         }
         drop(pass);
-        durations::keep(self.dir(), results.iter().map(|(result, _)| result))?;
-        for (result, fingerprint) in results {
+        durations::keep(self.dir(), results.iter().map(|carried| &carried.result))?;
+        for Carried { result, fingerprint, lines } in results {
             if !self.is_whole(&result)? {
                 report.incomplete += 1;
                 continue;
             }
             let known = self.find_result(&result.action)?.is_some_and(|row| row.result.outputs == result.outputs);
-            match self.record(result, &fingerprint)? {
+            match self.record_carried(result, &fingerprint, lines)? {
                 _ if known => report.known += 1,
                 Recorded::Stored => report.results += 1,
                 Recorded::Agrees => report.known += 1,
@@ -286,10 +295,10 @@ struct Unpacking<'s> {
 }
 
 impl Unpacking<'_> {
-    fn read(&mut self, from: &Path) -> Result<Vec<(ActionResult, Vec<u8>)>, Problem> {
+    fn read(&mut self, from: &Path) -> Result<Vec<Carried>, Problem> {
         let file = ops::open(from).map_err(|error| Problem::Store(error.into()))?;
         let mut decoder = zstd::stream::Decoder::new(file)?;
-        let mut results = None;
+        let (mut results, mut version) = (None, Version::Ledger);
         let mut archive = tar::Archive::new(&mut decoder);
         // Raw: no extension header may give an entry another name or size than its own.
         for (position, entry) in archive.entries()?.raw(true).enumerate() {
@@ -309,9 +318,9 @@ impl Unpacking<'_> {
             match (position, results.is_some()) {
                 (_, true) => return refuse(format!("`{name}` follows the results")),
                 (0, _) if name != VERSION_NAME => return refuse("it is no drystone archive"),
-                (0, _) => check_version(&read_whole(&mut entry, size, 64)?)?,
+                (0, _) => version = version_of(&read_whole(&mut entry, size, 64)?)?,
                 _ if name == RESULTS_NAME => {
-                    results = Some(decode_results(&read_whole(&mut entry, size, RESULTS_BYTES_MAX)?)?);
+                    results = Some(decode_results(&read_whole(&mut entry, size, RESULTS_BYTES_MAX)?, version)?);
                 }
                 _ => self.stage_content(&name, &mut entry, size)?,
             }
@@ -394,11 +403,12 @@ fn read_whole(entry: &mut impl Read, size: u64, limit: u64) -> Result<Vec<u8>, P
     if bytes.len() as u64 != size { refuse("it ends early") } else { Ok(bytes) }
 }
 
-fn check_version(text: &[u8]) -> Result<(), Problem> {
-    if text == VERSION_TEXT {
-        return Ok(());
+fn version_of(text: &[u8]) -> Result<Version, Problem> {
+    match text {
+        VERSION_TEXT => Ok(Version::Ledger),
+        VERSION_1_TEXT => Ok(Version::Bare),
+        _ => refuse(format!("its format is `{}`", String::from_utf8_lossy(text).trim_end())),
     }
-    refuse(format!("its format is `{}`", String::from_utf8_lossy(text).trim_end()))
 }
 
 /// Only exactly `blobs/` or `trees/` and 64 hexadecimal digits: no name can leave the stage, since none becomes a path.
@@ -408,14 +418,62 @@ fn parse_name(name: &str) -> Option<Key> {
     Some(Key { kind, digest: Digest::parse(hex)? })
 }
 
-fn decode_results(bytes: &[u8]) -> Result<Vec<(ActionResult, Vec<u8>)>, Problem> {
+/// A result on its way between stores.
+struct Carried {
+    result: ActionResult,
+    fingerprint: Vec<u8>,
+    /// What the ledger there has of its action.
+    lines: Vec<LedgerEntry>,
+}
+
+/// What an archive holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Version {
+    /// Results alone.
+    Bare,
+    /// Results with their lines of the ledger.
+    Ledger,
+}
+
+fn decode_results(bytes: &[u8], version: Version) -> Result<Vec<Carried>, Problem> {
     let mut decoder = Decoder::new(bytes);
     let count = decoder.u64()?;
     let mut results = Vec::new();
     for _ in 0..count {
         let result = ActionResult::decode(decoder.bytes()?)?;
-        results.push((result, decoder.bytes()?.to_owned()));
+        let fingerprint = decoder.bytes()?.to_owned();
+        let lines = match version {
+            Version::Bare => vec![line_of(&result)],
+            Version::Ledger => decode_lines(decoder.bytes()?)?,
+        };
+        results.push(Carried { result, fingerprint, lines });
     }
     decoder.finish()?;
     Ok(results)
+}
+
+fn decode_lines(bytes: &[u8]) -> Result<Vec<LedgerEntry>, Problem> {
+    let mut decoder = Decoder::new(bytes);
+    let count = decoder.u64()?;
+    if count > LEDGER_ROWS_PER_ACTION as u64 {
+        return refuse(format!(
+            "it has {count} lines of the ledger for one action, more than {LEDGER_ROWS_PER_ACTION}"
+        ));
+    }
+    let lines = (0..count).map(|_| LedgerEntry::decode(&mut decoder)).collect::<Result<_, _>>()?;
+    decoder.finish()?;
+    Ok(lines)
+}
+
+/// What a result without lines tells of where it was made.
+fn line_of(result: &ActionResult) -> LedgerEntry {
+    LedgerEntry {
+        outputs: result.outputs,
+        workspace: result.workspace.clone(),
+        machine: None,
+        builder: None,
+        label: result.label.clone(),
+        at_ms: result.created_ms,
+        times: 1,
+    }
 }

@@ -20,6 +20,7 @@ use crate::fs::lock::{self, Lock, Sharing};
 use crate::fs::ops;
 use crate::store::error::{BUSY_WAIT_S, StoreError, Trouble, trouble};
 use crate::store::layout::Layout;
+use crate::store::ledger;
 use crate::store::locks::{hold, wait_exclusive};
 use crate::store::losses;
 use crate::store::migrate::{self, Before, Refusal};
@@ -378,6 +379,7 @@ impl Database {
         if migrate::migrate(&connection)? == Before::Nothing {
             recover::rebuild(&connection, &self.layout, (self.now_ms)())?;
         }
+        ledger::flag_if_needed(&connection, &self.layout)?;
         if connection.is_readonly(MAIN_DB)? {
             // The directory can be written, or its lock were not held. Said now, before anything counts on it.
             let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY);

@@ -21,6 +21,7 @@ use crate::store::caches::{self, CachePlan, Measure};
 use crate::store::content::{self, Key, Kind, Row, int};
 use crate::store::error::StoreError;
 use crate::store::history;
+use crate::store::ledger;
 use crate::store::locks::{LiveLeases, live_leases, sweep_action_locks, wait_exclusive};
 use crate::store::losses;
 use crate::store::mark::{Marked, Marking};
@@ -409,10 +410,7 @@ fn forget(connection: &Connection, before_ms: i64) -> rusqlite::Result<()> {
     path_sets::forget(connection, before_ms)?;
     connection.execute("DELETE FROM recent WHERE at_ms < ?1", [before_ms])?;
     connection.execute("DELETE FROM history WHERE at_ms < ?1", [before_ms])?;
-    connection.execute(
-        "DELETE FROM ledger WHERE at_ms < ?1 AND NOT EXISTS (SELECT 1 FROM result WHERE result.action = ledger.action)",
-        [before_ms],
-    )?;
+    ledger::forget(connection, before_ms)?;
     let mut statement = connection.prepare(
         "SELECT action FROM fingerprint WHERE NOT EXISTS (SELECT 1 FROM recent WHERE recent.action = fingerprint.action) \
          AND NOT EXISTS (SELECT 1 FROM result WHERE result.action = fingerprint.action)",

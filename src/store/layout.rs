@@ -15,6 +15,7 @@
 //! workspaces/<32 hex>/      what is kept per workspace, by digest of its root path; `root` names the path
 //! trash/<lease>-<n>/        on its way out
 //! losses                    changes before anything is taken out
+//! unstable                  there if an action of the ledger ever came to different outputs
 //! reserve                   space given up when the disk is full, so that collection can still work
 //! ```
 
@@ -79,6 +80,11 @@ impl Layout {
     /// The file that tells whether anything was taken out since.
     pub fn losses(&self) -> PathBuf {
         self.dir.join("losses")
+    }
+
+    /// The file that tells that the ledger has disagreements.
+    pub fn unstable(&self) -> PathBuf {
+        self.dir.join("unstable")
     }
 
     /// The directory of large content of one kind.

@@ -6,17 +6,18 @@ use crate::base::digest::Digest;
 use crate::base::encode::Encoder;
 
 /// Every version, oldest first. Append-only: position `n` takes a database from version `n` to `n + 1`.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("../../schema/sql/0001_init.sql"),
     include_str!("../../schema/sql/0002_path_sets.sql"),
     include_str!("../../schema/sql/0003_packs.sql"),
+    include_str!("../../schema/sql/0004_ledger.sql"),
 ];
 
 /// The version this program writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// Digest of all tables and indexes of [`VERSION`]; a new migration comes with a new one.
-const SCHEMA_DIGEST: &str = "dd091fd2a45188918082ce665b2f035f452c6136d680c6c02965e1b67d8c9cc6";
+const SCHEMA_DIGEST: &str = "9ffa9bb88731b20be9871da1c75d0ba2dfe3bd8938fb0afe702caaa2798a41c9";
 
 /// Marks the file as ours: `drys` in ASCII.
 const APPLICATION_ID: i64 = 0x6472_7973;

@@ -12,6 +12,7 @@
 //! | `caches`, `kept`, `seen` | directories that tasks keep between their runs; what is shown to commands as it is |
 //! | `links` | files that outputs may be hard links to |
 //! | `results`, `history` | the action cache; durations, outcomes, fingerprints |
+//! | `ledger` | who got which outputs from an action, on which machine; what is unstable |
 //! | `durations` | what an imported archive says about durations, alike for all who imported it |
 //! | `path_sets` | what traced tasks touched |
 //! | `gc`, `mark`, `verify`, `stat`, `archive` | keeping it small and sound, carrying it elsewhere |
@@ -33,6 +34,7 @@ mod gc;
 mod history;
 mod kept;
 mod layout;
+mod ledger;
 mod links;
 mod locks;
 mod losses;
@@ -63,13 +65,14 @@ pub use durations::imported_durations;
 pub use error::StoreError;
 pub use gc::{GcMode, GcOptions, GcReport};
 pub use history::{History, TaskRun};
+pub use ledger::{Disagreement, Execution, LedgerEntry, Origin, Unstable};
 pub use links::Linked;
 pub use locks::ActionLock;
 pub use losses::mark_of;
 pub use open::{OpenOptions, Store, workspace_state};
 pub use path_sets::PathSet;
 pub use reader::BlobReader;
-pub use results::{ActionResult, LedgerEntry, Recorded};
+pub use results::{ActionResult, Recorded};
 pub use seen::{Fill, Keep, Wanted};
 pub use stage::Stage;
 pub use stat::StoreStat;

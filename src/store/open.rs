@@ -13,6 +13,7 @@ use crate::store::db::{Access, Database, Notices};
 use crate::store::error::StoreError;
 use crate::store::kept::Shown;
 use crate::store::layout::Layout;
+use crate::store::ledger::Origin;
 use crate::store::links::Linking;
 use crate::store::locks::{ActionLock, Gate, Lease};
 use crate::store::stage::Scratch;
@@ -27,6 +28,8 @@ pub struct OpenOptions {
     pub bytes_max: Option<u64>,
     /// Milliseconds since 1970.
     pub now_ms: fn() -> i64,
+    /// Whose executions enter the ledger.
+    pub origin: Origin,
 }
 
 /// The local content store: blobs, trees, results, and what explains them. Share it behind an `Arc`.
@@ -41,6 +44,7 @@ pub struct Store {
     pub(super) bytes_max: u64,
     pub(super) clock: fn() -> i64,
     pub(super) opened_ms: i64,
+    pub(super) origin: Origin,
     session: Option<Session>,
 }
 
@@ -143,7 +147,8 @@ impl Store {
             None => (ops::disk_space(layout.dir())?.1 / 10).min(STORE_BYTES_DEFAULT),
         };
         let opened_ms = (options.now_ms)();
-        Ok(Store { layout, database, notices, bytes_max, clock: options.now_ms, opened_ms, session })
+        let (clock, origin) = (options.now_ms, options.origin.clone());
+        Ok(Store { layout, database, notices, bytes_max, clock, opened_ms, origin, session })
     }
 
     /// What a person should know about this store, oldest first.

@@ -1,4 +1,4 @@
-//! The action cache: looking results up, recording them, and the ledger of all recordings. Knows no task and no graph.
+//! The action cache: looking results up and recording them, here and in the ledger. Knows no task and no graph.
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::base::diagnostic::Diagnostic;
 use crate::base::digest::Digest;
 use crate::base::encode::{DecodeError, Decoder, Encoder};
-use crate::base::limits::LEDGER_ROWS_PER_ACTION;
 use crate::store::blobs::OnDamage;
 use crate::store::content::{Key, digest_column, int, uint};
 use crate::store::error::StoreError;
 use crate::store::history;
+use crate::store::ledger::{self, Entering, LedgerEntry};
 use crate::store::locks::ActionLock;
 use crate::store::open::Store;
 use crate::store::pending::QueuedResult;
@@ -58,19 +58,6 @@ pub enum Recorded {
     },
 }
 
-/// One line of the ledger: who got which outputs from an action.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct LedgerEntry {
-    /// Tree of the outputs.
-    pub outputs: Digest,
-    /// In which workspace.
-    pub workspace: String,
-    /// When last, in milliseconds since 1970.
-    pub at_ms: i64,
-    /// How often.
-    pub times: u64,
-}
-
 /// A result on its way to the database.
 #[derive(Debug)]
 pub(super) struct Recording {
@@ -82,6 +69,8 @@ pub(super) struct Recording {
     pub is_new: bool,
     /// When.
     pub at_ms: i64,
+    /// What enters the ledger with it.
+    pub entering: Entering,
 }
 
 /// How long a result counts as just used, so that a busy one is not written again and again, in milliseconds.
@@ -211,6 +200,26 @@ impl Store {
         fingerprint: &[u8],
         lock: Option<ActionLock>,
     ) -> Result<Recorded, StoreError> {
+        self.record_and_enter(result, fingerprint, lock, None)
+    }
+
+    /// The same for a result that was made elsewhere, with what the ledger there has of its action. It is no execution of this machine's.
+    pub(super) fn record_carried(
+        &self,
+        result: ActionResult,
+        fingerprint: &[u8],
+        lines: Vec<LedgerEntry>,
+    ) -> Result<Recorded, StoreError> {
+        self.record_and_enter(result, fingerprint, None, Some(lines))
+    }
+
+    fn record_and_enter(
+        &self,
+        result: ActionResult,
+        fingerprint: &[u8],
+        lock: Option<ActionLock>,
+        carried: Option<Vec<LedgerEntry>>,
+    ) -> Result<Recorded, StoreError> {
         let Some(session) = self.writable() else {
             self.notices.add(
                 Diagnostic::warning(format!("results are not stored: {} is read-only", self.dir().display()))
@@ -229,33 +238,15 @@ impl Store {
                 recorded = if kept == result.outputs { Recorded::Agrees } else { Recorded::Differs { kept } };
             }
         }
-        let recording = Recording {
-            fingerprint: history::pack(fingerprint),
-            is_new: recorded == Recorded::Stored,
-            at_ms: self.use_time(session),
-            result,
-        };
+        let at_ms = self.use_time(session);
+        let is_execution = carried.is_none();
+        let own = || vec![self.line(result.outputs, result.label.clone(), result.workspace.clone(), at_ms)];
+        let lines = carried.unwrap_or_else(own);
+        let entering = Entering { action: result.action, lines, is_execution };
+        let fingerprint = history::pack(fingerprint);
+        let recording = Recording { fingerprint, is_new: recorded == Recorded::Stored, at_ms, entering, result };
         session.queue.push_held(Job::Record(Arc::new(recording)), Some(pass), lock)?;
         Ok(recorded)
-    }
-
-    /// Who got which outputs from an action, oldest first. More than one digest: the task is not reproducible.
-    pub fn ledger(&self, action: &Digest) -> Result<Vec<LedgerEntry>, StoreError> {
-        self.settle()?;
-        self.database.read("read the ledger", |connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT outputs, workspace, at_ms, times FROM ledger WHERE action = ?1 ORDER BY at_ms, outputs, workspace",
-            )?;
-            let rows = statement.query_map([action.as_bytes()], |row| {
-                Ok(LedgerEntry {
-                    outputs: digest_column(row, 0)?,
-                    workspace: row.get(1)?,
-                    at_ms: row.get(2)?,
-                    times: uint(row.get(3)?),
-                })
-            })?;
-            rows.collect()
-        })
     }
 
     /// Finds a result, queued or in its row.
@@ -317,9 +308,10 @@ pub(super) fn all(connection: &Connection) -> rusqlite::Result<Vec<ResultRow>> {
     rows.collect()
 }
 
-/// Writes a recording: ledger, fingerprint, and the result if it is the first. Returns by how many bytes the store grew.
-pub(super) fn insert(connection: &Connection, recording: &Recording) -> rusqlite::Result<i64> {
-    let Recording { result, fingerprint, at_ms, .. } = recording;
+/// Writes a recording: ledger, fingerprint, and the result if it is the first. Returns by how many bytes the store grew, and whether the
+/// action turned out to be unstable.
+pub(super) fn insert(connection: &Connection, recording: &Recording) -> rusqlite::Result<(i64, bool)> {
+    let Recording { result, fingerprint, at_ms, entering, .. } = recording;
     let earlier = find(connection, &result.action)?.filter(|row| row.is_sound);
     let replaces = earlier.is_none_or(|row| isolation_rank(&row.result.isolation) < isolation_rank(&result.isolation));
     let mut grown = 0;
@@ -328,10 +320,10 @@ pub(super) fn insert(connection: &Connection, recording: &Recording) -> rusqlite
     } else {
         touch(connection, &result.action, *at_ms)?;
     }
-    enter_ledger(connection, result, *at_ms)?;
+    let is_unstable = ledger::enter(connection, entering)?;
     history::use_action(connection, &result.label, &result.workspace, &result.action, *at_ms)?;
     grown += history::insert_fingerprint(connection, &result.action, fingerprint)?;
-    Ok(grown)
+    Ok((grown, is_unstable))
 }
 
 fn write_row(connection: &Connection, result: &ActionResult, at_ms: i64) -> rusqlite::Result<i64> {
@@ -357,23 +349,6 @@ fn write_row(connection: &Connection, result: &ActionResult, at_ms: i64) -> rusq
             result.seal().as_bytes(),
         ])?;
     Ok(if removed == 0 { int(ROW_BYTES) } else { 0 })
-}
-
-fn enter_ledger(connection: &Connection, result: &ActionResult, at_ms: i64) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached(
-            "INSERT INTO ledger (action, outputs, workspace, at_ms, times) VALUES (?1, ?2, ?3, ?4, 1) \
-             ON CONFLICT DO UPDATE SET at_ms = max(at_ms, excluded.at_ms), times = times + 1",
-        )?
-        .execute(params![result.action.as_bytes(), result.outputs.as_bytes(), result.workspace, at_ms])?;
-    // A task with a clock in its outputs adds a line with every forced run.
-    connection
-        .prepare_cached(
-            "DELETE FROM ledger WHERE action = ?1 AND (outputs, workspace) IN (SELECT outputs, workspace FROM ledger \
-             WHERE action = ?1 ORDER BY at_ms DESC, outputs, workspace LIMIT -1 OFFSET ?2)",
-        )?
-        .execute(params![result.action.as_bytes(), int(LEDGER_ROWS_PER_ACTION as u64)])?;
-    Ok(())
 }
 
 /// Marks a result as used, if it is there.

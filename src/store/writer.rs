@@ -22,6 +22,7 @@ use crate::store::db::{Connected, Database, Notices};
 use crate::store::error::StoreError;
 use crate::store::history::{self, TaskRun};
 use crate::store::layout::Layout;
+use crate::store::ledger::{self, Entering};
 use crate::store::locks::{ActionLock, Pass, hold};
 use crate::store::losses;
 use crate::store::packs::{self, Pack};
@@ -62,6 +63,8 @@ pub(super) enum Job {
     Run(Box<TaskRun>),
     /// Keeps what a traced task touched.
     PathSet(Box<path_sets::Noted>),
+    /// Enters executions in the ledger.
+    Enter(Box<Entering>),
 }
 
 #[derive(Debug)]
@@ -203,7 +206,8 @@ impl Queue {
             Job::Record(recording) if recording.is_new => {
                 self.pending.note_result(recording.result.action, QueuedResult::Record(Arc::clone(recording)))
             }
-            Job::Record(_) | Job::Touch { .. } | Job::TouchResults { .. } | Job::Run(_) | Job::PathSet(_) => 0,
+            Job::Record(_) | Job::Touch { .. } | Job::TouchResults { .. } => 0,
+            Job::Run(_) | Job::PathSet(_) | Job::Enter(_) => 0,
         };
         self.send(Message::Job(Queued { job, number, _passes: pass.into_iter().collect(), _lock: lock }))
     }
@@ -332,7 +336,9 @@ impl Writer {
         let written = synced.and_then(|()| {
             self.database.write("write", &mut self.connected, |connection| {
                 let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
-                apply(&transaction, &jobs)?;
+                if apply(&transaction, &jobs)? {
+                    ledger::flag(&self.layout);
+                }
                 transaction.commit()
             })
         });
@@ -368,7 +374,7 @@ impl Writer {
             Job::PutPack { pack, .. } => self.pending.settle_pack(pack, queued.number),
             Job::Forget { action, .. } => self.pending.settle_result(action, queued.number),
             Job::Record(recording) => self.pending.settle_result(&recording.result.action, queued.number),
-            Job::Touch { .. } | Job::TouchResults { .. } | Job::Run(_) | Job::PathSet(_) => {}
+            Job::Touch { .. } | Job::TouchResults { .. } | Job::Run(_) | Job::PathSet(_) | Job::Enter(_) => {}
         }
     }
 
@@ -425,8 +431,9 @@ fn sync_files(layout: &Layout, jobs: &[Queued]) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn apply(connection: &Connection, jobs: &[Queued]) -> rusqlite::Result<()> {
-    let mut grown = 0;
+/// Tells whether an action turned out to be unstable.
+fn apply(connection: &Connection, jobs: &[Queued]) -> rusqlite::Result<bool> {
+    let (mut grown, mut is_unstable) = (0, false);
     let mut labels = BTreeSet::new();
     for queued in jobs {
         match &queued.job {
@@ -435,13 +442,15 @@ fn apply(connection: &Connection, jobs: &[Queued]) -> rusqlite::Result<()> {
             Job::Touch { key, at_ms } => content::touch(connection, key, *at_ms)?,
             Job::Drop { key } => grown += content::remove(connection, key)?,
             Job::Record(recording) => {
-                grown += results::insert(connection, recording)?;
+                let (bytes, differs) = results::insert(connection, recording)?;
+                (grown, is_unstable) = (grown + bytes, is_unstable | differs);
                 labels.insert((recording.result.label.as_str(), recording.result.workspace.as_str()));
             }
             Job::TouchResults { actions, at_ms } => {
                 actions.iter().try_for_each(|action| results::touch(connection, action, *at_ms))?;
             }
             Job::Forget { action, outputs } => grown += results::forget(connection, action, outputs)?,
+            Job::Enter(entering) => is_unstable |= ledger::enter(connection, entering)?,
             Job::PathSet(noted) => grown += path_sets::insert(connection, noted)?,
             Job::Run(run) => {
                 history::note(connection, run)?;
@@ -452,5 +461,6 @@ fn apply(connection: &Connection, jobs: &[Queued]) -> rusqlite::Result<()> {
     for (label, workspace) in labels {
         grown += history::prune(connection, label, workspace)?;
     }
-    content::add_usage(connection, grown)
+    content::add_usage(connection, grown)?;
+    Ok(is_unstable)
 }

@@ -376,7 +376,12 @@ fn no_time() -> i64 {
 fn exported_results_are_taken_in_whole_or_not_at_all() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let open = |name: &str| {
-        let options = OpenOptions { dir: dir.path().join(name), bytes_max: Some(8 << 20), now_ms: no_time };
+        let options = OpenOptions {
+            dir: dir.path().join(name),
+            bytes_max: Some(8 << 20),
+            now_ms: no_time,
+            origin: Default::default(),
+        };
         Store::open(options).expect("the store opens")
     };
     let archive = dir.path().join("archive");

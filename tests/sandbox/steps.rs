@@ -67,7 +67,8 @@ pub struct Scene {
 impl Scene {
     pub fn new() -> Option<Self> {
         let world = namespaces()?;
-        let options = OpenOptions { dir: world.dir.path().join("store"), bytes_max: None, now_ms };
+        let options =
+            OpenOptions { dir: world.dir.path().join("store"), bytes_max: None, now_ms, origin: Default::default() };
         let store = Arc::new(Store::open(options).expect("a store"));
         let (root, inputs) = (Listing::new(), Listing::new());
         let mut scene = Self { world, store, root, modes: BTreeMap::new(), owners: Owners::new(), inputs };

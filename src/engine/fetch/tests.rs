@@ -86,7 +86,8 @@ struct Trial {
 impl Trial {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let options = OpenOptions { dir: dir.path().join("store"), bytes_max: None, now_ms: || 1 };
+        let options =
+            OpenOptions { dir: dir.path().join("store"), bytes_max: None, now_ms: || 1, origin: Default::default() };
         let store = Store::open(options).expect("a new store");
         Self { dir, store }
     }

@@ -4,10 +4,10 @@ use std::io::Write;
 
 use crate::base::digest::Digest;
 use crate::base::encode::Encoder;
-use crate::base::tree::Tree;
+use crate::base::tree::{Listing, Tree, fold};
 use crate::fs::ops;
 use crate::store::tests::trial::{Trial, action, noise, put, record};
-use crate::store::{Store, StoreError};
+use crate::store::{ActionResult, Store, StoreError};
 
 fn filled(trial: &Trial) -> Store {
     let store = trial.open();
@@ -112,7 +112,7 @@ fn hostile_archives_are_refused_whole() {
     use tar::EntryType as E;
     let good = Digest::of(b"good").to_hex();
     let blob = format!("blobs/{good}");
-    let version = ("drystone-archive", E::Regular, &b"drystone archive 1\n"[..]);
+    let version = ("drystone-archive", E::Regular, &b"drystone archive 2\n"[..]);
     let mut none = Encoder::new();
     none.u64(0);
     let results = ("results", E::Regular, none.as_slice());
@@ -123,7 +123,7 @@ fn hostile_archives_are_refused_whole() {
     let cases: [(&str, Entries<'_>); 14] = [
         ("nothing", vec![]),
         ("no version", vec![results]),
-        ("another version", vec![("drystone-archive", E::Regular, b"drystone archive 2\n"), results]),
+        ("another version", vec![("drystone-archive", E::Regular, b"drystone archive 3\n"), results]),
         ("no results", vec![version, (&blob, E::Regular, b"good")]),
         ("a wrong digest", vec![version, (&blob, E::Regular, b"evil"), results]),
         ("a way out", vec![version, (&evil, E::Regular, b"good"), results]),
@@ -153,6 +153,33 @@ fn hostile_archives_are_refused_whole() {
     assert_empty(&store);
     ops::write(&archive, &archive_of(&[version, (&blob, E::Regular, b"good"), results])).expect("writable");
     assert_eq!(store.import(&archive).expect("it is well-formed").blobs, 1);
+}
+
+#[test]
+fn an_archive_of_before_there_were_lines_is_read_and_its_machine_is_not_known() {
+    let (from, to) = (Trial::new(), Trial::new());
+    let result = record(&from.open(), "a", &[]);
+    let (log, tree) = (Digest::of(b"log"), fold(&Listing::new()));
+    let result = ActionResult { outputs: tree.root, stdout_stderr: log, ..result };
+    let mut results = Encoder::new();
+    results.u64(1).bytes(&result.encode()).bytes(b"fingerprint");
+    let (tree_name, log_name) = (format!("trees/{}", tree.root), format!("blobs/{log}"));
+    let of = |version: &'static [u8]| {
+        archive_of(&[
+            ("drystone-archive", tar::EntryType::Regular, version),
+            (&tree_name, tar::EntryType::Regular, &Tree::default().encode()),
+            (&log_name, tar::EntryType::Regular, b"log"),
+            ("results", tar::EntryType::Regular, results.as_slice()),
+        ])
+    };
+    let (archive, store) = (from.path().join("archive"), to.open());
+    ops::write(&archive, &of(b"drystone archive 2\n")).expect("writable");
+    assert!(matches!(store.import(&archive), Err(StoreError::Archive { .. })), "lines are missing");
+    ops::write(&archive, &of(b"drystone archive 1\n")).expect("writable");
+    assert_eq!(store.import(&archive).expect("readable").results, 1);
+    let lines = store.ledger(&result.action).expect("readable");
+    let told: Vec<_> = lines.iter().map(|line| (line.outputs, line.machine, line.builder.as_deref())).collect();
+    assert_eq!(told, [(result.outputs, None, None)]);
 }
 
 #[test]

@@ -226,7 +226,8 @@ fn a_directory_of_something_else_is_left_alone() {
     let trial = Trial::new();
     ops::create_dir_all(&trial.store_dir().join("tmp")).expect("writable");
     ops::write(&trial.store_dir().join("thesis.tex"), b"years").expect("writable");
-    let options = crate::store::OpenOptions { dir: trial.store_dir(), bytes_max: None, now_ms: || 1 };
+    let options =
+        crate::store::OpenOptions { dir: trial.store_dir(), bytes_max: None, now_ms: || 1, origin: Default::default() };
     assert!(matches!(crate::store::Store::open(options.clone()), Err(StoreError::Foreign { .. })));
     ops::remove_file(&trial.store_dir().join("thesis.tex")).expect("writable");
     ops::write(&trial.store_dir().join("FORMAT"), b"drystone store 9\n").expect("writable");

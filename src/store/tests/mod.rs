@@ -8,6 +8,7 @@ mod content;
 mod damage;
 mod gc;
 mod kept;
+mod ledger;
 mod log;
 mod memory;
 mod model;

@@ -211,11 +211,12 @@ fn a_store_of_the_version_before_is_read_as_it_was() {
     };
     database
         .execute_batch(&format!(
-            "ALTER TABLE content RENAME TO newer; {} \
+            "ALTER TABLE content RENAME TO newer; {} DROP TABLE unstable; DROP TABLE ledger; {} \
              INSERT INTO content SELECT coalesce(body, 1000 + row_number() OVER ()), kind, digest, size, stored, form, last_used_ms \
              FROM newer WHERE form <> 3; DROP TABLE newer; UPDATE meta SET value = '2' WHERE name = 'schema'; \
              PRAGMA user_version = 2;",
-            table("content")
+            table("content"),
+            table("ledger"),
         ))
         .expect("writable");
     drop(database);

@@ -10,6 +10,7 @@ use crate::base::path::RelPath;
 use crate::base::tree::{Entry, Listing, fold};
 use crate::store::content::Key;
 use crate::store::db::Access;
+use crate::store::ledger::Origin;
 use crate::store::{ActionResult, OpenOptions, Recorded, Store};
 
 thread_local! {
@@ -44,11 +45,17 @@ impl Trial {
     }
 
     fn options(&self) -> OpenOptions {
-        OpenOptions { dir: self.store_dir(), bytes_max: Some(1 << 30), now_ms }
+        OpenOptions { dir: self.store_dir(), bytes_max: Some(1 << 30), now_ms, origin: Origin::default() }
     }
 
     pub fn open(&self) -> Store {
         Store::open(self.options()).expect("the store opens")
+    }
+
+    /// Opened on another machine.
+    pub fn open_on(&self, machine: &str) -> Store {
+        let origin = Origin { machine: Some(Digest::of(machine.as_bytes())), builder: machine.to_owned() };
+        Store::open(OpenOptions { origin, ..self.options() }).expect("the store opens")
     }
 
     pub fn open_capped(&self, bytes_max: u64) -> Store {
