@@ -9,6 +9,7 @@
 //! | `kinds` | two files that are no containers |
 //! | `wire` | the JSON report, written and read back |
 //! | `statement` | what an audit says as in-toto statements |
+//! | `results` | what one machine's builds came to, for others to compare theirs with |
 
 pub mod causes;
 pub mod compare;
@@ -19,3 +20,4 @@ pub mod model;
 pub(crate) mod sample;
 pub mod statement;
 pub mod wire;
+pub mod results;

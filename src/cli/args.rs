@@ -8,8 +8,8 @@ use clap::{Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::base::diagnostic::nearest;
 use crate::cli::{
-    affected, completions, doctor, explain, graph, image, init, list, lock, logs, man, outputs, plan, query, run,
-    schema, store, verify,
+    affected, audit, completions, doctor, explain, graph, image, init, list, lock, logs, man, outputs, plan, query,
+    run, schema, store, verify,
 };
 use crate::report::story::Verbosity;
 
@@ -102,6 +102,8 @@ pub enum Command {
     Image(image::ImageArgs),
     /// Verifies an image: every digest, every signature, and that what was signed is about it.
     Verify(verify::VerifyArgs),
+    /// Finds out whether what is built is what its sources make.
+    Audit(audit::AuditArgs),
     /// Pins what comes from registries in `drystone.lock`, and tells what moved.
     Lock(lock::LockArgs),
     /// Looks after the store.

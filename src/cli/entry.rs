@@ -8,8 +8,8 @@ use crate::cli::context::{Context, Environment, early_appearance};
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
 use crate::cli::{
-    affected, args, completions, doctor, explain, graph, image, init, list, lock, logs, man, outputs, panic, plan,
-    query, run, schema, store, verify,
+    affected, args, audit, completions, doctor, explain, graph, image, init, list, lock, logs, man, outputs, panic,
+    plan, query, run, schema, store, verify,
 };
 use crate::report::ink::Color;
 use crate::report::out::Out;
@@ -72,6 +72,7 @@ fn dispatch(command: Option<Command>, context: &Context) -> Result<ExitKind, Cli
         Some(Command::Outputs(args)) => outputs::run(args, context),
         Some(Command::Image(args)) => image::run(args, context),
         Some(Command::Verify(args)) => verify::run(&args, context),
+        Some(Command::Audit(args)) => audit::run(args, context),
         Some(Command::Lock(args)) => lock::run(&args, context),
         Some(Command::Store(args)) => store::run(args, context),
         Some(Command::Init(args)) => init::run(args, context),

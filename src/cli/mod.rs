@@ -3,6 +3,7 @@
 pub mod affected;
 pub mod again;
 pub mod args;
+pub mod audit;
 pub mod completions;
 pub mod context;
 pub mod differing;

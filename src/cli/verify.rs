@@ -12,7 +12,11 @@ use crate::attest::bundle::{BUNDLE_BYTES_MAX, BUNDLE_TYPE};
 use crate::attest::cyclonedx::CYCLONEDX_TYPE;
 use crate::attest::keys::PublicKey;
 use crate::attest::spdx::SPDX_TYPE;
-use crate::attest::verify::{Attestation, Question, Report, Verdict, verify, verify_blob};
+use crate::attest::verify::{
+    Attestation, Outcome, Question, Quorum, Released, Report, Verdict, is_of_rebuilder, require_reproduced, verify,
+    verify_blob,
+};
+use crate::audit::results::{RESULTS_BYTES_MAX, Results};
 use crate::cli::args::Format;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
@@ -45,6 +49,11 @@ pub struct VerifyArgs {
     /// A Sigstore bundle or a bill of materials of the image, or a directory with such, as `image attest` writes them.
     #[arg(long, value_name = "FILE")]
     pub attestation: Vec<PathBuf>,
+    /// Requires that so many distinct keys signed that they built the same: `--require-reproduced 2-of KEYS`, where KEYS is a file of
+    /// public keys (PEM) or a directory of `.pub` and `.pem` files. What they signed, by `audit results --key`, is among the attestations.
+    /// IMAGE may be a file of results then, as `audit results` writes it.
+    #[arg(long, value_names = ["N-of", "KEYS"], num_args = 2)]
+    pub require_reproduced: Vec<String>,
     /// How the checks are written.
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     pub format: Format,
@@ -125,7 +134,15 @@ pub fn verified_text(verified: &VerifiedImage, report: &Report, format: Format) 
 /// Verifies an image.
 pub fn run(args: &VerifyArgs, context: &Context) -> Result<ExitKind, CliError> {
     let keys = keys(&args.key, context)?;
+    let quorum = quorum(&args.require_reproduced, context)?;
     let mut attestations = files(&args.attestation, context)?;
+    if let Some((count, listed)) = &quorum
+        && let Some(released) = results(&context.path(Path::new(&args.image)))?
+    {
+        let mut report = Report { digest: args.image.clone(), ..Report::default() };
+        require_reproduced(&released, &attestations, Quorum { count: *count, keys: listed }, &mut report);
+        return Ok(tell(&report, args, context));
+    }
     let image = match given::find(&args.image, &MakingArgs::default(), context)? {
         Ok(image) => image,
         Err(exit) => return Ok(exit),
@@ -135,10 +152,67 @@ pub fn run(args: &VerifyArgs, context: &Context) -> Result<ExitKind, CliError> {
         attestations.extend(attached(&given::client(context, &cancel)?, reference, &pulled(&image)?, context)?);
     }
     let digest = image.reference.as_ref().and_then(|reference| reference.digest.as_ref());
-    let report = verify(&Question { blobs: &image.blobs, digest, attestations: &attestations, keys: &keys });
-    let verified = VerifiedImage::of(&args.image, &report);
-    context.out.write(verified_text(&verified, &report, args.format).as_bytes());
-    Ok(if verified.held { ExitKind::Done } else { ExitKind::Failed })
+    let listed = quorum.as_ref().map_or(&[][..], |(_, listed)| listed);
+    let (rebuilt, attestations): (Vec<_>, Vec<_>) =
+        attestations.into_iter().partition(|one| quorum.is_some() && is_of_rebuilder(one, listed));
+    let mut report = verify(&Question { blobs: &image.blobs, digest, attestations: &attestations, keys: &keys });
+    if let Some((count, listed)) = &quorum
+        && let Ok(digest) = BlobDigest::parse(&report.digest)
+    {
+        require_reproduced(&Released::Image(digest), &rebuilt, Quorum { count: *count, keys: listed }, &mut report);
+    }
+    Ok(tell(&report, args, context))
+}
+
+fn tell(report: &Report, args: &VerifyArgs, context: &Context) -> ExitKind {
+    let verified = VerifiedImage::of(&args.image, report);
+    context.out.write(verified_text(&verified, report, args.format).as_bytes());
+    if verified.held { ExitKind::Done } else { ExitKind::Failed }
+}
+
+/// How many of which keys are required; `None` if none are.
+fn quorum(words: &[String], context: &Context) -> Result<Option<(usize, Vec<PublicKey>)>, CliError> {
+    let [count, place] = words else { return Ok(None) };
+    let number = count.strip_suffix("-of").unwrap_or(count).parse::<usize>().ok().filter(|count| *count > 0);
+    let Some(number) = number else {
+        return Err(
+            CliError::usage(format!("`{count}` says not how many")).help("write `--require-reproduced 2-of KEYS`")
+        );
+    };
+    let path = context.path(Path::new(place));
+    let mut files = vec![path.clone()];
+    if ops::metadata(&path).map_err(absent)?.is_dir() {
+        files = ops::read_dir(&path)?.into_iter().map(|entry| path.join(entry.name)).collect();
+        files.retain(|file| file.extension().is_some_and(|ending| ending == "pub" || ending == "pem"));
+        files.sort();
+    }
+    let mut keys = keys(&files, context)?;
+    keys.sort();
+    keys.dedup();
+    if keys.len() < number {
+        let told = format!("{} holds {} keys, and {number} are required", path.display(), keys.len());
+        return Err(CliError::usage(told).help("name a directory with the public keys of all builders, as `NAME.pub`"));
+    }
+    Ok(Some((number, keys)))
+}
+
+/// What a file of results has built; `None` if it is none.
+fn results(path: &Path) -> Result<Option<Released>, CliError> {
+    let is_file =
+        path.extension().is_some_and(|ending| ending == "json") && ops::metadata(path).is_ok_and(|meta| meta.is_file());
+    if !is_file {
+        return Ok(None);
+    }
+    if ops::metadata(path)?.len() > RESULTS_BYTES_MAX as u64 {
+        return Err(CliError::usage(format!("{} is too large for a file of results", path.display())));
+    }
+    let read = Results::read(&ops::read(path)?);
+    let read = read.map_err(|error| CliError::usage(format!("{}: {error}", path.display())))?;
+    let built = read
+        .tasks
+        .into_iter()
+        .filter_map(|task| Some((task.label, Outcome { action: task.action, outputs: task.outputs? })));
+    Ok(Some(Released::Results(built.collect())))
 }
 
 /// Refuses an image of a registry unless a trusted key signed provenance of it, and nothing signed says otherwise.

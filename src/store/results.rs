@@ -249,6 +249,13 @@ impl Store {
         Ok(recorded)
     }
 
+    /// Every result, most recently used first. Cost: proportional to the store.
+    pub fn all_results(&self) -> Result<Vec<ActionResult>, StoreError> {
+        self.settle()?;
+        let rows = self.database.read("read all results", all)?;
+        Ok(rows.into_iter().filter(|row| row.is_sound).map(|row| row.result).collect())
+    }
+
     /// Finds a result, queued or in its row.
     pub(super) fn find_result(&self, action: &Digest) -> Result<Option<ResultRow>, StoreError> {
         match self.writable().and_then(|session| session.queue.pending.result(action)) {

@@ -15,9 +15,11 @@ mod blobs;
 mod check;
 mod claims;
 mod report;
+mod reproduced;
 #[cfg(test)]
 mod tests;
 
 pub use blobs::LAYERS_BYTES_MAX;
 pub use check::{Attestation, Question, verify, verify_blob};
 pub use report::{Check, Report, Verdict};
+pub use reproduced::{Outcome, Quorum, RESULTS_PREDICATE, Released, is_of_rebuilder, require_reproduced};

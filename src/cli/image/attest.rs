@@ -199,7 +199,8 @@ fn signed(statement: &[u8], key: &SigningKey) -> Result<Vec<u8>, CliError> {
     Ok(bundle.write())
 }
 
-fn signing_key(file: &Path) -> Result<SigningKey, CliError> {
+/// Reads the private key that the command line names.
+pub fn signing_key(file: &Path) -> Result<SigningKey, CliError> {
     let read = SigningKey::read_pem(&read_key(file)?);
     read.map_err(|error| CliError::usage(format!("{}: {error}", file.display())))
 }
