@@ -9,8 +9,7 @@ use serde_json::Value;
 use crate::support::{Ran, TestWorkspace};
 
 const TWO: &str = "[task.gen]\nrun = \"./gen.sh > out; ln -s out link\"\ninputs = [\"gen.sh\", \"deep/**\"]\noutputs = [\"out\", \"link\"]\n\n\
-                   [task.use]\nrun = \"cat out extra.txt > used\"\ninputs = [\"extra.txt\"]\noutputs = [\"used\"]\nneeds = [\":gen\"]\n\n\
-                   [task.coin]\nrun = 'echo \"${COIN:+x}\" > face'\nsecret-env = [\"COIN\"]\noutputs = [\"face\"]\n";
+                   [task.use]\nrun = \"cat out extra.txt > used\"\ninputs = [\"extra.txt\"]\noutputs = [\"used\"]\nneeds = [\":gen\"]\n";
 
 fn workspace(machine: &str) -> TestWorkspace {
     let mut workspace = TestWorkspace::new(TWO);
@@ -40,7 +39,7 @@ fn elsewhere(workspace: &TestWorkspace, dir: &Path, store: &Path, args: &[&str])
 #[test]
 fn from_a_bundle_another_machine_rebuilds_the_same_without_this_store() {
     let near = workspace("near");
-    near.run(&["run", ":use", ":coin"]).expect(0);
+    near.run(&["run", ":use"]).expect(0);
     let (bundle, again) = (near.beside("bundle.tar"), near.beside("again.tar"));
     for file in [&bundle, &again] {
         near.run(&["audit", "export", ":use", "-o", text(file)]).expect(0);
@@ -67,7 +66,7 @@ fn from_a_bundle_another_machine_rebuilds_the_same_without_this_store() {
 
 #[test]
 fn what_differs_is_told_by_file_and_what_cannot_be_compared_by_field() {
-    let mut near = workspace("near");
+    let near = workspace("near");
     near.run(&["run"]).expect(0);
     let (one, other) = (near.beside("one.json"), near.beside("other.json"));
     near.run(&["audit", "results", "-o", text(&one)]).expect(0);
@@ -87,7 +86,6 @@ fn what_differs_is_told_by_file_and_what_cannot_be_compared_by_field() {
     near.run(&["audit", "results", ":use", "-o", text(&other)]).expect(0);
     let told = near.run(&["audit", "compare", text(&one), text(&other)]).expect(0).stdout;
     assert!(told.contains("not comparable: //:use\n  the two were different actions: input\n"), "{told}");
-    assert!(told.contains("first side alone"), "{told}");
     // What no side shares decides nothing.
     fs::write(&other, "{\"format\": 1, \"tasks\": []}").expect("writable");
     let told = near.run(&["audit", "compare", text(&one), text(&other)]).expect(1).stdout;
@@ -96,7 +94,6 @@ fn what_differs_is_told_by_file_and_what_cannot_be_compared_by_field() {
         fs::write(&other, bad).expect("writable");
         near.run(&["audit", "compare", text(&one), text(&other)]).expect(2);
     }
-    near.set("COIN", "x");
     near.write("gen.sh", "#!/bin/sh\necho new\n");
     let told = near.run(&["audit", "results", ":use", "-o", text(&other)]).expect(2).stderr;
     assert!(told.contains("have no result"), "{told}");
