@@ -527,12 +527,15 @@ fn conclude(
         }
         Executed::Passed(mut passed) => {
             let mut is_kept = false;
+            let key = passed.keyed.as_ref().map_or(prepared.key, |keyed| keyed.key);
             if is_cached(session, task) && passed.storable {
                 match execute::record(session, task, prepared, &passed, lock) {
                     // Where an earlier result has other outputs, that one stays.
                     Ok(recorded) => {
                         is_kept = !matches!(recorded, Recorded::Differs { .. });
-                        if !is_kept {
+                        // What an earlier run came to may be gone from the store, and still be known.
+                        let differed = || session.store.came_out_otherwise(&key, &passed.outputs).unwrap_or(false);
+                        if !is_kept || differed() {
                             session.note_unstable(task);
                         }
                     }
@@ -545,7 +548,6 @@ fn conclude(
                     }
                 }
             }
-            let key = passed.keyed.as_ref().map_or(prepared.key, |keyed| keyed.key);
             if passed.storable && !is_cached(session, task) {
                 enter(session, task, key, passed.outputs);
             }

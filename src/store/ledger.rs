@@ -182,6 +182,15 @@ impl Store {
         })
     }
 
+    /// Whether an action came to other outputs than these before, as far as that is committed. Cost: one query by key.
+    pub fn came_out_otherwise(&self, action: &Digest, outputs: &Digest) -> Result<bool, StoreError> {
+        self.database.read("look into the ledger", |connection| {
+            connection
+                .prepare_cached("SELECT EXISTS (SELECT 1 FROM ledger WHERE action = ?1 AND outputs <> ?2)")?
+                .query_row(params![action.as_bytes(), outputs.as_bytes()], |row| row.get(0))
+        })
+    }
+
     /// All that is known to be unstable. A task is as long as one of the actions it had lately is, as those of its repository are
     /// remembered for explanations. Cost: one `stat` where nothing ever was; else proportional to what is.
     pub fn unstable(&self, workspace: &str) -> Result<Unstable, StoreError> {

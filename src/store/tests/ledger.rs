@@ -83,7 +83,7 @@ fn lines_travel_with_their_machine_and_an_import_counts_once() {
     told.sort();
     let of = |name: &str, times| (Some(name.to_owned()), Some(Digest::of(name.as_bytes())), times);
     assert_eq!(told, [of("far", 2), of("near", 1)]);
-    assert_eq!(disagreeing(&near), [own.label.clone()]);
+    assert_eq!(disagreeing(&near), std::slice::from_ref(&own.label));
     // The first result stays, whoever comes with another.
     assert_eq!(near.lookup(&action("a")).expect("no error"), Some(own));
     assert!(disagreeing(&far).is_empty());
@@ -114,6 +114,6 @@ fn a_store_of_before_keeps_its_lines_and_finds_what_disagreed() {
     for line in &lines {
         assert_eq!((line.machine, line.builder.as_deref(), line.label.as_str()), (None, None, first.label.as_str()));
     }
-    assert_eq!(disagreeing(&store), [first.label.clone()]);
+    assert_eq!(disagreeing(&store), std::slice::from_ref(&first.label));
     assert_eq!(store.record(first, b"f").expect("recorded"), Recorded::Agrees);
 }
