@@ -17,6 +17,7 @@ use crate::engine::session::Session;
 use crate::manifest::model::TaskKind;
 use crate::sandbox::canary::Sight;
 use crate::sandbox::spec::Level;
+use crate::sandbox::surroundings::Dimension;
 
 /// Looks at results by building them again.
 pub trait Inspector: Send + Sync + fmt::Debug {
@@ -103,6 +104,24 @@ impl<'c, 'w> Case<'c, 'w> {
     /// Whether it is an image.
     pub fn is_image(&self) -> bool {
         self.session.workspace.tasks[self.task].kind.command().is_some_and(|run| run.command.image().is_some())
+    }
+
+    /// Whether the manifest sets a variable for it.
+    pub fn sets_variable(&self, name: &str) -> bool {
+        let TaskKind::Run(run) = &self.session.workspace.tasks[self.task].kind else { return false };
+        let named = |names: &[String]| names.iter().any(|one| one == name);
+        run.env.iter().any(|(one, _)| one == name) || named(&run.pass_env) || named(&run.secret_env)
+    }
+
+    /// Why a dimension cannot be varied in it.
+    pub fn cannot_vary(&self, dimension: Dimension) -> Option<&'static str> {
+        match (self.is_image(), dimension) {
+            (
+                true,
+                Dimension::BuildPath | Dimension::User | Dimension::Clock | Dimension::FileSystem | Dimension::DirOrder,
+            ) => Some("steps of images are user 0 of a root of their own"),
+            _ => None,
+        }
     }
 
     /// Builds it once more. Cost: that of the task, without its caches.

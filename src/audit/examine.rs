@@ -1,0 +1,437 @@
+//! The audit of one task: plain rebuilds, one with everything varied, and where something differed, what it is that makes it differ.
+//!
+//! 1. Two plain rebuilds, a second apart: what differs among them and the result is unstable (clock, race, randomness).
+//! 2. One rebuild with all dimensions varied that a canary found to take hold.
+//! 3. What is unstable is built in pairs with clock, hash seeds, processors and addresses held fast, all and each: where a pair agrees,
+//!    that is the cause, and the ground on which the rest is varied.
+//! 4. What differs with all is divided: dimensions whose marks were found first, then halves. What is found alone is built once more.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::audit::bisect::{self, Found};
+use crate::audit::builds::{Budget, Builds, Stop};
+use crate::audit::causes;
+use crate::audit::compare::Comparison;
+use crate::audit::effects;
+use crate::audit::model::{Certainty, Difference, Effect, Outcome, TaskAudit, Varied, Verdict};
+use crate::audit::variation::{Dimensions, Marks, PINS};
+use crate::base::path::RelPath;
+use crate::engine::inspect::Case;
+use crate::sandbox::surroundings::Dimension;
+
+/// Differences told of one task.
+const TOLD_MAX: usize = 200;
+
+/// What is asked of an examination.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// What is to be varied.
+    pub vary: Dimensions,
+    /// What may be spent.
+    pub budget: Budget,
+}
+
+/// Audits one task.
+pub fn examine(case: &Case<'_, '_>, question: &Question, marks: Marks) -> Result<TaskAudit, Stop> {
+    let mut examination = Examination {
+        case,
+        builds: Builds::new(case, question.budget),
+        marks,
+        effects: BTreeMap::new(),
+        outcomes: BTreeMap::new(),
+        verdict: Verdict::Identical,
+        differences: Vec::new(),
+        untold: 0,
+        normalizers: BTreeSet::new(),
+        notes: Vec::new(),
+        unstable: BTreeSet::new(),
+    };
+    match examination.run(&question.vary) {
+        Ok(()) => {}
+        Err(Stop::Spent) => {
+            examination.note("the budget was used up before all was known".into());
+            examination.at_least(Verdict::Inconclusive);
+        }
+        Err(stop) => return Err(stop),
+    }
+    Ok(examination.finish(&question.vary))
+}
+
+struct Examination<'e, 'c, 'w> {
+    case: &'e Case<'c, 'w>,
+    builds: Builds<'e, 'c, 'w>,
+    marks: Marks,
+    effects: BTreeMap<Dimension, Effect>,
+    outcomes: BTreeMap<Dimension, Outcome>,
+    verdict: Verdict,
+    differences: Vec<Difference>,
+    untold: u64,
+    normalizers: BTreeSet<&'static str>,
+    notes: Vec<String>,
+    /// Paths that differ among plain builds.
+    unstable: BTreeSet<RelPath>,
+}
+
+/// The result is the first build.
+const RESULT: usize = 0;
+
+impl Examination<'_, '_, '_> {
+    fn run(&mut self, asked: &Dimensions) -> Result<(), Stop> {
+        let nothing = Dimensions::new();
+        let first = self.builds.of(&self.marks, &nothing, &nothing)?;
+        (self.effects, self.marks) = effects::of(self.case, &self.marks, asked);
+        let effective: Dimensions = self
+            .effects
+            .iter()
+            .filter(|(_, effect)| matches!(effect, Effect::Effective { .. }))
+            .map(|(one, _)| *one)
+            .collect();
+        // The varied one comes between the plain ones, which are to be apart.
+        let all = match effective.is_empty() || self.builds.failure(first).is_some() {
+            true => None,
+            false => Some(self.builds.of(&self.marks, &effective, &nothing)?),
+        };
+        self.builds.wait_apart()?;
+        let second = self.builds.again(&self.marks, &nothing, &nothing)?;
+        for plain in [first, second] {
+            if let Some(how) = self.builds.failure(plain) {
+                let how = how.to_owned();
+                self.note(format!("a plain rebuild failed: {how}"));
+                self.at_least(Verdict::Inconclusive);
+                return Ok(());
+            }
+        }
+        let pairs = [(RESULT, first), (RESULT, second), (first, second)];
+        self.unstable = pairs.iter().flat_map(|(one, other)| self.builds.differing(*one, *other)).collect();
+        let (pins, ground) = match self.unstable.is_empty() {
+            true => (nothing, RESULT),
+            false => self.explain_instability(&pairs)?,
+        };
+        match all {
+            Some(all) => self.vary(effective, all, pins, ground),
+            None => Ok(()),
+        }
+    }
+
+    /// Finds what holds plain builds fast, and tells how they differ. Gives what was held fast, and a build that was made so.
+    fn explain_instability(&mut self, pairs: &[(usize, usize)]) -> Result<(Dimensions, usize), Stop> {
+        let held = match self.hold_fast() {
+            Err(Stop::Spent) => {
+                self.tell_pairs(pairs, None);
+                return Err(Stop::Spent);
+            }
+            held => held?,
+        };
+        let alone = held.as_ref().and_then(|(pins, _)| (pins.len() == 1).then(|| pins.first().copied()).flatten());
+        self.tell_pairs(pairs, alone);
+        Ok(match held {
+            Some((pins, build)) => {
+                self.outcomes.extend(pins.iter().map(|pin| match alone {
+                    Some(_) => (*pin, Outcome::Differs),
+                    None => {
+                        (*pin, Outcome::Unknown { why: "held fast together with others, plain builds agree".into() })
+                    }
+                }));
+                (pins, build)
+            }
+            None => (Dimensions::new(), RESULT),
+        })
+    }
+
+    fn tell_pairs(&mut self, pairs: &[(usize, usize)], alone: Option<Dimension>) {
+        for (one, other) in pairs {
+            if !self.builds.differing(*one, *other).is_empty() {
+                self.tell(*one, *other, alone, &|_| true);
+            }
+        }
+        if let Some(pin) = alone {
+            // Where it is the only thing that has to be held fast, it is what differs between plain builds.
+            let cause = match pin {
+                Dimension::Cpus => Some(&causes::RACE),
+                Dimension::HashSeed => Some(&causes::HASH_SEED),
+                _ => None,
+            };
+            for difference in &mut self.differences {
+                difference.cause = cause.unwrap_or(difference.cause);
+            }
+        }
+    }
+
+    /// Builds in pairs what plain builds differ in: with all pins, then with each.
+    fn hold_fast(&mut self) -> Result<Option<(Dimensions, usize)>, Stop> {
+        let can = |one: &Dimension| matches!(self.effects.get(one), Some(Effect::Effective { .. }));
+        let pins: Dimensions = PINS.into_iter().filter(can).collect();
+        if pins.is_empty() || self.case.is_image() {
+            return Ok(None);
+        }
+        let Some(whole) = self.agreeing(&pins)? else { return Ok(None) };
+        if pins.len() == 1 {
+            return Ok(Some((pins, whole)));
+        }
+        for pin in PINS.into_iter().filter(|pin| pins.contains(pin)) {
+            let pin = Dimensions::from([pin]);
+            if let Some(build) = self.agreeing(&pin)? {
+                return Ok(Some((pin, build)));
+            }
+        }
+        Ok(Some((pins, whole)))
+    }
+
+    /// A build with these held fast, if a second one agrees with it. By chance two may agree, so what is found is asked for a third time.
+    fn agreeing(&mut self, pins: &Dimensions) -> Result<Option<usize>, Stop> {
+        let nothing = Dimensions::new();
+        let one = self.builds.of(&self.marks, &nothing, pins)?;
+        for _ in 0..2 {
+            self.builds.wait_apart()?;
+            let other = self.builds.again(&self.marks, &nothing, pins)?;
+            let has_failed = [one, other].iter().any(|build| self.builds.failure(*build).is_some());
+            if has_failed || !self.builds.differing(one, other).is_empty() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(one))
+    }
+
+    /// Finds the dimensions in which what is stable differs.
+    fn vary(&mut self, effective: Dimensions, all: usize, pins: Dimensions, ground: usize) -> Result<(), Stop> {
+        let varied: Dimensions = effective.difference(&pins).copied().collect();
+        let hidden = if pins.is_empty() { self.hidden() } else { Hidden::default() };
+        let all = if pins.is_empty() { all } else { self.builds.of(&self.marks, &varied, &pins)? };
+        if !hidden.is_nothing() {
+            self.tell_marked(all, &hidden);
+        }
+        let suspects = self.suspects(ground, all);
+        let mut trial = Trial { builds: &mut self.builds, marks: &self.marks, pins: &pins, ground, hidden: &hidden };
+        let mut found = Vec::new();
+        let searched = bisect::search(&varied, &suspects, &mut |set| trial.ask(set), &mut found);
+        let is_spent = matches!(searched, Err(Stop::Spent));
+        match searched {
+            Ok(()) | Err(Stop::Spent) => {}
+            Err(stop) => return Err(stop),
+        }
+        for one in found {
+            self.take(one, &pins, ground, &hidden)?;
+        }
+        let why = || "the budget was used up before its turn".to_owned();
+        for dimension in varied {
+            let rest = match (is_spent, hidden.is_everything) {
+                (true, _) => Outcome::Unknown { why: why() },
+                (_, true) => Outcome::Unknown { why: "what differs in plain builds hides it".into() },
+                _ => Outcome::Same,
+            };
+            self.outcomes.entry(dimension).or_insert(rest);
+        }
+        if is_spent { Err(Stop::Spent) } else { Ok(()) }
+    }
+
+    /// What was found of some dimensions, with what differs in them.
+    fn take(&mut self, found: Found, pins: &Dimensions, ground: usize, hidden: &Hidden) -> Result<(), Stop> {
+        match found {
+            Found::Differs(dimension) => {
+                let build = self.builds.of(&self.marks, &Dimensions::from([dimension]), pins)?;
+                if !self.is_confirmed(dimension, build, pins, ground, hidden)? {
+                    let why = "with it the outputs differed once and once not: it is not the cause".to_owned();
+                    self.outcomes.insert(dimension, Outcome::Unknown { why });
+                    self.tell(ground, build, None, &|path| !hidden.has(path));
+                    return Ok(());
+                }
+                self.outcomes.insert(dimension, Outcome::Differs);
+                self.tell(ground, build, Some(dimension), &|path| !hidden.has(path));
+            }
+            Found::Fails(dimension, how) => {
+                self.note(format!("with {} varied, the command fails: {how}", dimension.word()));
+                self.outcomes.insert(dimension, Outcome::Fails { how });
+                self.at_least(Verdict::Inconclusive);
+            }
+            Found::Together(dimensions) => {
+                let words: Vec<&str> = dimensions.iter().map(|dimension| dimension.word()).collect();
+                let build = self.builds.of(&self.marks, &dimensions, pins)?;
+                self.note(format!(
+                    "the outputs differ with {} together, and with none of them alone",
+                    words.join(", ")
+                ));
+                let why = "only together with others".to_owned();
+                self.outcomes.extend(dimensions.iter().map(|one| (*one, Outcome::Unknown { why: why.clone() })));
+                self.at_least(Verdict::Inconclusive);
+                self.tell(ground, build, None, &|path| !hidden.has(path));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a dimension makes the outputs differ a second time: what differs by chance seldom does so twice in the same way.
+    fn is_confirmed(
+        &mut self,
+        dimension: Dimension,
+        build: usize,
+        pins: &Dimensions,
+        ground: usize,
+        hidden: &Hidden,
+    ) -> Result<bool, Stop> {
+        let again = self.builds.again(&self.marks, &Dimensions::from([dimension]), pins)?;
+        let differing = |one: usize, other: usize| {
+            let all = self.builds.differing(one, other);
+            all.into_iter().filter(|path| !hidden.has(path)).collect::<BTreeSet<_>>()
+        };
+        let moves = matches!(
+            dimension,
+            Dimension::Clock | Dimension::FileSystem | Dimension::Cpus | Dimension::DirOrder | Dimension::Aslr
+        );
+        Ok(match moves {
+            true => !differing(ground, again).is_empty(),
+            false => !differing(ground, again).is_empty() && differing(build, again).is_empty(),
+        })
+    }
+
+    /// Dimensions whose marks are in what differs.
+    fn suspects(&self, ground: usize, all: usize) -> Dimensions {
+        let comparison = self.builds.compare(ground, all, None);
+        let differences = comparison.into_iter().flat_map(|comparison| comparison.differences);
+        differences.filter_map(|difference| difference.dimension).collect()
+    }
+
+    /// Marks in what differs anyway: they prove their dimension all the same.
+    fn tell_marked(&mut self, all: usize, hidden: &Hidden) {
+        let Some(comparison) = self.builds.compare(RESULT, all, None) else { return };
+        for difference in comparison.differences {
+            let Some(dimension) = difference.dimension else { continue };
+            let is_hidden = RelPath::parse(&difference.site.file).is_ok_and(|path| hidden.has(&path));
+            if is_hidden && difference.certainty == Certainty::Proven {
+                self.outcomes.insert(dimension, Outcome::Differs);
+                self.add(difference);
+            }
+        }
+    }
+
+    fn hidden(&self) -> Hidden {
+        // Names that come and go hide all that lies beside them.
+        let plain = 1..3.min(self.builds.count());
+        let is_lonely = |path: &&RelPath| plain.clone().any(|build| self.builds.is_lonely(RESULT, build, path));
+        let dirs = self.unstable.iter().filter(is_lonely).map(|path| path.parent().unwrap_or_default()).collect();
+        let mut hidden = Hidden { paths: self.unstable.clone(), dirs, is_everything: false };
+        let listing = self.builds.listing(RESULT);
+        hidden.is_everything = !self.unstable.is_empty()
+            && (self.case.is_image() || listing.is_some_and(|listing| listing.keys().all(|path| hidden.has(path))));
+        hidden
+    }
+
+    /// Compares two builds, and takes what is to be told of it.
+    fn tell(&mut self, one: usize, other: usize, alone: Option<Dimension>, is_wanted: &dyn Fn(&RelPath) -> bool) {
+        let Some(comparison) = self.builds.compare(one, other, alone) else { return };
+        let Comparison { verdict, differences, untold, normalizers, notes } = comparison;
+        self.at_least(verdict);
+        self.untold += untold;
+        self.normalizers.extend(normalizers);
+        for difference in differences {
+            if RelPath::parse(&difference.site.file).map_or(true, |path| is_wanted(&path)) {
+                self.add(difference);
+            }
+        }
+        notes.into_iter().for_each(|note| self.note(note));
+    }
+
+    /// Takes a difference unless it is known, or a better one of the same place and cause is.
+    fn add(&mut self, difference: Difference) {
+        let same = |known: &&mut Difference| known.site == difference.site && known.cause == difference.cause;
+        if let Some(known) = self.differences.iter_mut().find(same) {
+            if (difference.certainty, difference.dimension.is_some()) > (known.certainty, known.dimension.is_some()) {
+                *known = difference;
+            }
+            return;
+        }
+        match self.differences.len() < TOLD_MAX {
+            true => self.differences.push(difference),
+            false => self.untold += 1,
+        }
+    }
+
+    fn at_least(&mut self, verdict: Verdict) {
+        self.verdict = self.verdict.max(verdict);
+    }
+
+    fn note(&mut self, note: String) {
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
+    }
+
+    fn finish(self, asked: &Dimensions) -> TaskAudit {
+        let Self {
+            case,
+            builds,
+            effects,
+            mut outcomes,
+            verdict,
+            mut differences,
+            untold,
+            normalizers,
+            notes,
+            unstable,
+            ..
+        } = self;
+        differences.sort_by(|one, other| (&one.site, one.cause.id).cmp(&(&other.site, other.cause.id)));
+        let never = || Effect::None { why: "the audit ended before a canary looked".into() };
+        let varied = asked.iter().map(|dimension| {
+            let effect = effects.get(dimension).cloned().unwrap_or_else(never);
+            let outcome = match &effect {
+                Effect::None { .. } => Outcome::NotTested,
+                Effect::Effective { .. } => outcomes
+                    .remove(dimension)
+                    .unwrap_or_else(|| Outcome::Unknown { why: "the audit ended before its turn".into() }),
+            };
+            Varied { dimension: *dimension, effect, outcome }
+        });
+        TaskAudit {
+            label: case.label(),
+            action: case.key,
+            outputs: Some(*case.outputs),
+            isolation: case.isolation().word().to_owned(),
+            verdict,
+            is_unstable: !unstable.is_empty(),
+            varied: varied.collect(),
+            builds: builds.told(),
+            differences,
+            untold,
+            normalizers: if verdict == Verdict::Equivalent { normalizers.into_iter().collect() } else { Vec::new() },
+            notes,
+        }
+    }
+}
+
+/// What cannot be compared, for it differs anyway.
+#[derive(Default)]
+struct Hidden {
+    paths: BTreeSet<RelPath>,
+    dirs: BTreeSet<RelPath>,
+    is_everything: bool,
+}
+
+impl Hidden {
+    fn has(&self, path: &RelPath) -> bool {
+        self.is_everything || self.paths.contains(path) || self.dirs.iter().any(|dir| path.starts_with(dir))
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.paths.is_empty() && !self.is_everything
+    }
+}
+
+/// Builds with dimensions varied, for the search.
+struct Trial<'t, 'e, 'c, 'w> {
+    builds: &'t mut Builds<'e, 'c, 'w>,
+    marks: &'t Marks,
+    pins: &'t Dimensions,
+    ground: usize,
+    hidden: &'t Hidden,
+}
+
+impl Trial<'_, '_, '_, '_> {
+    fn ask(&mut self, set: &Dimensions) -> Result<bisect::Answer, Stop> {
+        let build = self.builds.of(self.marks, set, self.pins)?;
+        if let Some(how) = self.builds.failure(build) {
+            return Ok(bisect::Answer::Fails(how.to_owned()));
+        }
+        let differs = self.builds.differing(self.ground, build).iter().any(|path| !self.hidden.has(path));
+        Ok(if differs { bisect::Answer::Differs } else { bisect::Answer::Same })
+    }
+}
