@@ -15,6 +15,7 @@ use rustix::process::Pid;
 
 use crate::base::encode::{DecodeError, Decoder, Encoder};
 use crate::sandbox::start::{self, Bounds, Command, Started};
+use crate::sandbox::surroundings::Surroundings;
 use crate::sandbox::wire::{self, Report, Status};
 
 /// A socket with message boundaries, both ends.
@@ -168,7 +169,8 @@ impl Checking {
     fn start(&mut self, argv: Vec<String>, answer: OwnedFd, output: OwnedFd) -> Option<Pid> {
         let started =
             output.try_clone().map_err(|error| wire::Failure::new("starting a check", error)).and_then(|both| {
-                let command = Command { argv, env: self.env.clone(), cwd: self.cwd.clone() };
+                let command =
+                    Command { argv, env: self.env.clone(), cwd: self.cwd.clone(), around: Surroundings::default() };
                 start::start_beside(command, &self.bounds, (output, both)).map(|(started, _)| started)
             });
         let report = match started {

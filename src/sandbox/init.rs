@@ -78,8 +78,11 @@ pub fn main(job: Job) -> ! {
         // What it starts runs as the same user: nothing of it shows below `/proc/1`, and nobody may trace it.
         rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
             .map_err(|error| Failure::new("closing itself to the command", error))?;
+        let around = built.command.around.clone();
+        let varies_clock = own && around.varies_clock();
         let wanted = match &spec.system {
             System::Writable(root) => Watch::Owners { owners: &root.owners, events: tree.events() },
+            _ if varies_clock => Watch::Clock { around: &around, events: tree.events() },
             _ if spec.observe && own => Watch::Closely,
             _ => Watch::No,
         };
@@ -87,9 +90,10 @@ pub fn main(job: Job) -> ! {
         let (mut observer, none) = match watcher {
             Watcher::Observer(Ok(observer)) => (Some(observer), None),
             Watcher::Observer(Err(reason)) => (None, Some(reason)),
-            Watcher::Keeper(keeper) => {
-                tree.keep(keeper);
-                (None, spec.observe.then(|| "in a root that it may change it is not observed".to_owned()))
+            Watcher::Attendant(attendant) => {
+                tree.attend(attendant);
+                let why = if varies_clock { "with another clock" } else { "in a root that it may change" };
+                (None, spec.observe.then(|| format!("{why} it is not observed")))
             }
             Watcher::None => (None, spec.observe.then(|| "only the `namespaces` level can observe".to_owned())),
         };

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::process::WaitOptions;
 
 use crate::fs::ops;
+use crate::sandbox::canary;
 use crate::sandbox::init::{self, Job};
 use crate::sandbox::kernel::{self, Side};
 use crate::sandbox::namespaces::Loopback;
@@ -20,11 +21,13 @@ use crate::sandbox::wire::{self, Failure, NAMESPACES_STEP, Owner, Purpose, Repor
 /// The argument that makes a program the launcher.
 pub const ARGUMENT: &str = "__launcher";
 
-/// Becomes the launcher if this process was started as one, else returns. Must come before anything starts a thread.
+/// Becomes the launcher, or a canary, if this process was started as one, else returns. Must come before anything starts a thread.
 pub fn main_if_asked() {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == ARGUMENT) && arguments.next().is_none() {
-        launcher_main()
+    match (arguments.next(), arguments.next()) {
+        (Some(first), None) if first == ARGUMENT => launcher_main(),
+        (Some(first), None) if first == canary::ARGUMENT => canary::main(),
+        _ => {}
     }
 }
 

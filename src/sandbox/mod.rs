@@ -10,6 +10,7 @@
 mod berth;
 pub mod canary;
 pub mod checks;
+pub mod clock;
 mod confine;
 mod crowd;
 pub mod drain;
@@ -20,6 +21,7 @@ pub mod launcher;
 pub mod limits;
 mod mounted;
 mod namespaces;
+mod native;
 mod observation;
 pub mod open;
 mod owned;

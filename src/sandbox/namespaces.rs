@@ -11,10 +11,12 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MountPropagationFlags, OpenTreeFlags, UnmountFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
+use crate::base::path::RelPath;
 use crate::fs::link;
 use crate::fs::ops::{self, FsError};
+use crate::sandbox::canary;
 use crate::sandbox::crowd::{self, Counting};
 use crate::sandbox::kernel::{self, Attributes, Reach};
 use crate::sandbox::rootfs;
@@ -23,6 +25,7 @@ use crate::sandbox::spec::{
     WORKSPACE_DIR, input_mode,
 };
 use crate::sandbox::start::{Built, Command};
+use crate::sandbox::surroundings::{DirOrder, Ground, Identity, Occupant, Surroundings};
 use crate::sandbox::wire::{Failure, Owner};
 use crate::sandbox::writable;
 
@@ -69,8 +72,11 @@ const SCRATCH: [&str; 2] = ["tmp", "dev/shm"];
 
 const SCRATCH_MODE: u32 = 0o1777;
 
-/// The mounts of our own that the command may write to, but for the pseudo-terminals and `/proc`.
-const WRITABLE: [&str; 3] = ["workspace", "tmp", "dev/shm"];
+/// The mounts of our own that the command may write to, but for the workspace, the pseudo-terminals and `/proc`.
+const WRITABLE: [&str; 2] = SCRATCH;
+
+/// Where the workspace lies, from the root.
+const WORKSPACE: &str = "workspace";
 
 /// How the loopback interface is found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,37 +92,46 @@ pub fn build(spec: &SandboxSpec, owner: Owner, counting: Counting, loopback: Loo
     // Directories have the modes that are asked for, whatever the engine was started with.
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let root = if let System::Writable(root) = &spec.system { Some(root) } else { None };
-    map_ids(owner, if root.is_some() { ROOT_ID } else { ID })?;
-    name_host()?;
+    let around = spec.surroundings.as_deref().cloned().unwrap_or_default();
+    let identity = around.identity.as_ref().filter(|_| root.is_none());
+    let id = if root.is_some() { ROOT_ID } else { ID };
+    map_ids(owner, identity.map_or((id, id), |identity| (identity.uid, identity.gid)))?;
+    name_host(&around)?;
     if loopback == Loopback::New {
         kernel::loopback_up().map_err(|error| Failure::new("bringing up the loopback interface", error))?;
     }
     // Only paths below the new root are relative from here on.
     detach_mounts()?;
-    let workspace = if let Some(root) = root {
+    let disk = if around.ground == Ground::Disk { Some(disk_places(&spec.stage)?) } else { None };
+    let place = if root.is_some() { PathBuf::from(WORKSPACE) } else { below_root(&around.workspace_dir)? };
+    if let Some(root) = root {
         writable::enter(&spec.stage, root, &spec.mounts)?;
-        hold_workspace()?
     } else {
         enter_new_root(&spec.stage)?;
-        let workspace = lay_foundation()?;
+        lay_foundation(&place)?;
         match &spec.system {
             System::Host => mount_system()?,
             System::Tree { host } => rootfs::show_tree(host)?,
             System::Nothing { .. } | System::Writable(_) => {}
         }
-        write_etc(spec)?;
-        workspace
-    };
+        write_etc(spec, &around)?;
+    }
+    if let Some(disk) = disk {
+        lay_on_disk(disk, &place)?;
+    }
+    let workspace = hold_workspace(&place)?;
     let (outside, inside): (Vec<_>, Vec<_>) =
         spec.mounts.iter().partition(|mount| !mount.inside.starts_with(WORKSPACE_DIR));
+    let inside: Vec<Mount> = inside.into_iter().map(|mount| moved(mount, &place)).collect();
+    let inside: Vec<&Mount> = inside.iter().collect();
     let writable = mount_outside(&outside, spec)?;
     if let System::Nothing { links } = &spec.system {
         rootfs::make_links(links, &spec.mounts)?;
     }
-    build_workspace(spec, &inside)?;
-    seal()?;
+    build_workspace(spec, &inside, &place, around.dir_order)?;
+    seal(&place)?;
     if root.is_some() {
-        make_writable(".")?;
+        make_writable(Path::new("."))?;
     }
     for mount in inside.iter().copied().chain(writable) {
         bind_mount(mount)?;
@@ -129,18 +144,22 @@ pub fn build(spec: &SandboxSpec, owner: Owner, counting: Counting, loopback: Loo
             writable::give_up_all_but_files()?;
             root.directory.clone()
         }
-        None => Path::new(WORKSPACE_DIR).join(spec.cwd.as_str()),
+        None => Path::new("/").join(&place).join(spec.cwd.as_str()),
     };
-    let command = Command { argv: spec.argv.clone(), env: spec.env.clone(), cwd };
+    let argv = match around.occupant {
+        Occupant::Command => spec.argv.clone(),
+        Occupant::Canary => vec![canary::PROGRAM.into(), canary::ARGUMENT.into()],
+    };
+    let command = Command { argv, env: spec.env.clone(), cwd, around };
     Ok(Built { command, workspace: Some(workspace) })
 }
 
-/// Makes the caller the user of this number inside, whoever it is, so that the view is the same for everybody.
-fn map_ids(owner: Owner, id: u32) -> Result<(), Failure> {
+/// Makes the caller the user and group of these numbers inside, whoever it is, so that the view is the same for everybody.
+fn map_ids(owner: Owner, (uid, gid): (u32, u32)) -> Result<(), Failure> {
     let maps = [
         ("/proc/self/setgroups", "deny".to_owned()),
-        ("/proc/self/uid_map", format!("{id} {} 1", owner.uid)),
-        ("/proc/self/gid_map", format!("{id} {} 1", owner.gid)),
+        ("/proc/self/uid_map", format!("{uid} {} 1", owner.uid)),
+        ("/proc/self/gid_map", format!("{gid} {} 1", owner.gid)),
     ];
     for (file, text) in maps {
         ops::write(Path::new(file), text.as_bytes())
@@ -149,10 +168,11 @@ fn map_ids(owner: Owner, id: u32) -> Result<(), Failure> {
     Ok(())
 }
 
-fn name_host() -> Result<(), Failure> {
-    rustix::system::sethostname(HOST_NAME.as_bytes())
-        // What Linux itself starts with.
-        .and_then(|()| rustix::system::setdomainname(b"(none)"))
+fn name_host(around: &Surroundings) -> Result<(), Failure> {
+    // What Linux itself starts with.
+    let domain = around.domain_name.as_deref().unwrap_or("(none)");
+    rustix::system::sethostname(around.host_name.as_bytes())
+        .and_then(|()| rustix::system::setdomainname(domain.as_bytes()))
         .map_err(|error| Failure::new("setting its host name", error))
 }
 
@@ -193,17 +213,17 @@ fn shown(place: &Path) -> String {
     if place.is_absolute() { place.display().to_string() } else { format!("/{}", place.display()) }
 }
 
-/// Makes what every view has: the workspace, scratch and devices. Returns the workspace as it will be left behind.
-fn lay_foundation() -> Result<OwnedFd, Failure> {
-    for dir in ["workspace", "tmp", "proc", "etc", "dev", "dev/shm", "dev/pts"] {
+/// Makes what every view has: the workspace, scratch and devices.
+fn lay_foundation(place: &Path) -> Result<(), Failure> {
+    for dir in ["tmp", "proc", "etc", "dev", "dev/shm", "dev/pts"] {
         make_dir(Path::new(dir))?;
     }
-    tmpfs_at(Path::new("workspace"), "mode=0755")?;
+    make_dirs(place)?;
+    tmpfs_at(place, "mode=0755")?;
     for scratch in SCRATCH.map(Path::new) {
         make_scratch(scratch)?;
     }
-    fill_dev()?;
-    hold_workspace()
+    fill_dev()
 }
 
 /// Lets anybody write in a directory although what it lies in will be sealed.
@@ -225,11 +245,43 @@ pub(super) fn fill_dev() -> Result<(), Failure> {
 }
 
 /// The workspace as it will be left behind.
-fn hold_workspace() -> Result<OwnedFd, Failure> {
+fn hold_workspace(place: &Path) -> Result<OwnedFd, Failure> {
     // A second mount of the same tmpfs, without the inputs that will be mounted into the first: the engine reads only
     // what the command wrote, and whether these namespaces are gone already makes no difference to it.
-    rustix::mount::open_tree(CWD, "workspace", OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
-        .map_err(|error| Failure::new("keeping hold of /workspace", error))
+    rustix::mount::open_tree(CWD, place, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
+        .map_err(|error| Failure::new(format!("keeping hold of {}", shown(place)), error))
+}
+
+/// A mount in the workspace, wherever that lies.
+fn moved(mount: &Mount, place: &Path) -> Mount {
+    let below = mount.inside.strip_prefix(WORKSPACE_DIR).expect("only those in the workspace move");
+    let top = Path::new("/").join(place);
+    let inside = if below.as_os_str().is_empty() { top } else { top.join(below) };
+    Mount { inside, ..mount.clone() }
+}
+
+/// Directories of the stage that stand for workspace and `/tmp`, as they can be mounted once the stage is out of sight.
+fn disk_places(stage: &Path) -> Result<[OwnedFd; 2], Failure> {
+    let make = |name: &str, mode: u32| {
+        let dir = stage.join(name);
+        ops::create_dir(&dir).and_then(|()| ops::set_mode(&dir, mode)).map_err(failed)?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        rustix::mount::open_tree(CWD, &dir, flags)
+            .map_err(|error| Failure::new(format!("keeping hold of {}", dir.display()), error))
+    };
+    Ok([make("workspace", 0o755)?, make("tmp", SCRATCH_MODE)?])
+}
+
+/// Lays workspace and `/tmp` over those in memory.
+fn lay_on_disk([workspace, scratch]: [OwnedFd; 2], place: &Path) -> Result<(), Failure> {
+    // The outer one first.
+    for (from, to) in [(&scratch, Path::new("tmp")), (&workspace, place)] {
+        // A workspace below `/tmp` is out of sight by now.
+        make_dirs(to)?;
+        rustix::mount::move_mount(from, "", CWD, to, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .map_err(|error| Failure::new(format!("mounting the disk on {}", shown(to)), error))?;
+    }
+    Ok(())
 }
 
 /// Shows the host's programs, read-only, less `/usr/local`.
@@ -256,9 +308,9 @@ fn mount_system() -> Result<(), Failure> {
     Ok(())
 }
 
-fn write_etc(spec: &SandboxSpec) -> Result<(), Failure> {
+fn write_etc(spec: &SandboxSpec, around: &Surroundings) -> Result<(), Failure> {
     for (path, text) in ETC {
-        ops::write(Path::new(path), text.as_bytes())
+        ops::write(Path::new(path), etc_text(path, text, around).as_bytes())
             .map_err(|error| Failure::new(format!("writing /{path}"), error.cause))?;
     }
     let system: &[&str] = if spec.system == System::Host { &SYSTEM_ETC } else { &[] };
@@ -279,6 +331,19 @@ fn write_etc(spec: &SandboxSpec) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// A small file of `/etc` as it names who and where this is.
+fn etc_text(path: &str, text: &str, around: &Surroundings) -> String {
+    let line = text.split_once('\n').map_or("", |(first, _)| first);
+    match (path, &around.identity) {
+        ("etc/hosts", _) => text.replace(HOST_NAME, &around.host_name),
+        ("etc/passwd", Some(Identity { user, uid, gid, .. })) => {
+            text.replacen(line, &format!("{user}:x:{uid}:{gid}::/homeless:/bin/sh"), 1)
+        }
+        ("etc/group", Some(Identity { group, gid, .. })) => text.replacen(line, &format!("{group}:x:{gid}:"), 1),
+        _ => text.to_owned(),
+    }
 }
 
 /// Mounts tool roots; returns the writable mounts, whose places are made but which must wait for the seal.
@@ -305,11 +370,19 @@ fn mount_outside<'a>(mounts: &[&'a Mount], spec: &SandboxSpec) -> Result<Vec<&'a
 
 /// Where a mount goes, from the new root.
 fn relative(mount: &Mount) -> Result<PathBuf, Failure> {
-    let relative = mount.inside.strip_prefix("/").ok().filter(|path| {
+    below_root(&mount.inside).map_err(|failure| Failure {
+        step: format!("mounting {} at {}", mount.host.display(), mount.inside.display()),
+        ..failure
+    })
+}
+
+fn below_root(path: impl AsRef<Path>) -> Result<PathBuf, Failure> {
+    let path = path.as_ref();
+    let relative = path.strip_prefix("/").ok().filter(|path| {
         path.components().next().is_some() && path.components().all(|part| matches!(part, Component::Normal(_)))
     });
     relative.map(Path::to_owned).ok_or_else(|| {
-        let step = format!("mounting {} at {}", mount.host.display(), mount.inside.display());
+        let step = format!("showing the workspace at {}", path.display());
         Failure::said(step, "not an absolute path below the root without `..`")
     })
 }
@@ -334,49 +407,31 @@ fn bind_mount(mount: &Mount) -> Result<(), Failure> {
 }
 
 /// Lays the declared view out below `/workspace`.
-fn build_workspace(spec: &SandboxSpec, mounts: &[&Mount]) -> Result<(), Failure> {
-    let workspace = Path::new("workspace");
+fn build_workspace(spec: &SandboxSpec, mounts: &[&Mount], workspace: &Path, order: DirOrder) -> Result<(), Failure> {
     // A second mount of the same tmpfs, to mount files from: the kernel looks at all that is mounted in the one it takes a file from.
     if spec.view.values().any(|view| matches!(view, View::File { content: Content::Bytes(_), .. })) {
         bind(workspace, Path::new(ASIDE))?;
     }
     let dirs = spec.directories();
-    // Parents first, and no link is there yet that one could go through.
-    for dir in dirs.iter().filter(|dir| !dir.is_root()) {
-        make_dir(&workspace.join(dir.as_str()))?;
+    let dirs_to_make = dirs.iter().filter(|dir| !dir.is_root()).map(|dir| (depth(dir), Entry::Dir(dir)));
+    let is_link = |view: &View| matches!(view, View::Link { .. });
+    let files =
+        spec.view.iter().filter(|(_, view)| !is_link(view)).map(|(path, view)| (depth(path), Entry::Of(path, view)));
+    let places = mounts.iter().map(|mount| {
+        let below = mount.inside.components().count() - workspace.components().count() - 1;
+        (below, Entry::Place(mount))
+    });
+    let links =
+        spec.view.iter().filter(|(_, view)| is_link(view)).map(|(path, view)| (depth(path), Entry::Of(path, view)));
+    // Parents first, and links last: none is there yet that something could go through.
+    let mut entries: Vec<(usize, Entry<'_>)> = dirs_to_make.chain(files).chain(places).chain(links).collect();
+    if order == DirOrder::Reversed {
+        // What is beneath a link finds it in the place of the directory, which then cannot be made.
+        entries.reverse();
+        entries.sort_by_key(|(depth, _)| *depth);
     }
-    for (path, view) in &spec.view {
-        let place = workspace.join(path.as_str());
-        match view {
-            View::File { content: Content::Host(host), .. } => bind_file(host, &place)?,
-            View::File { content: Content::Bytes(bytes), executable } => {
-                write_file(&place, bytes, input_mode(*executable), spec.mtime_ns(path))?;
-                // Mounted over itself it is read-only once sealed, and neither removed nor renamed, in a directory that can be written.
-                bind(&Path::new(ASIDE).join(path.as_str()), &place)?;
-            }
-            View::Copy { content: Content::Host(host), executable } => {
-                link::copy_file_as_old(host, &place, link::file_mode(*executable)).map_err(failed)?;
-            }
-            View::Copy { content: Content::Bytes(bytes), executable } => {
-                write_file(&place, bytes, link::file_mode(*executable), spec.mtime_ns(path))?;
-            }
-            View::Dir { .. } => {
-                make_dirs(&place)?;
-                ops::set_mode(&place, STAND_IN_DIR_MODE).map_err(failed)?;
-            }
-            View::Link { .. } | View::Empty => {}
-        }
-    }
-    for mount in mounts {
-        make_place(mount, &relative(mount)?)?;
-    }
-    // From here on nothing is created beneath these.
-    for (path, view) in &spec.view {
-        if let View::Link { target } = view {
-            let place = workspace.join(path.as_str());
-            make_link(target, &place)?;
-            ops::set_times(&place, spec.mtime_ns(path)).map_err(failed)?;
-        }
+    for (_, entry) in entries {
+        make_entry(spec, workspace, entry)?;
     }
     // Nothing is created any more that would touch these.
     for dir in &dirs {
@@ -386,6 +441,56 @@ fn build_workspace(spec: &SandboxSpec, mounts: &[&Mount]) -> Result<(), Failure>
         if let View::Dir { host } = view {
             bind_dir(host, &workspace.join(path.as_str()))?;
         }
+    }
+    Ok(())
+}
+
+/// Something to be made in the workspace.
+#[derive(Clone, Copy)]
+enum Entry<'a> {
+    Dir(&'a RelPath),
+    Of(&'a RelPath, &'a View),
+    /// What something is mounted on.
+    Place(&'a Mount),
+}
+
+fn depth(path: &RelPath) -> usize {
+    path.components().count()
+}
+
+fn make_entry(spec: &SandboxSpec, workspace: &Path, entry: Entry<'_>) -> Result<(), Failure> {
+    let (path, view) = match entry {
+        // It may be shown whole, with something beneath.
+        Entry::Dir(path) if matches!(spec.view.get(path), Some(View::Dir { .. })) => {
+            return make_dirs(&workspace.join(path.as_str()));
+        }
+        Entry::Dir(path) => return make_dir(&workspace.join(path.as_str())),
+        Entry::Place(mount) => return make_place(mount, &relative(mount)?),
+        Entry::Of(path, view) => (path, view),
+    };
+    let place = workspace.join(path.as_str());
+    match view {
+        View::File { content: Content::Host(host), .. } => bind_file(host, &place)?,
+        View::File { content: Content::Bytes(bytes), executable } => {
+            write_file(&place, bytes, input_mode(*executable), spec.mtime_ns(path))?;
+            // Mounted over itself it is read-only once sealed, and neither removed nor renamed, in a directory that can be written.
+            bind(&Path::new(ASIDE).join(path.as_str()), &place)?;
+        }
+        View::Copy { content: Content::Host(host), executable } => {
+            link::copy_file_as_old(host, &place, link::file_mode(*executable)).map_err(failed)?;
+        }
+        View::Copy { content: Content::Bytes(bytes), executable } => {
+            write_file(&place, bytes, link::file_mode(*executable), spec.mtime_ns(path))?;
+        }
+        View::Dir { .. } => {
+            make_dirs(&place)?;
+            ops::set_mode(&place, STAND_IN_DIR_MODE).map_err(failed)?;
+        }
+        View::Link { target } => {
+            make_link(target, &place)?;
+            ops::set_times(&place, spec.mtime_ns(path)).map_err(failed)?;
+        }
+        View::Empty => {}
     }
     Ok(())
 }
@@ -400,16 +505,16 @@ fn write_file(place: &Path, bytes: &[u8], mode: u32, mtime_ns: i64) -> Result<()
 }
 
 /// Makes every mount read-only, then those writable again that are ours to give.
-fn seal() -> Result<(), Failure> {
+fn seal(place: &Path) -> Result<(), Failure> {
     kernel::change_mount(c".", Reach::Recursive, Attributes::READ_ONLY_NO_SETUID, Attributes::NONE)
         .map_err(|error| Failure::new("making its root read-only", error))?;
-    WRITABLE.into_iter().try_for_each(make_writable)
+    WRITABLE.into_iter().map(Path::new).chain([place]).try_for_each(make_writable)
 }
 
-fn make_writable(place: &str) -> Result<(), Failure> {
-    let name = CString::new(place).expect("our own paths hold no NUL");
+fn make_writable(place: &Path) -> Result<(), Failure> {
+    let name = CString::new(place.as_os_str().as_bytes()).expect("our own paths hold no NUL");
     kernel::change_mount(&name, Reach::One, Attributes::NONE, Attributes::READ_ONLY)
-        .map_err(|error| Failure::new(format!("making /{place} writable"), error))
+        .map_err(|error| Failure::new(format!("making {} writable", shown(place)), error))
 }
 
 /// Settings and controls of the whole machine: whoever is root on the host may write them from any namespace.

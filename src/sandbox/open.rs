@@ -23,6 +23,7 @@ use crate::sandbox::plain;
 use crate::sandbox::pod::Pod;
 use crate::sandbox::refusal::{Facts, explain};
 use crate::sandbox::spec::{Exit, Finished, Leftover, Level, Limit, Network, SandboxError, SandboxSpec, Stream, Usage};
+use crate::sandbox::surroundings::Surroundings;
 use crate::sandbox::wire::{self, Aside, Failure, Purpose, Report, Request, Status};
 
 /// Runs one command so that it sees what its spec says.
@@ -354,6 +355,14 @@ impl Sandbox for Launched {
             let workspace = Leftover::on_disk(spec.stage.clone());
             let (exit, usage) = (Exit::Cancelled, Usage::default());
             return Ok(Finished { exit, usage, workspace, observation: None, owned: None });
+        }
+        let varied = spec.surroundings.as_deref().is_some_and(|around| *around != Surroundings::default());
+        if varied && self.level != Level::Namespaces {
+            return Err(SandboxError::Setup {
+                level: self.level,
+                step: "varying what is around the command".into(),
+                cause: "only the `namespaces` level can, and audits need it".into(),
+            });
         }
         // Services come to stay, and those in a pod are forked by another process.
         let is_alone = company.pod.is_none() && company.checked.is_none();

@@ -126,7 +126,7 @@ impl Keeper {
             }
             Stop::AtSignal(signal) => ptrace::go_on(thread, signal),
             Stop::Held => ptrace::leave_stopped(thread),
-            Stop::Else => ptrace::go_on(thread, 0),
+            Stop::AtExec | Stop::Else => ptrace::go_on(thread, 0),
         }
     }
 

@@ -10,6 +10,7 @@ use crate::sandbox::spec::{
     Content, HOME_DIR, SCRATCH_DIR, SandboxSpec, System, TOOLS_DIR, View, WORKSPACE_DIR, input_mode,
 };
 use crate::sandbox::start::{Built, Command};
+use crate::sandbox::surroundings::Surroundings;
 use crate::sandbox::wire::Failure;
 
 /// Where the workspace is copied to, below the stage.
@@ -60,7 +61,7 @@ pub fn build(spec: &SandboxSpec) -> Result<Built, Failure> {
     }
     let env = spec.env.iter().map(|(name, value)| (name.clone(), places.translate(name, value))).collect();
     let cwd = places.workspace.join(spec.cwd.as_str());
-    Ok(Built { command: Command { argv, env, cwd }, workspace: None })
+    Ok(Built { command: Command { argv, env, cwd, around: Surroundings::default() }, workspace: None })
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -5,6 +5,8 @@ use std::io;
 
 use rustix::process::Pid;
 
+use crate::sandbox::trace::filter::ARCHITECTURE;
+
 /// Where a thread stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stop {
@@ -16,6 +18,8 @@ pub enum Stop {
     AtSignal(i32),
     /// Stopped by a signal such as `SIGSTOP`, with all of its process.
     Held,
+    /// Before the first instruction of a program that it has just executed; told to who watches with [`seize_with_execs`].
+    AtExec,
     /// It is new, or goes on after a stop, or has started another.
     Else,
 }
@@ -41,8 +45,17 @@ const OPTIONS: libc::c_int = libc::PTRACE_O_TRACESYSGOOD
 
 /// Watches a child from now on, and whatever it starts. It is not stopped.
 pub fn seize(child: Pid) -> io::Result<()> {
+    seize_with(child, OPTIONS)
+}
+
+/// The same; and it stops at each program that is executed.
+pub fn seize_with_execs(child: Pid) -> io::Result<()> {
+    seize_with(child, OPTIONS | libc::PTRACE_O_TRACEEXEC)
+}
+
+fn seize_with(child: Pid, options: libc::c_int) -> io::Result<()> {
     // SAFETY: address and data are numbers of this request; no memory is touched.
-    done(unsafe { libc::ptrace(libc::PTRACE_SEIZE, child.as_raw_pid(), 0_usize, OPTIONS as usize) })
+    done(unsafe { libc::ptrace(libc::PTRACE_SEIZE, child.as_raw_pid(), 0_usize, options as usize) })
 }
 
 /// Waits for nothing: tells what became of any child or watched thread, and takes note of an end. `None` if there is no news.
@@ -90,6 +103,7 @@ fn became(status: libc::c_int) -> Became {
     let (signal, event) = (libc::WSTOPSIG(status), status >> 16);
     Became::Stopped(match (event, signal) {
         (libc::PTRACE_EVENT_SECCOMP, _) => Stop::AtCall,
+        (libc::PTRACE_EVENT_EXEC, _) => Stop::AtExec,
         (libc::PTRACE_EVENT_STOP, libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU) => Stop::Held,
         (0, signal) if signal == libc::SIGTRAP | 0x80 => Stop::AfterCall,
         (0, signal) => Stop::AtSignal(signal),
@@ -127,6 +141,16 @@ pub fn result(thread: Pid) -> io::Result<i64> {
     Ok(call_info(thread)?[3].cast_signed())
 }
 
+/// Where the stack of a thread that stands ends.
+pub fn stack_pointer(thread: Pid) -> io::Result<u64> {
+    Ok(call_info(thread)?[2])
+}
+
+/// Whether a thread that stands runs a program of this architecture.
+pub fn is_native(thread: Pid) -> io::Result<bool> {
+    Ok((call_info(thread)?[0] >> 32) as u32 == ARCHITECTURE)
+}
+
 /// `PTRACE_GET_SYSCALL_INFO` (Linux 5.3): after three words of the thread's state, number and arguments, or the result.
 fn call_info(thread: Pid) -> io::Result<[u64; 11]> {
     const GET_SYSCALL_INFO: libc::c_uint = 0x420e;
@@ -136,24 +160,33 @@ fn call_info(thread: Pid) -> io::Result<[u64; 11]> {
     Ok(told)
 }
 
-/// How many registers a thread has, and in which a call has its arguments (`user_regs_struct` of the architecture).
+/// How many registers a thread has, in which a call has its arguments, and its result (`user_regs_struct` of the architecture).
 #[cfg(target_arch = "x86_64")]
-const REGISTERS: (usize, [usize; 6]) = (27, [14, 13, 12, 7, 9, 8]);
+const REGISTERS: (usize, [usize; 6], usize) = (27, [14, 13, 12, 7, 9, 8], 10);
 #[cfg(target_arch = "aarch64")]
-const REGISTERS: (usize, [usize; 6]) = (34, [0, 1, 2, 3, 4, 5]);
+const REGISTERS: (usize, [usize; 6], usize) = (34, [0, 1, 2, 3, 4, 5], 0);
 /// None is known; there is no filter either that would stop anybody.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-const REGISTERS: (usize, [usize; 6]) = (64, [0; 6]);
+const REGISTERS: (usize, [usize; 6], usize) = (64, [0; 6], 0);
 
 /// Sets arguments of a call that a thread stands before; behind it, what the thread finds there afterwards.
 pub fn set_arguments(thread: Pid, arguments: &[(usize, u64)]) -> io::Result<()> {
+    set_registers(thread, arguments.iter().map(|(argument, value)| (REGISTERS.1[*argument], *value)))
+}
+
+/// Sets what the call has given that a thread stands behind.
+pub fn set_result(thread: Pid, value: i64) -> io::Result<()> {
+    set_registers(thread, [(REGISTERS.2, value.cast_unsigned())])
+}
+
+fn set_registers(thread: Pid, values: impl IntoIterator<Item = (usize, u64)>) -> io::Result<()> {
     const GENERAL: usize = 1;
     let mut registers = [0_u64; REGISTERS.0];
     let mut whole = libc::iovec { iov_base: registers.as_mut_ptr().cast(), iov_len: size_of_val(&registers) };
     // SAFETY: the kernel writes no more than the length says.
     done(unsafe { libc::ptrace(libc::PTRACE_GETREGSET, thread.as_raw_pid(), GENERAL, &raw mut whole) })?;
-    for (argument, value) in arguments {
-        registers[REGISTERS.1[*argument]] = *value;
+    for (register, value) in values {
+        registers[register] = value;
     }
     whole.iov_base = registers.as_mut_ptr().cast();
     // SAFETY: the length is what the kernel wrote, the structure and what it leads to live for the call.
@@ -195,6 +228,7 @@ mod tests {
             (stopped(128, libc::SIGSTOP), Became::Stopped(Stop::Held)),
             (stopped(128, libc::SIGTRAP), Became::Stopped(Stop::Else)),
             (stopped(1, libc::SIGTRAP), Became::Stopped(Stop::Else)),
+            (stopped(4, libc::SIGTRAP), Became::Stopped(Stop::AtExec)),
         ] {
             assert_eq!(became(status), expect, "{status:x}");
         }

@@ -13,12 +13,16 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, Resource, Rlimit};
 
 use crate::fs::ops;
+use crate::sandbox::clock::{self, CLOCK_STEP, Clock};
 use crate::sandbox::crowd;
 use crate::sandbox::kernel::{self, Side};
+use crate::sandbox::native;
 use crate::sandbox::owned::Owners;
 use crate::sandbox::owners::{self, Keeper, OWNERS_STEP};
 use crate::sandbox::ptrace;
+use crate::sandbox::surroundings::{DirOrder, Surroundings};
 use crate::sandbox::trace::{self, Observer};
+use crate::sandbox::tree::Attendant;
 use crate::sandbox::wire::{self, Failure, plain};
 
 /// A command as it must be said inside the view.
@@ -29,6 +33,8 @@ pub struct Command {
     pub env: BTreeMap<String, String>,
     /// Directory it starts in.
     pub cwd: PathBuf,
+    /// What is around it: of that, what a process brings along.
+    pub around: Surroundings,
 }
 
 /// What a command is held to from its first instruction on.
@@ -73,6 +79,13 @@ pub enum Watch<'a> {
         /// Readable when a child may stand.
         events: BorrowedFd<'a>,
     },
+    /// Its clock is another.
+    Clock {
+        /// Which.
+        around: &'a Surroundings,
+        /// Readable when a child may stand.
+        events: BorrowedFd<'a>,
+    },
     /// It is not.
     No,
 }
@@ -85,8 +98,8 @@ pub enum Watcher {
     None,
     /// The observer, or why there is none although it was to be observed.
     Observer(Result<Observer, String>),
-    /// Who keeps the owners of its files.
-    Keeper(Keeper),
+    /// Who does what is to be done where it stands.
+    Attendant(Attendant),
 }
 
 /// How a process hands itself over to whoever watches it, at the other end.
@@ -145,7 +158,7 @@ fn start_on_a_copy(
     let (reader, writer) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|error| Failure::new(step, error))?;
     let (ours, theirs) = match watch {
-        Watch::Closely | Watch::Owners { .. } => {
+        Watch::Closely | Watch::Owners { .. } | Watch::Clock { .. } => {
             let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
             let (ours, theirs) = pair.map_err(|error| Failure::new(step, error))?;
             (Some(ours), Some(theirs))
@@ -155,7 +168,11 @@ fn start_on_a_copy(
     match kernel::fork().map_err(|error| Failure::new(step, error))? {
         Side::Child => {
             drop(ours);
-            let submit: Submit = if matches!(watch, Watch::Closely) { submit } else { submit_to_keeper };
+            let submit: Submit = match watch {
+                Watch::Closely | Watch::No => submit,
+                Watch::Owners { .. } => |socket| submit_to_attendant(socket, owners::submit),
+                Watch::Clock { .. } => |socket| submit_to_attendant(socket, clock::submit),
+            };
             let cause = become_command(&command, bounds, [&stdout, &stderr], theirs.map(|socket| (socket, submit)));
             // Should the init be gone, nobody is left to tell.
             drop(io::PipeWriter::from(writer).write_all(cause.as_bytes()));
@@ -166,14 +183,19 @@ fn start_on_a_copy(
             let mut watcher = Watcher::default();
             if let Some(socket) = ours {
                 watcher = match watch {
-                    Watch::Owners { owners, .. } => keep(pid, &socket, owners)?.map_or(Watcher::None, Watcher::Keeper),
+                    Watch::Owners { owners, .. } => attend(&socket, OWNERS_STEP, || {
+                        Keeper::new(pid, Path::new("/"), owners).map(Attendant::Keeper)
+                    })?,
+                    Watch::Clock { around, .. } => attend(&socket, CLOCK_STEP, || {
+                        Clock::new(pid, around.clock_ahead, around.clock_stands).map(Attendant::Clock)
+                    })?,
                     Watch::Closely | Watch::No => Watcher::Observer(receive_observer(&socket)),
                 };
             }
             match (&mut watcher, watch) {
                 (Watcher::Observer(Ok(observer)), _) => answer_until_it_runs(&reader, observer),
-                (Watcher::Keeper(keeper), Watch::Owners { events, .. }) => {
-                    keep_until_it_runs(pid, &reader, keeper, events)
+                (Watcher::Attendant(attendant), Watch::Owners { events, .. } | Watch::Clock { events, .. }) => {
+                    attend_until_it_runs(pid, &reader, attendant, events)
                 }
                 _ => {}
             }
@@ -211,29 +233,33 @@ fn answer_until_it_runs(reader: &OwnedFd, observer: &mut Observer) {
     }
 }
 
-/// Watches over a child that waits for it, and has it put itself under the filter. `None` if it comes to nothing before.
-fn keep(child: Pid, socket: &OwnedFd, owners: &Owners) -> Result<Option<Keeper>, Failure> {
-    let failed = |error: io::Error| Failure::said(OWNERS_STEP, plain(&error));
+/// Watches over a child that waits for it, and has it put itself under the filter. Nobody does if it comes to nothing before.
+fn attend(
+    socket: &OwnedFd,
+    step: &str,
+    watch_over: impl FnOnce() -> Result<Attendant, Failure>,
+) -> Result<Watcher, Failure> {
+    let failed = |error: io::Error| Failure::said(step, plain(&error));
     let hear = || Ok(wire::receive(socket).map_err(failed)?.map(|(said, _)| said));
     match hear()? {
-        None => return Ok(None),
+        None => return Ok(Watcher::None),
         Some(said) if said == owners::READY => {}
-        Some(reason) => return Err(Failure::said(OWNERS_STEP, String::from_utf8_lossy(&reason))),
+        Some(reason) => return Err(Failure::said(step, String::from_utf8_lossy(&reason))),
     }
-    let keeper = Keeper::new(child, Path::new("/"), owners)?;
+    let attendant = watch_over()?;
     wire::send(socket, owners::WATCHED, &[]).map_err(failed)?;
     match hear()? {
-        None => Ok(None),
-        Some(said) if said == owners::UNDER_FILTER => Ok(Some(keeper)),
-        Some(reason) => Err(Failure::said(OWNERS_STEP, String::from_utf8_lossy(&reason))),
+        None => Ok(Watcher::None),
+        Some(said) if said == owners::UNDER_FILTER => Ok(Watcher::Attendant(attendant)),
+        Some(reason) => Err(Failure::said(step, String::from_utf8_lossy(&reason))),
     }
 }
 
 /// Lets it go on from where it stands, until it is known whether it runs.
-fn keep_until_it_runs(child: Pid, reader: &OwnedFd, keeper: &mut Keeper, events: BorrowedFd<'_>) {
+fn attend_until_it_runs(child: Pid, reader: &OwnedFd, attendant: &mut Attendant, events: BorrowedFd<'_>) {
     loop {
         while let Some(stop) = ptrace::next_stop(child) {
-            keeper.stopped(child, stop);
+            attendant.stopped(child, stop);
         }
         let mut fds = [PollFd::new(reader, PollFlags::IN), PollFd::from_borrowed_fd(events, PollFlags::IN)];
         if rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, None)).is_err() || !fds[0].revents().is_empty() {
@@ -246,13 +272,13 @@ fn keep_until_it_runs(child: Pid, reader: &OwnedFd, keeper: &mut Keeper, events:
 }
 
 /// Waits until somebody watches over this process, and puts it under the filter.
-fn submit_to_keeper(socket: &OwnedFd) {
+fn submit_to_attendant(socket: &OwnedFd, submit: fn() -> io::Result<()>) {
     let opened = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable);
     let submitted = (|| {
         opened?;
         wire::send(socket, owners::READY, &[])?;
         match wire::receive(socket)? {
-            Some((heard, _)) if heard == owners::WATCHED => owners::submit(),
+            Some((heard, _)) if heard == owners::WATCHED => submit(),
             _ => Err(io::Error::from_raw_os_error(libc::ESRCH)),
         }
     })();
@@ -290,7 +316,9 @@ fn become_command(
         rustix::stdio::dup2_stdout(stdout)?;
         rustix::stdio::dup2_stderr(stderr)?;
         kernel::close_on_exec_from(3)?;
-        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(command.around.umask & 0o777));
+        set_cpus(command.around.cpus)?;
+        native::set_personality(command.around.fixed_addresses, command.around.old_kernel)?;
         set_limits()?;
         bound(bounds)?;
         kernel::reset_signals();
@@ -339,6 +367,16 @@ fn set_limits() -> rustix::io::Result<()> {
     Ok(())
 }
 
+/// Leaves it so many of the processors that it may run on.
+fn set_cpus(count: Option<u32>) -> rustix::io::Result<()> {
+    let Some(count) = count else { return Ok(()) };
+    let mut allowed = rustix::thread::sched_getaffinity(None)?;
+    let there: Vec<usize> = (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect();
+    // None at all would be refused.
+    there.into_iter().skip(count.max(1) as usize).for_each(|cpu| allowed.unset(cpu));
+    rustix::thread::sched_setaffinity(None, &allowed)
+}
+
 /// Joins its groups, and has them look like the only ones: their names differ each time, and say nothing of the command.
 fn bound(bounds: &Bounds) -> io::Result<()> {
     for group in &bounds.groups {
@@ -355,8 +393,11 @@ fn bound(bounds: &Bounds) -> io::Result<()> {
 
 fn strings(command: &Command) -> Result<(Vec<CString>, Vec<CString>), NulError> {
     let argv = command.argv.iter().map(|argument| CString::new(argument.as_bytes())).collect::<Result<_, _>>()?;
-    let env =
+    let mut env: Vec<CString> =
         command.env.iter().map(|(name, value)| CString::new(format!("{name}={value}"))).collect::<Result<_, _>>()?;
+    if command.around.environment_order == DirOrder::Reversed {
+        env.reverse();
+    }
     Ok((argv, env))
 }
 

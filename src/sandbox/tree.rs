@@ -10,9 +10,10 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, Signal};
 
 use crate::fs::ops;
+use crate::sandbox::clock::Clock;
 use crate::sandbox::kernel;
 use crate::sandbox::owners::Keeper;
-use crate::sandbox::ptrace::{self, Became};
+use crate::sandbox::ptrace::{self, Became, Stop};
 use crate::sandbox::spec::Level;
 use crate::sandbox::wire::Status;
 
@@ -29,9 +30,35 @@ pub struct Tree {
     /// Children whose end somebody waits for, and how they ended once they have.
     noted: RefCell<Vec<(Pid, Option<Status>)>>,
     /// Who does what is to be done where a process stands.
-    keeper: RefCell<Option<Keeper>>,
+    attendant: RefCell<Option<Attendant>>,
     /// Whether some may stand of whom no event will tell any more.
     more: Cell<bool>,
+}
+
+/// Who does what is to be done where a process stands.
+#[derive(Debug)]
+pub enum Attendant {
+    /// Who keeps the owners of files.
+    Keeper(Keeper),
+    /// Who gives another time of day.
+    Clock(Clock),
+}
+
+impl Attendant {
+    /// Does what is to be done at a stop, and lets the thread go on.
+    pub fn stopped(&mut self, thread: Pid, stop: Stop) {
+        match self {
+            Attendant::Keeper(keeper) => keeper.stopped(thread, stop),
+            Attendant::Clock(clock) => clock.stopped(thread, stop),
+        }
+    }
+
+    fn ended(&mut self, thread: Pid) {
+        match self {
+            Attendant::Keeper(keeper) => keeper.ended(thread),
+            Attendant::Clock(clock) => clock.ended(thread),
+        }
+    }
 }
 
 /// What is left after burying the dead.
@@ -51,7 +78,7 @@ impl Tree {
             // In a pid namespace the first process inherits orphans anyway.
             rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         }
-        Ok(Self { level, events, noted: RefCell::default(), keeper: RefCell::default(), more: Cell::new(false) })
+        Ok(Self { level, events, noted: RefCell::default(), attendant: RefCell::default(), more: Cell::new(false) })
     }
 
     /// Readable when a child has ended and may be buried.
@@ -72,9 +99,9 @@ impl Tree {
         ended
     }
 
-    /// Lets a keeper do what is to be done wherever a process stands that it watches.
-    pub fn keep(&self, keeper: Keeper) {
-        self.keeper.replace(Some(keeper));
+    /// Lets somebody do what is to be done wherever a process stands that it watches.
+    pub fn attend(&self, attendant: Attendant) {
+        self.attendant.replace(Some(attendant));
     }
 
     /// Whether there is more to do than was done at once: nothing is to be waited for.
@@ -84,7 +111,10 @@ impl Tree {
 
     /// The keeper, once nobody is left.
     pub fn take_keeper(&self) -> Option<Keeper> {
-        self.keeper.take()
+        match self.attendant.take() {
+            Some(Attendant::Keeper(keeper)) => Some(keeper),
+            Some(Attendant::Clock(_)) | None => None,
+        }
     }
 
     /// Buries all who have ended; tells how `main` did, if it is among them. Who stands goes on.
@@ -102,8 +132,8 @@ impl Tree {
             let (pid, ended) = match ptrace::next_news() {
                 Ok(Some((pid, Became::Stopped(stop)))) => {
                     stops += 1;
-                    if let Some(keeper) = self.keeper.borrow_mut().as_mut() {
-                        keeper.stopped(pid, stop);
+                    if let Some(attendant) = self.attendant.borrow_mut().as_mut() {
+                        attendant.stopped(pid, stop);
                     }
                     continue;
                 }
@@ -113,8 +143,8 @@ impl Tree {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) => return Left::Nothing,
             };
-            if let Some(keeper) = self.keeper.borrow_mut().as_mut() {
-                keeper.ended(pid);
+            if let Some(attendant) = self.attendant.borrow_mut().as_mut() {
+                attendant.ended(pid);
             }
             if pid == main {
                 *status = Some(ended);

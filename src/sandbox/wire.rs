@@ -21,6 +21,7 @@ use crate::sandbox::owned::{decode_owners, encode_owners};
 use crate::sandbox::spec::{
     Access, Content, Layers, Level, Limits, Mount, Network, SandboxSpec, System, View, WritableRoot,
 };
+use crate::sandbox::surroundings::Surroundings;
 
 /// Most descriptors in one message: job, standard output, standard error, control, checks, the two of a pod, and two groups.
 pub const DESCRIPTORS_MAX: usize = 9;
@@ -372,6 +373,10 @@ pub fn encode_spec(spec: &SandboxSpec) -> Vec<u8> {
     encoder.u8(u8::from(spec.observe));
     encoder.u64(spec.limits.processes.into()).u8(u8::from(spec.limits.memory_bytes.is_some()));
     encoder.u64(spec.limits.memory_bytes.unwrap_or(0));
+    encoder.u8(u8::from(spec.surroundings.is_some()));
+    if let Some(surroundings) = &spec.surroundings {
+        surroundings.encode(&mut encoder);
+    }
     encoder.into_vec()
 }
 
@@ -451,7 +456,9 @@ pub fn decode_spec(bytes: &'static [u8]) -> Result<SandboxSpec, DecodeError> {
     let stage = path(&mut decoder)?;
     let observe = decoder.u8()? == 1;
     let processes = u32::try_from(decoder.u64()?).map_err(|_| DecodeError::Invalid { what: "limit" })?;
-    let memory_bytes = (decoder.u8()? == 1).then_some(decoder.u64()?);
+    let is_limited = decoder.u8()? == 1;
+    let memory_bytes = Some(decoder.u64()?).filter(|_| is_limited);
+    let surroundings = if decoder.u8()? == 1 { Some(Box::new(Surroundings::decode(&mut decoder)?)) } else { None };
     decoder.finish()?;
     let (timeout, limits) = (None, Limits { memory_bytes, processes });
     Ok(SandboxSpec {
@@ -468,7 +475,7 @@ pub fn decode_spec(bytes: &'static [u8]) -> Result<SandboxSpec, DecodeError> {
         stage,
         observe,
         limits,
-        surroundings: None,
+        surroundings,
     })
 }
 
@@ -549,7 +556,9 @@ pub fn receive(socket: impl AsFd) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>>
 mod tests {
     use super::*;
     use crate::sandbox::spec::Owner;
+    use crate::sandbox::surroundings::{DirOrder, Ground, Identity, Occupant};
     use std::collections::BTreeMap;
+    use std::time::Duration;
 
     fn rel(text: &str) -> RelPath {
         RelPath::parse(text).expect("a good path")
@@ -578,7 +587,26 @@ mod tests {
             stage: std::ffi::OsString::from_vec(vec![b'/', 0xff]).into(),
             observe: true,
             limits: Limits { memory_bytes: Some(1 << 40), processes: 7 },
-            surroundings: None,
+            surroundings: Some(Box::new(varied())),
+        }
+    }
+
+    fn varied() -> Surroundings {
+        Surroundings {
+            workspace_dir: "/b/ü".into(),
+            host_name: "h".into(),
+            domain_name: Some("d".into()),
+            identity: Some(Identity { user: "u".into(), group: "g".into(), uid: 1, gid: u32::MAX - 1 }),
+            umask: 0o77,
+            environment_order: DirOrder::Reversed,
+            cpus: Some(1),
+            dir_order: DirOrder::Reversed,
+            clock_ahead: Duration::new(7, 999_999_999),
+            clock_stands: true,
+            fixed_addresses: true,
+            old_kernel: true,
+            ground: Ground::Disk,
+            occupant: Occupant::Canary,
         }
     }
 
@@ -597,8 +625,10 @@ mod tests {
             writable(Layers::Overlay { lower: "/l".into(), upper: "/u".into(), work: "/w".into() }),
             writable(Layers::Copy { root: "/c".into() }),
         ];
-        for system in systems {
-            let spec = SandboxSpec { system, ..spec() };
+        let around =
+            [Some(varied()), Some(Surroundings::default()), None, None, None].map(|around| around.map(Box::new));
+        for (system, surroundings) in systems.into_iter().zip(around) {
+            let spec = SandboxSpec { system, surroundings, ..spec() };
             let bytes: &[u8] = encode_spec(&spec).leak();
             let back = decode_spec(bytes).expect("it reads back");
             assert_eq!(format!("{back:?}"), format!("{spec:?}"));

@@ -6,12 +6,12 @@ use crate::sandbox::trace::calls;
 
 /// `AUDIT_ARCH_*` of this architecture (`linux/audit.h`).
 #[cfg(target_arch = "x86_64")]
-const ARCHITECTURE: u32 = 0xc000_003e;
+pub const ARCHITECTURE: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
-const ARCHITECTURE: u32 = 0xc000_00b7;
+pub const ARCHITECTURE: u32 = 0xc000_00b7;
 /// None has this: every call fails, and the caller does not get so far (see [`is_supported`]).
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-const ARCHITECTURE: u32 = 0;
+pub const ARCHITECTURE: u32 = 0;
 
 /// Numbers from here up are those of x32 programs, which no table has.
 const X32_BIT: u32 = 0x4000_0000;
@@ -51,6 +51,27 @@ pub fn program_of(denied: &[i64], verdicts: impl IntoIterator<Item = sock_filter
     program.extend(verdicts);
     program.push(give(ALLOW));
     program
+}
+
+/// A program in which some calls get these verdicts, and the rest passes, another architecture's too.
+pub fn passing_program(verdicts: impl IntoIterator<Item = sock_filter>) -> Vec<sock_filter> {
+    let mut program = vec![load(ARCHITECTURE_AT)];
+    program.extend(unless_equal(ARCHITECTURE, ALLOW));
+    program.push(load(NUMBER_AT));
+    program.extend(verdicts);
+    program.push(give(ALLOW));
+    program
+}
+
+/// A verdict on one call where the lower half of an argument is one of these; else it passes.
+pub fn if_argument(number: i64, argument: usize, values: &[u32], verdict: u32) -> Vec<sock_filter> {
+    let compared = values.iter().flat_map(|value| [jump(libc::BPF_JEQ, *value, 0, 1), give(verdict)]);
+    let mut steps = vec![load(ARGUMENTS_AT + 8 * argument as u32)];
+    steps.extend(compared);
+    steps.push(give(ALLOW));
+    let beyond = u8::try_from(steps.len()).expect("a handful of values");
+    steps.insert(0, jump(libc::BPF_JEQ, number as u32, 0, beyond));
+    steps
 }
 
 /// Of `seccomp` only what asks for a listener of its own matters: there can be one, and it is ours.
