@@ -218,11 +218,12 @@ fn lay_foundation(place: &Path) -> Result<(), Failure> {
     for dir in ["tmp", "proc", "etc", "dev", "dev/shm", "dev/pts"] {
         make_dir(Path::new(dir))?;
     }
-    make_dirs(place)?;
-    tmpfs_at(place, "mode=0755")?;
     for scratch in SCRATCH.map(Path::new) {
         make_scratch(scratch)?;
     }
+    // It may lie below one of those.
+    make_dirs(place)?;
+    tmpfs_at(place, "mode=0755")?;
     fill_dev()
 }
 

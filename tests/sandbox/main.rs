@@ -12,5 +12,6 @@ mod owners;
 mod pod;
 mod steps;
 mod user;
+mod varying;
 mod view;
 mod world;
