@@ -50,7 +50,7 @@ pub fn zone_offset() -> i64 {
     unsafe {
         let mut local: libc::tm = std::mem::zeroed();
         libc::localtime_r(&raw const moment, &raw mut local);
-        i64::from(local.tm_gmtoff)
+        local.tm_gmtoff
     }
 }
 
