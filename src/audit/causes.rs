@@ -1,4 +1,20 @@
 //! What makes builds differ: one row for each cause, with its name, what it is and the way out. Finds none itself.
+//!
+//! | file | causes |
+//! |---|---|
+//! | `surroundings` | what is around a command: clock, names, places, processors, memory |
+//! | `formats` | what a format of file brings with it |
+//! | `images` | what is in images, in packages, and what comes from elsewhere |
+
+use crate::sandbox::surroundings::Dimension;
+
+mod formats;
+mod images;
+mod surroundings;
+
+pub use formats::*;
+pub use images::*;
+pub use surroundings::*;
 
 /// A cause of differences.
 #[derive(PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -11,6 +27,19 @@ pub struct Cause {
     pub remedy: &'static str,
 }
 
+/// Writes rows of the table: name of the static, id, title, remedy. The last argument names the list of them all.
+macro_rules! causes {
+    ($list:ident: $($name:ident = $id:literal, $title:literal, $remedy:literal;)*) => {
+        $(
+            #[doc = $title]
+            pub static $name: Cause = Cause { id: $id, title: $title, remedy: $remedy };
+        )*
+        /// All of this file, in its order.
+        pub(super) static $list: &[&Cause] = &[$(&$name),*];
+    };
+}
+use causes;
+
 /// Where nothing better is known.
 pub static UNKNOWN: Cause = Cause {
     id: "unknown",
@@ -18,172 +47,72 @@ pub static UNKNOWN: Cause = Cause {
     remedy: "compare the two files by hand; `--keep DIR` leaves them there",
 };
 
-/// The time of a file in an archive.
-pub static TIMESTAMP_FILE_MTIME: Cause = Cause {
-    id: "timestamp.file-mtime",
-    title: "the time of a file in an archive",
-    remedy: "set the times of members when packing: `tar --mtime=@$SOURCE_DATE_EPOCH --clamp-mtime`",
-};
+/// Most rows of the table.
+const CAUSES_MAX: usize = 96;
 
-/// The time in the header of a gzip file.
-pub static TIMESTAMP_GZIP_HEADER: Cause = Cause {
-    id: "timestamp.gzip-header",
-    title: "the time in the header of a gzip file",
-    remedy: "compress with `gzip -n`",
-};
+/// All of them: surroundings, formats, images, and last [`UNKNOWN`].
+pub fn all() -> &'static [&'static Cause] {
+    static ROWS: std::sync::OnceLock<Vec<&'static Cause>> = std::sync::OnceLock::new();
+    ROWS.get_or_init(|| {
+        let mut rows = Vec::with_capacity(CAUSES_MAX);
+        for list in [SURROUNDINGS, FORMATS, IMAGES] {
+            rows.extend_from_slice(list);
+        }
+        rows.push(&UNKNOWN);
+        rows
+    })
+}
 
-/// The operating system in the header of a gzip file.
-pub static GZIP_OS: Cause = Cause {
-    id: "gzip.os",
-    title: "the operating system in the header of a gzip file",
-    remedy: "write the byte for an unknown system, or use one compressor everywhere",
-};
+/// The cause of that id.
+pub fn by_id(id: &str) -> Option<&'static Cause> {
+    all().iter().copied().find(|cause| cause.id == id)
+}
 
-/// A file name or comment in the header of a gzip file.
-pub static GZIP_NAME: Cause = Cause {
-    id: "gzip.name",
-    title: "a file name or comment in the header of a gzip file",
-    remedy: "compress with `gzip -n`",
-};
+/// What makes builds differ where that dimension alone was varied, if nothing more precise is known.
+pub fn of_dimension(dimension: Dimension) -> &'static Cause {
+    match dimension {
+        Dimension::BuildPath => &BUILD_PATH,
+        Dimension::HostName => &HOST_NAME,
+        Dimension::User => &OWNER,
+        Dimension::Home => &HOME,
+        Dimension::TimeZone => &TIME_ZONE,
+        Dimension::Locale => &LOCALE,
+        Dimension::Umask => &MODE,
+        Dimension::Environment => &ENVIRONMENT,
+        Dimension::PathSuffix => &EXEC_PATH,
+        Dimension::Cpus => &CPU_COUNT,
+        Dimension::DirOrder => &FILE_ORDER,
+        Dimension::Clock => &TIMESTAMP_EMBEDDED,
+        Dimension::Aslr => &ADDRESS,
+        Dimension::HashSeed => &HASH_SEED,
+        Dimension::FileSystem => &FILE_SYSTEM,
+        Dimension::Kernel => &KERNEL,
+    }
+}
 
-/// The same bytes compressed otherwise.
-pub static COMPRESSOR: Cause = Cause {
-    id: "compressor.version",
-    title: "the same bytes compressed otherwise",
-    remedy: "pin version and level of the compressor",
-};
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
 
-/// The same bytes compressed in other blocks.
-pub static COMPRESSOR_THREADS: Cause = Cause {
-    id: "compressor.threads",
-    title: "the same bytes compressed in other blocks",
-    remedy: "fix the size of blocks, or compress with one thread",
-};
+    use super::*;
 
-/// The order of files.
-pub static FILE_ORDER: Cause = Cause {
-    id: "file-order",
-    title: "the order of files",
-    remedy: "sort names by bytes before packing: `tar --sort=name`",
-};
+    #[test]
+    fn every_cause_has_an_id_of_its_own_and_says_what_to_do() {
+        let mut ids = BTreeSet::new();
+        for cause in all() {
+            assert!(ids.insert(cause.id), "{} twice", cause.id);
+            assert!(cause.id.bytes().all(|byte| byte.is_ascii_lowercase() || b"-.".contains(&byte)), "{}", cause.id);
+            assert!(!cause.title.is_empty() && cause.remedy.len() > 20, "{}", cause.id);
+            assert!(!cause.remedy.ends_with('.') && !cause.title.ends_with('.'), "{}", cause.id);
+            assert_eq!(by_id(cause.id), Some(*cause));
+        }
+        assert!(ids.len() > 50 && ids.len() <= CAUSES_MAX, "{}", ids.len());
+        assert_eq!(by_id("no-such"), None);
+    }
 
-/// Owner or group of a file in an archive.
-pub static OWNER: Cause = Cause {
-    id: "owner",
-    title: "owner or group of a file in an archive",
-    remedy: "pack with `--owner=0 --group=0 --numeric-owner`",
-};
-
-/// Permissions that follow the umask.
-pub static MODE: Cause = Cause {
-    id: "umask",
-    title: "permissions that follow the umask",
-    remedy: "set the umask, or the modes when packing: `tar --mode=go=rX,u+rw`",
-};
-
-/// The number of a process.
-pub static PID: Cause = Cause {
-    id: "pid",
-    title: "the number of a process",
-    remedy: "name such files by their content, and set the names of PAX headers",
-};
-
-/// The time of a member of a zip archive.
-pub static ZIP_TIME: Cause = Cause {
-    id: "zip.time",
-    title: "the time of a member of a zip archive",
-    remedy: "set the times of members when packing",
-};
-
-/// An extra field of a zip archive.
-pub static ZIP_EXTRA: Cause =
-    Cause { id: "zip.extra", title: "an extra field of a zip archive", remedy: "pack with `zip -X`" };
-
-/// What a zip archive tells of the program that made it.
-pub static ZIP_HOST: Cause = Cause {
-    id: "zip.creator",
-    title: "what a zip archive tells of the program that made it",
-    remedy: "pack with one program everywhere",
-};
-
-/// Time, owner or mode of a member of an ar archive.
-pub static AR_HEADER: Cause = Cause {
-    id: "ar.header",
-    title: "time, owner or mode of a member of an ar archive",
-    remedy: "use `ar D` and `ranlib -D`",
-};
-
-/// Inode or device numbers in a cpio archive.
-pub static CPIO_HEADER: Cause = Cause {
-    id: "cpio.header",
-    title: "inode or device numbers in a cpio archive",
-    remedy: "pack with `cpio --reproducible`",
-};
-
-/// An archive in another format, or of another program.
-pub static ARCHIVE_FORMAT: Cause = Cause {
-    id: "archive.format",
-    title: "an archive in another format, or of another program",
-    remedy: "pack with one program and one format everywhere",
-};
-
-/// The configuration of an image.
-pub static IMAGE_CONFIG: Cause = Cause {
-    id: "image-config",
-    title: "the configuration of an image",
-    remedy: "set `created` from SOURCE_DATE_EPOCH, and write history and labels in a fixed order",
-};
-
-/// The media type of a part of an image.
-pub static MEDIA_TYPE: Cause = Cause {
-    id: "media-type",
-    title: "the media type of a part of an image",
-    remedy: "write one of the two formats, OCI or Docker",
-};
-
-/// An attestation in the index of an image.
-pub static ATTESTATION_IN_INDEX: Cause = Cause {
-    id: "attestation-in-index",
-    title: "an attestation in the index of an image",
-    remedy: "attach attestations as referrers: `--provenance=false --sbom=false`",
-};
-
-/// Another base image.
-pub static BASE_IMAGE: Cause =
-    Cause { id: "base-image", title: "another base image", remedy: "lock the base by its digest" };
-
-/// The time of a whiteout in a layer.
-pub static WHITEOUT: Cause = Cause {
-    id: "whiteout-time",
-    title: "the time of a whiteout in a layer",
-    remedy: "set the times of all entries of a layer, those of removed files too",
-};
-
-/// Extended attributes of a file.
-pub static XATTR: Cause = Cause {
-    id: "xattr",
-    title: "extended attributes of a file",
-    remedy: "pack the attributes that are meant, and no others",
-};
-
-/// A hard link on one side and a file on the other.
-pub static HARDLINK: Cause = Cause {
-    id: "hardlink",
-    title: "a hard link on one side and a file on the other",
-    remedy: "decide about hard links by content, not by the link count on the disk",
-};
-
-/// A file that is there on one side only.
-pub static FILE_SET: Cause = Cause {
-    id: "file-set",
-    title: "a file that is there on one side only",
-    remedy: "find out what decides whether it is written",
-};
-
-/// Kind or permissions of a file.
-pub static FILE_MODE: Cause =
-    Cause { id: "file-mode", title: "kind or permissions of a file", remedy: "set the mode where the file is made" };
-
-/// The target of a link.
-pub static LINK_TARGET: Cause =
-    Cause { id: "link-target", title: "the target of a link", remedy: "write links relative to where they lie" };
+    #[test]
+    fn every_dimension_has_a_cause_of_its_own() {
+        let causes: BTreeSet<_> = Dimension::ALL.into_iter().map(|dimension| of_dimension(dimension).id).collect();
+        assert_eq!(causes.len(), Dimension::ALL.len());
+    }
+}

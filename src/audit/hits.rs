@@ -53,7 +53,7 @@ impl HitChecker {
 
 impl Inspector for HitChecker {
     fn wants_hit(&self, _: &str, key: &Digest) -> bool {
-        let lot = Digest::of(&[self.salt.as_bytes(), key.as_bytes()].concat());
+        let lot = Digest::of(&[self.salt.as_bytes().as_slice(), key.as_bytes().as_slice()].concat());
         let first: [u8; 8] = std::array::from_fn(|at| lot.as_bytes()[at]);
         self.share.takes(u64::from_le_bytes(first))
     }

@@ -9,7 +9,7 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::audit::causes::{Cause, UNKNOWN};
+use crate::audit::causes::{self, Cause, UNKNOWN};
 use crate::audit::model::{
     Audit, Build, Certainty, Difference, EVIDENCE_BYTES_MAX, Effect, Ending, Evidence, Machine, Outcome, Site,
     TaskAudit, Varied, Verdict,
@@ -328,8 +328,8 @@ fn wrong(cause: impl Into<String>) -> WireError {
 }
 
 fn cause_of(id: &str) -> &'static Cause {
-    // Whatever the table of causes has no row for.
-    [&UNKNOWN].into_iter().find(|cause| cause.id == id).unwrap_or(&UNKNOWN)
+    // Of a later version there may be one that this one has no row for.
+    causes::by_id(id).unwrap_or(&UNKNOWN)
 }
 
 fn digest(text: &str) -> Result<Digest, WireError> {
