@@ -23,9 +23,15 @@ pub fn of(case: &Case<'_, '_>, marks: &Marks, asked: &Dimensions) -> (BTreeMap<D
     for dimension in asked {
         let set = set_by_task(*dimension, &|name| case.sets_variable(name));
         match (set, case.cannot_vary(*dimension)) {
-            (Some(name), _) => drop(effects.insert(*dimension, none(format!("the task sets `{name}` itself")))),
-            (None, Some(why)) => drop(effects.insert(*dimension, none(why.to_owned()))),
-            (None, None) => drop(open.insert(*dimension)),
+            (Some(name), _) => {
+                effects.insert(*dimension, none(format!("the task sets `{name}` itself")));
+            }
+            (None, Some(why)) => {
+                effects.insert(*dimension, none(why.to_owned()));
+            }
+            (None, None) => {
+                open.insert(*dimension);
+            }
         }
     }
     let plain = match case.sight(&Arrangement::default()) {

@@ -43,6 +43,7 @@ pub fn request_of(args: &RunArgs, context: &Context) -> Option<Asked> {
         && args.shard.is_none()
         && args.output != Some(OutputOf::All)
         && !(args.force || args.dry_run || args.fix || args.watch || args.observe)
+        && args.verify_hits.is_none()
         && !context.environment.loads_anew();
     // What is wrong is told by who loads the workspace.
     let located = opening::locate(context).ok().filter(|_| is_plain)?;

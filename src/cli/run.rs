@@ -6,19 +6,21 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
+use crate::audit::hits::{HitChecker, Share};
 use crate::base::diagnostic::Diagnostic;
+use crate::base::digest::Digest;
 use crate::base::ids::TaskId;
 use crate::cli::args::Format;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
 use crate::cli::opening::Opened;
-use crate::cli::reach::Share;
+use crate::cli::reach;
 use crate::cli::reports::{ReportRequest, Reports};
 use crate::cli::shard::{self, Shard};
 use crate::cli::{again, opening, plan, watch};
 use crate::engine::event::{Event, EventSink};
-use crate::engine::inspect::Inspecting;
+use crate::engine::inspect::{Inspecting, Inspector};
 use crate::engine::limits;
 use crate::engine::plan::Plan;
 use crate::engine::pod::Registry;
@@ -83,6 +85,9 @@ pub struct RunArgs {
     /// Observes every command that runs, and tells which files of the workspace it looked for and does not see.
     #[arg(long)]
     pub observe: bool,
+    /// Builds this share of the hits once more, as `1%`, and compares: a hit that its sources do not make fails.
+    #[arg(long, value_name = "PERCENT", value_parser = parse_share, conflicts_with = "dry_run")]
+    pub verify_hits: Option<Share>,
     /// Tells every reason why a task runs, not only the first.
     #[arg(long)]
     pub explain: bool,
@@ -151,8 +156,8 @@ impl From<OutputOf> for OutputShown {
 
 impl RunArgs {
     /// What of the selection is to be done.
-    fn share(&self) -> Share<'_> {
-        Share { affected: self.affected.as_ref(), shard: self.shard }
+    fn share(&self) -> reach::Share<'_> {
+        reach::Share { affected: self.affected.as_ref(), shard: self.shard }
     }
 
     /// What the reports are to do.
@@ -219,7 +224,10 @@ pub(super) fn once(
         witness::listen();
     }
     let store = opening::open_store_lazily(context, opened.workspace.config.store_bytes_max)?;
-    let session = opened.session(context, Arc::clone(&store), options(args), cancel.clone())?;
+    let checker = args.verify_hits.map(|share| Arc::new(HitChecker::new(share, lot_salt())));
+    let inspecting = Inspecting(checker.clone().map(|checker| checker as Arc<dyn Inspector>));
+    let options = Options { inspecting, ..options(args) };
+    let session = opened.session(context, Arc::clone(&store), options, cancel.clone())?;
     let mut selected = selected(args, &opened)?;
     let share = args.share().keep(&mut selected, &opened, &session, context)?;
     let plan = engine_plan::plan(&session, &selected);
@@ -247,6 +255,9 @@ pub(super) fn once(
         drive::drive(&session, &plan, services, after, &mut fan)
     };
     reports.write_files()?;
+    if let Some(checker) = &checker {
+        context.say(&format!("{} hits were built once more", checker.checked()));
+    }
     if args.shard.is_none() {
         let notes = groups::learn(&session, &plan, &opened.sizes)?;
         if context.verbosity > Verbosity::Quiet && args.format == Format::Human {
@@ -332,6 +343,15 @@ pub(super) fn options(args: &RunArgs) -> Options {
         reach: if args.offline { Reach::Offline } else { Reach::Declared },
         inspecting: Inspecting::default(),
     }
+}
+
+/// Another one each time.
+fn lot_salt() -> Digest {
+    Digest::of(drive::run_id().as_bytes())
+}
+
+fn parse_share(text: &str) -> Result<Share, String> {
+    Share::parse(text).ok_or_else(|| format!("`{text}` is no share; write `1%` or `100%`"))
 }
 
 /// Most job slots: each is a thread.

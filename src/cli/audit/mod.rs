@@ -2,12 +2,14 @@
 //!
 //! | file | has |
 //! |---|---|
+//! | `examine` | rebuilding under variation |
 //! | `ledger` | `ledger`: what disagreed without anybody looking for it |
 //! | `results` | `results`: what this machine's builds came to, signed where a key is given |
 //! | `export` | `export`, `unpack`: what another machine needs to rebuild |
 //! | `compare` | `compare`: the results of two machines |
 
 pub mod compare;
+pub mod examine;
 pub mod export;
 pub mod ledger;
 pub mod results;
@@ -20,10 +22,14 @@ use crate::cli::exit::ExitKind;
 
 /// Options of `audit`.
 #[derive(Args, Clone, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct AuditArgs {
-    /// What to do.
+    /// What to do instead of rebuilding.
     #[command(subcommand)]
-    pub command: AuditCommand,
+    pub command: Option<AuditCommand>,
+    /// What to rebuild, and how.
+    #[command(flatten)]
+    pub examine: examine::ExamineArgs,
 }
 
 /// The commands of `audit`.
@@ -44,10 +50,11 @@ pub enum AuditCommand {
 /// Does what was asked.
 pub fn run(args: AuditArgs, context: &Context) -> Result<ExitKind, CliError> {
     match args.command {
-        AuditCommand::Ledger(args) => ledger::run(&args, context),
-        AuditCommand::Results(args) => results::run(&args, context),
-        AuditCommand::Export(args) => export::run(&args, context),
-        AuditCommand::Unpack(args) => export::unpack(&args, context),
-        AuditCommand::Compare(args) => compare::run(&args, context),
+        None => examine::run(&args.examine, context),
+        Some(AuditCommand::Ledger(args)) => ledger::run(&args, context),
+        Some(AuditCommand::Results(args)) => results::run(&args, context),
+        Some(AuditCommand::Export(args)) => export::run(&args, context),
+        Some(AuditCommand::Unpack(args)) => export::unpack(&args, context),
+        Some(AuditCommand::Compare(args)) => compare::run(&args, context),
     }
 }

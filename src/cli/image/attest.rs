@@ -194,7 +194,8 @@ fn papers(told: &Told) -> [Paper; 3] {
     ]
 }
 
-fn signed(statement: &[u8], key: &SigningKey) -> Result<Vec<u8>, CliError> {
+/// A bundle of a statement, signed.
+pub fn signed(statement: &[u8], key: &SigningKey) -> Result<Vec<u8>, CliError> {
     let bundle = Bundle::sign(statement, key).map_err(|error| CliError::infrastructure(error.to_string()))?;
     Ok(bundle.write())
 }
