@@ -1,51 +1,32 @@
-//! What differs between two files that are no containers, and why; and what names tell.
+//! Why two files differ that are no containers: by what was planted, by when they were built, and by what they look like. Opens no files.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `look` | the way in: which kind two files are of, and who looks into them |
+//! | `lines` `align` `order` | text and strings: what belongs together, and what came in another order |
+//! | `span` | one stretch that differs: planted, then times, then looks |
+//! | `planted` `times` `signatures` `hints` | markers; times; shapes of identifiers, keys, addresses, paths; names of fields |
+//! | `json` `elf` `programs` `python` `png` `documents` | what has parts, fields or headers of its own |
+//! | `names` | paths that are known to differ, and names that differ |
+//! | `gather` | findings of one pair of files, one for each cause |
 
-use crate::audit::causes::{self, Cause};
-use crate::audit::context::Context;
-use crate::audit::model::{Certainty, EVIDENCE_BYTES_MAX, Evidence};
-use crate::sandbox::surroundings::Dimension;
+mod align;
+mod documents;
+mod elf;
+mod gather;
+mod hints;
+mod json;
+mod lines;
+mod look;
+mod names;
+mod order;
+mod planted;
+mod png;
+mod programs;
+mod python;
+mod signatures;
+mod span;
+mod times;
 
-/// A difference within a file.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Finding {
-    /// Where in it, from the outside in.
-    pub members: Vec<String>,
-    /// What differs.
-    pub what: String,
-    /// Why.
-    pub cause: &'static Cause,
-    /// How sure that is.
-    pub certainty: Certainty,
-    /// What was varied, where that is proven.
-    pub dimension: Option<Dimension>,
-    /// The bytes.
-    pub evidence: Option<Evidence>,
-}
-
-/// What differs between two files of a name.
-pub fn look(_name: &str, a: &[u8], b: &[u8], context: &Context) -> Vec<Finding> {
-    let Some(offset) = a.iter().zip(b).position(|(a, b)| a != b).or((a.len() != b.len()).then(|| a.len().min(b.len())))
-    else {
-        return Vec::new();
-    };
-    let cut = |bytes: &[u8]| bytes[offset..].iter().take(EVIDENCE_BYTES_MAX).copied().collect();
-    let evidence = Some(Evidence { offset: offset as u64, a: cut(a), b: cut(b) });
-    vec![Finding {
-        members: Vec::new(),
-        what: "the bytes differ".into(),
-        cause: &causes::UNKNOWN,
-        certainty: Certainty::Suspected,
-        dimension: context.alone,
-        evidence,
-    }]
-}
-
-/// Why two names of one file differ.
-pub fn name_cause(_a: &str, _b: &str, _context: &Context) -> (&'static Cause, Certainty) {
-    (&causes::UNKNOWN, Certainty::Suspected)
-}
-
-/// Why a file is there on one side only, where its path tells.
-pub fn only_cause(_path: &str) -> Option<&'static Cause> {
-    None
-}
+pub use look::{DIGEST_LEAD, Finding, look};
+pub use names::{name_cause, only_cause};
