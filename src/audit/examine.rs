@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::audit::bisect::{self, Found};
 use crate::audit::builds::{Budget, Builds, Stop};
-use crate::audit::causes;
+use crate::audit::causes::{self, Cause};
 use crate::audit::compare::Comparison;
 use crate::audit::effects;
 use crate::audit::model::{Certainty, Difference, Effect, Outcome, TaskAudit, Varied, Verdict};
@@ -115,7 +115,8 @@ impl Examination<'_, '_, '_> {
 
     /// Finds what holds plain builds fast, and tells how they differ. Gives what was held fast, and a build that was made so.
     fn explain_instability(&mut self, pairs: &[(usize, usize)]) -> Result<(Dimensions, usize), Stop> {
-        let held = match self.hold_fast() {
+        let likely = self.likely_pins(pairs);
+        let held = match self.hold_fast(&likely) {
             Err(Stop::Spent) => {
                 self.tell_pairs(pairs, None);
                 return Err(Stop::Spent);
@@ -157,18 +158,31 @@ impl Examination<'_, '_, '_> {
         }
     }
 
-    /// Builds in pairs what plain builds differ in: with all pins, then with each.
-    fn hold_fast(&mut self) -> Result<Option<(Dimensions, usize)>, Stop> {
+    /// The pins that what differs among plain builds speaks for.
+    fn likely_pins(&self, pairs: &[(usize, usize)]) -> Dimensions {
+        let comparisons = pairs.iter().filter_map(|(one, other)| self.builds.compare(*one, *other, None));
+        let differences = comparisons.flat_map(|comparison| comparison.differences);
+        differences.filter_map(|difference| pin_of(difference.cause)).collect()
+    }
+
+    /// Builds in pairs what plain builds differ in: with the likely pins, then with all, then with each.
+    fn hold_fast(&mut self, likely: &Dimensions) -> Result<Option<(Dimensions, usize)>, Stop> {
         let can = |one: &Dimension| matches!(self.effects.get(one), Some(Effect::Effective { .. }));
         let pins: Dimensions = PINS.into_iter().filter(can).collect();
         if pins.is_empty() || self.case.is_image() {
             return Ok(None);
         }
+        for pin in PINS.into_iter().filter(|pin| pins.contains(pin) && likely.contains(pin)) {
+            let pin = Dimensions::from([pin]);
+            if let Some(build) = self.agreeing(&pin)? {
+                return Ok(Some((pin, build)));
+            }
+        }
         let Some(whole) = self.agreeing(&pins)? else { return Ok(None) };
         if pins.len() == 1 {
             return Ok(Some((pins, whole)));
         }
-        for pin in PINS.into_iter().filter(|pin| pins.contains(pin)) {
+        for pin in PINS.into_iter().filter(|pin| pins.contains(pin) && !likely.contains(pin)) {
             let pin = Dimensions::from([pin]);
             if let Some(build) = self.agreeing(&pin)? {
                 return Ok(Some((pin, build)));
@@ -395,6 +409,22 @@ impl Examination<'_, '_, '_> {
             normalizers: if verdict == Verdict::Equivalent { normalizers.into_iter().collect() } else { Vec::new() },
             notes,
         }
+    }
+}
+
+/// What is held fast to see whether a cause is one.
+fn pin_of(cause: &Cause) -> Option<Dimension> {
+    let is = |other: &Cause| cause.id == other.id;
+    if is(&causes::TIMESTAMP_EMBEDDED) {
+        Some(Dimension::Clock)
+    } else if is(&causes::HASH_SEED) || is(&causes::LINE_ORDER) || is(&causes::JSON_ORDER) {
+        Some(Dimension::HashSeed)
+    } else if is(&causes::RACE) {
+        Some(Dimension::Cpus)
+    } else if is(&causes::ADDRESS) {
+        Some(Dimension::Aslr)
+    } else {
+        None
     }
 }
 

@@ -3,14 +3,11 @@
 use std::path::Path;
 
 use crate::audit::model::Machine;
-use crate::base::digest::Digest;
 use crate::fs::ops;
+use crate::store::Store;
 
-/// Context of the digest that stands for a machine.
-const ID_CONTEXT: &str = "drystone 2026-12 machine of an audit v1";
-
-/// What this machine is. `store` is where its store lies. What cannot be read stays empty.
-pub fn this(store: &Path) -> Machine {
+/// What this machine is, with the file system of its store. What cannot be read stays empty.
+pub fn this(store: &Store) -> Machine {
     let names = rustix::system::uname();
     let text = |path: &str| ops::read(Path::new(path)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let processor = text("/proc/cpuinfo").unwrap_or_default();
@@ -21,15 +18,14 @@ pub fn this(store: &Path) -> Machine {
     let release = text("/etc/os-release").unwrap_or_default();
     let system = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-    let id = text("/etc/machine-id").unwrap_or_default();
     Machine {
         kernel: names.release().to_string_lossy().into_owned(),
         architecture: names.machine().to_string_lossy().into_owned(),
         processor: of_processor("model name").unwrap_or_default(),
         cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
         system: system.unwrap_or_default().trim_matches('"').to_owned(),
-        file_system: file_system(store),
-        id: Digest::derived(ID_CONTEXT, id.trim().as_bytes()).to_string()[..16].to_owned(),
+        file_system: file_system(store.dir()),
+        id: store.origin().machine.map(|machine| machine.to_string()).unwrap_or_default(),
     }
 }
 
@@ -46,6 +42,6 @@ fn file_system(path: &Path) -> String {
         (0x2FC1_2FC1, "zfs"),
     ];
     let Ok(stat) = rustix::fs::statfs(path) else { return String::new() };
-    let kind = i64::from(stat.f_type);
+    let kind = stat.f_type;
     KNOWN.iter().find(|(magic, _)| *magic == kind).map_or_else(|| format!("0x{kind:x}"), |(_, name)| (*name).to_owned())
 }

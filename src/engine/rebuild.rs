@@ -99,12 +99,12 @@ impl Arrangement {
 }
 
 /// A text in which the workspace lies elsewhere.
-fn moved(text: &String, to: &str) -> String {
+fn moved(text: &str, to: &str) -> String {
     if to == WORKSPACE_DIR || !text.contains(WORKSPACE_DIR) {
-        return text.clone();
+        return text.to_owned();
     }
     let mut all = String::with_capacity(text.len() + to.len());
-    let mut rest = text.as_str();
+    let mut rest = text;
     while let Some(at) = rest.find(WORKSPACE_DIR) {
         let (before, after) = (&rest[..at], &rest[at + WORKSPACE_DIR.len()..]);
         let is_part = |one: char| one.is_ascii_alphanumeric() || matches!(one, '_' | '-' | '.' | '/');
@@ -340,7 +340,7 @@ mod tests {
 
     #[test]
     fn the_workspace_is_moved_where_it_is_meant() {
-        let check = |text: &str, expect: &str| assert_eq!(moved(&text.to_owned(), "/b/x"), expect, "{text}");
+        let check = |text: &str, expect: &str| assert_eq!(moved(text, "/b/x"), expect, "{text}");
         check("/workspace", "/b/x");
         check("-I/workspace/include", "-I/b/x/include");
         check("--prefix=/workspace/out", "--prefix=/b/x/out");

@@ -177,7 +177,7 @@ pub fn run(args: &ExamineArgs, context: &Context) -> Result<ExitKind, CliError> 
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_ms,
         duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-        machine: machine::this(store.dir()),
+        machine: machine::this(&store),
         asked: asked.into_iter().collect(),
         tasks: found.tasks,
         left_out: found.left_out,

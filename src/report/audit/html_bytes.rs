@@ -57,5 +57,5 @@ fn side(mine: &[u8], other: &[u8], start: usize) -> String {
 
 /// A side as text, if it is some.
 fn whole(bytes: &[u8]) -> Option<String> {
-    crate::report::audit::told::text_of(bytes).map(escaped)
+    crate::report::audit::told::text_of(bytes).map(|text| escaped(&text))
 }

@@ -120,7 +120,7 @@ impl Page {
 
     fn evidence(&mut self, evidence: &Evidence) {
         let (a, b) = match (text_of(&evidence.a), text_of(&evidence.b)) {
-            (Some(a), Some(b)) => (a.to_owned(), b.to_owned()),
+            (Some(a), Some(b)) => (a, b),
             _ => (hex(&evidence.a), hex(&evidence.b)),
         };
         self.add(2, &format!("at byte {}:", evidence.offset));

@@ -41,9 +41,16 @@ pub(super) fn site(site: &Site) -> String {
     parts.join(" › ")
 }
 
-/// Bytes as text, if they are text that a person can read.
-pub(super) fn text_of(bytes: &[u8]) -> Option<&str> {
-    std::str::from_utf8(bytes).ok().filter(|text| !text.chars().any(is_hidden))
+/// Bytes as text on one line, if they are text that a person can read; ends of lines and tabs are shown as escapes. A letter that is cut
+/// off at the end is left out.
+pub(super) fn text_of(bytes: &[u8]) -> Option<String> {
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) if error.error_len().is_none() => std::str::from_utf8(&bytes[..error.valid_up_to()]).ok()?,
+        Err(_) => return None,
+    };
+    let is_readable = |letter| !is_hidden(letter) || matches!(letter, '\n' | '\r' | '\t');
+    text.chars().all(is_readable).then(|| shown(text))
 }
 
 /// Bytes in hexadecimal digits.
