@@ -12,6 +12,8 @@ use crate::sandbox::surroundings::Dimension;
 
 /// Most places of one pair of files that are explained; the rest is counted with the last.
 pub(super) const PLACES_MAX: usize = 1000;
+/// Once there are so many findings, digests are counted too.
+const DIGESTS_MAX: usize = 256;
 /// Bytes told before a difference.
 const LEAD_BYTES: usize = 16;
 /// Most bytes of one side in a sentence.
@@ -145,8 +147,12 @@ impl<'c> Gathered<'c> {
     }
 
     /// Adds one place. Where one dimension alone was varied, it comes of that, whatever it looks like.
+    ///
+    /// Each digest is a finding of its own, with all of it as evidence: it may follow from a file that differs.
     pub fn add(&mut self, members: &[String], reason: Reason, stretch: &Stretch<'_>) {
-        self.add_with(members, reason, Some(evidence(stretch)));
+        let is_digest = reason.what.starts_with(super::DIGEST_LEAD);
+        let evidence = if is_digest { evidence_of(stretch, &reason) } else { evidence(stretch) };
+        self.add_with(members, reason, Some(evidence));
     }
 
     /// The same, with other bytes to show or none.
@@ -162,7 +168,10 @@ impl<'c> Gathered<'c> {
         let Reason { cause, certainty, dimension, what, .. } = reason;
         let is_digest = what.starts_with(super::DIGEST_LEAD);
         let key = (members.to_vec(), cause.id, certainty, dimension, is_digest);
-        if let Some(at) = self.by_key.get(&key) {
+        let is_one_of_many = is_digest && self.kept.len() < DIGESTS_MAX;
+        if let Some(at) = self.by_key.get(&key)
+            && !is_one_of_many
+        {
             self.kept[*at].count += 1;
             return;
         }
@@ -207,4 +216,13 @@ fn evidence(stretch: &Stretch<'_>) -> Evidence {
     };
     let (a, b) = (around(stretch.a, &stretch.at_a), around(stretch.b, &stretch.at_b));
     Evidence { offset: (stretch.at_a.start - lead) as u64, a, b }
+}
+
+/// What a reason covers, as much as is told.
+fn evidence_of(stretch: &Stretch<'_>, reason: &Reason) -> Evidence {
+    let cut = |file: &[u8], at: &Range<usize>| {
+        file.get(at.start..at.end.min(at.start + EVIDENCE_BYTES_MAX)).unwrap_or_default().to_vec()
+    };
+    let (a, b) = (cut(stretch.a, &reason.covers), cut(stretch.b, &reason.covers_b));
+    Evidence { offset: reason.covers.start as u64, a, b }
 }

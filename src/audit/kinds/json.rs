@@ -26,7 +26,8 @@ pub(super) fn look(all: &mut Gathered<'_>, a: &[u8], b: &[u8]) -> bool {
         let start = a.iter().zip(b).take_while(|(a, b)| a == b).count();
         let stretch = Stretch { a, at_a: start..a.len(), b, at_b: start..b.len(), is_text: true };
         let covers = (stretch.at_a.clone(), stretch.at_b.clone());
-        let reason = if value_a.to_string() == value_b.to_string() {
+        let (text_a, text_b) = (value_a.to_string(), value_b.to_string());
+        let reason = if text_a == text_b {
             Reason::suspected(&causes::UNKNOWN, "the same document, written in another way", covers)
         } else {
             Reason::suspected(&causes::JSON_ORDER, "the same document with its fields in another order", covers)

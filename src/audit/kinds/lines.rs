@@ -103,7 +103,7 @@ fn runs<'t>(a: &'t [u8], b: &'t [u8]) -> impl Iterator<Item = (Range<usize>, Ran
             at += 1;
         }
         at = at.max(end);
-        (start < end).then(|| (start..end, start..end))
+        if start < end { Some((start..end, start..end)) } else { None }
     })
 }
 
@@ -179,7 +179,10 @@ fn without_moved(
     let stretch = Stretch { a, at_a: whole(first_a), b, at_b: whole(first_b), is_text: true };
     // The whole files tell how they are sorted; what moved tells what it is.
     let cause = order::cause_of(lines_a, lines_b, &in_order_a, all.context);
-    let what = format!("{} lines in another order, the first is `{}`", in_order_a.len(), quoted(first_a.bytes));
+    let what = match in_order_a.len() {
+        1 => format!("a line in another place: `{}`", quoted(first_a.bytes.trim_ascii_end())),
+        count => format!("{count} lines in another order, the first is `{}`", quoted(first_a.bytes.trim_ascii_end())),
+    };
     let reason = Reason::suspected(cause, what, (stretch.at_a.clone(), stretch.at_b.clone()));
     all.add(members, reason, &stretch);
     rest

@@ -11,6 +11,8 @@
 //! | `gather` | findings of one pair of files, one for each cause |
 
 mod align;
+#[cfg(test)]
+mod cases;
 mod documents;
 mod elf;
 mod gather;

@@ -2,8 +2,10 @@
 
 use super::align::{Pair, Word};
 use super::lines::Line;
+use super::planted::is_varied;
 use crate::audit::causes::{self, Cause};
 use crate::audit::context::Context;
+use crate::sandbox::surroundings::Dimension;
 
 /// Fewer words in another order are a change of words.
 const WORDS_MIN: usize = 2;
@@ -45,10 +47,10 @@ pub(super) fn cause_of(a: &[Line<'_>], b: &[Line<'_>], moved: &[Line<'_>], conte
     let (bytes_a, bytes_b) = (is_sorted_by(a, <[u8]>::to_vec), is_sorted_by(b, <[u8]>::to_vec));
     let (letters_a, letters_b) = (is_sorted_by(a, by_letters), is_sorted_by(b, by_letters));
     let is_plain = context.planted.is_empty() && context.alone.is_none();
-    if moved.len() > 1
-        && ((bytes_a && !bytes_b) || (bytes_b && !bytes_a))
-        && (letters_a || letters_b || (!is_plain && (bytes_a || bytes_b) && !are_files(moved)))
-    {
+    // One side as bytes sort; the other as a language does, or in an order that is nobody's where languages were varied.
+    let by_language = (bytes_a && !bytes_b && letters_b) || (bytes_b && !bytes_a && letters_a);
+    let perhaps = is_varied(context, Dimension::Locale) && bytes_a != bytes_b && !are_files(moved);
+    if a.len() > 2 && (by_language || perhaps) {
         return &causes::LOCALE;
     }
     if are_variables(moved) {

@@ -67,7 +67,8 @@ pub(super) fn text(stretch: &Stretch<'_>, context: &Context) -> Option<Reason> {
     let words = Words { a: &stretch.a[at_a.clone()], b: &stretch.b[at_b.clone()], covers: (at_a, at_b) };
     let is_printable =
         |bytes: &[u8]| bytes.iter().all(|byte| matches!(byte, b'\t' | b'\n' | b'\r' | b' '..=0x7e | 0x80..));
-    if !stretch.is_text && !(is_printable(words.a) && is_printable(words.b) && words.a.len().max(words.b.len()) >= 4) {
+    let is_string = is_printable(words.a) && is_printable(words.b) && words.a.len().max(words.b.len()) >= 4;
+    if !stretch.is_text && !is_string {
         return None;
     }
     key_material(stretch)

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::gather::{Reason, Stretch, quoted};
 use super::planted::Markers;
 use super::signatures;
-use super::times::{Precision, Time, time_at};
+use super::times::{Precision, Time, days_of, time_at};
 use crate::audit::causes;
 use crate::audit::context::{Context, Span};
 
@@ -119,8 +119,8 @@ fn readings(bytes: [u8; 8]) -> [(i64, usize, bool); 5] {
 fn dos_seconds(day: i64, clock: i64) -> i64 {
     let (year, month, date) = (DOS_YEAR + (day >> 9), (day >> 5) & 15, day & 31);
     let (hour, minute, second) = (clock >> 11, (clock >> 5) & 63, (clock & 31) * 2);
-    let text = format!("{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{second:02}Z");
-    time_at(text.as_bytes(), &(0..1)).filter(|time| time.range.len() == text.len()).map_or(0, |time| time.epoch_s)
+    let is_time = (1..=12).contains(&month) && (1..=31).contains(&date) && hour < 24 && minute < 60 && second < 60;
+    if is_time { days_of(year, month, date) * DAY_S + hour * 3600 + minute * 60 + second } else { 0 }
 }
 
 /// Two numbers in binary that tell when each build ran.
@@ -142,7 +142,9 @@ fn number(stretch: &Stretch<'_>, context: &Context) -> Option<Reason> {
             let ends_before = at_a + bytes <= stretch.at_a.start || at_a + bytes > stretch.a.len();
             let precision = if is_local { Precision::Local } else { Precision::Moment { offset_s: 0 } };
             let lies = |epoch_s: i64, span: &Span| {
-                epoch_s > 0 && Time { range: 0..0, epoch_s, precision }.lies_in(span.from_s, span.to_s)
+                epoch_s > 0
+                    && Time { range: 0..0, epoch_s, precision, lasts_s: if is_local { 2 } else { 1 } }
+                        .lies_in(span.from_s, span.to_s)
             };
             if !ends_before && of_a != of_b && lies(of_a, &context.a) && lies(of_b, &context.b) {
                 let what = format!("the time of the build as a number: {of_a} against {of_b}");

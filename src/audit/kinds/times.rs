@@ -11,6 +11,8 @@ pub(super) struct Time {
     pub epoch_s: i64,
     /// How exact it is, and what is known of its zone.
     pub precision: Precision,
+    /// How long what is written lasts, in seconds: 60 where no seconds are written.
+    pub lasts_s: i64,
 }
 
 /// How exact a written time is.
@@ -42,6 +44,10 @@ const SLACK_S: i64 = 2;
 /// A time is written in at most so many bytes.
 pub(super) const TIME_BYTES_MAX: usize = 48;
 
+const WEEK_DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
+/// `Mon, `
+const WEEK_DAY_BYTES_MAX: usize = 5;
+
 const MONTHS: [&str; 12] = [
     "january",
     "february",
@@ -58,7 +64,7 @@ const MONTHS: [&str; 12] = [
 ];
 
 /// Days since 1970 of a day of the Gregorian calendar.
-fn days_of(year: i64, month: i64, day: i64) -> i64 {
+pub(super) fn days_of(year: i64, month: i64, day: i64) -> i64 {
     // The year begins in March here, so that the leap day is its last.
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);
@@ -79,7 +85,7 @@ pub(super) fn year_of(epoch_s: i64) -> i64 {
 impl Time {
     /// Whether it may mean a moment between two, given what it leaves open.
     pub fn lies_in(&self, from_s: i64, to_s: i64) -> bool {
-        let (from_s, to_s) = (from_s.saturating_sub(SLACK_S), to_s.saturating_add(SLACK_S));
+        let (from_s, to_s) = (from_s.saturating_sub(SLACK_S + self.lasts_s - 1), to_s.saturating_add(SLACK_S));
         match self.precision {
             Precision::Moment { .. } => (from_s..=to_s).contains(&self.epoch_s),
             Precision::Local => (WEST_S..=EAST_S)
@@ -104,6 +110,8 @@ impl Time {
 struct Reader<'a> {
     text: &'a [u8],
     at: usize,
+    /// Of the last time of a day that was read.
+    lasts_s: i64,
 }
 
 impl Reader<'_> {
@@ -165,10 +173,11 @@ impl Reader<'_> {
         let between = self.eat(b":-h")?;
         let minute = self.fixed(2, 0..=59)?;
         let mut second = 0;
+        self.lasts_s = 60;
         let before = self.at;
         if self.eat(&[between]).is_some() {
             match self.fixed(2, 0..=60) {
-                Some(read) => second = read,
+                Some(read) => (second, self.lasts_s) = (read, 1),
                 None => self.at = before,
             }
         }
@@ -210,7 +219,7 @@ fn is_day(year: i64, month: i64, day: i64) -> bool {
 
 /// `2026-12-01`, `2026/12/01`, `2026.12.01`, `20261201`, each with or without a time of the day after it, as `T02:13:53Z` or `021353`.
 fn iso(text: &[u8], at: usize) -> Option<Time> {
-    let mut reader = Reader { text, at };
+    let mut reader = Reader { text, at, lasts_s: 1 };
     let year = reader.fixed(4, 1980..=2100)?;
     let between = reader.eat(b"-/.:");
     let month = reader.fixed(2, 1..=12)?;
@@ -229,7 +238,7 @@ fn iso(text: &[u8], at: usize) -> Option<Time> {
         let clock = compact_clock(&mut reader);
         if let Some(clock_s) = clock {
             let zone = reader.zone();
-            return Some(with_zone(at..reader.at, midnight_s + clock_s, zone));
+            return Some(with_zone(at..reader.at, midnight_s + clock_s, zone, reader.lasts_s));
         }
         if is_glued {
             return None;
@@ -240,10 +249,10 @@ fn iso(text: &[u8], at: usize) -> Option<Time> {
         while reader.eat(b" ").is_some() {}
         if let Some(clock_s) = reader.clock() {
             let zone = reader.zone();
-            return Some(with_zone(at..reader.at, midnight_s + clock_s, zone));
+            return Some(with_zone(at..reader.at, midnight_s + clock_s, zone, reader.lasts_s));
         }
     }
-    Some(Time { range: at..day_end, epoch_s: midnight_s, precision: Precision::Day })
+    Some(Time { range: at..day_end, epoch_s: midnight_s, precision: Precision::Day, lasts_s: 1 })
 }
 
 /// Whether the digits from a position on are no part of a longer hexadecimal number or name.
@@ -258,20 +267,24 @@ fn is_word_of_its_own(text: &[u8], at: usize, read_to: usize) -> bool {
 fn compact_clock(reader: &mut Reader) -> Option<i64> {
     let hour = reader.fixed(2, 0..=23)?;
     let minute = reader.fixed(2, 0..=59)?;
-    let second = reader.fixed(2, 0..=60).unwrap_or(0);
+    let second = reader.fixed(2, 0..=60);
+    reader.lasts_s = if second.is_some() { 1 } else { 60 };
+    let second = second.unwrap_or(0);
     (!reader.peek().is_ascii_digit()).then_some(hour * 3600 + minute * 60 + second)
 }
 
-fn with_zone(range: Range<usize>, local_s: i64, zone: Option<i64>) -> Time {
+fn with_zone(range: Range<usize>, local_s: i64, zone: Option<i64>, lasts_s: i64) -> Time {
     match zone {
-        Some(offset_s) => Time { range, epoch_s: local_s - offset_s, precision: Precision::Moment { offset_s } },
-        None => Time { range, epoch_s: local_s, precision: Precision::Local },
+        Some(offset_s) => {
+            Time { range, epoch_s: local_s - offset_s, precision: Precision::Moment { offset_s }, lasts_s }
+        }
+        None => Time { range, epoch_s: local_s, precision: Precision::Local, lasts_s },
     }
 }
 
 /// `Dec  1 2026`, `December 1, 2026`, `Dec 1 02:13:53 2026`, `Dec  1 02:13:53 UTC 2026`, `Dec  1 2026 02:13:53`.
 fn month_first(text: &[u8], at: usize) -> Option<Time> {
-    let mut reader = Reader { text, at };
+    let mut reader = Reader { text, at, lasts_s: 1 };
     let month = reader.month()?;
     if !reader.spaces() {
         return None;
@@ -308,12 +321,12 @@ fn month_first(text: &[u8], at: usize) -> Option<Time> {
             end = reader.at;
         }
     }
-    Some(day_and_clock(at..end, days_of(year, month, day), clock_s, zone))
+    Some(day_and_clock(at..end, days_of(year, month, day), clock_s.map(|clock_s| (clock_s, reader.lasts_s)), zone))
 }
 
 /// `1 Dec 2026`, `01-Dec-2026`, `Tue, 01 Dec 2026 02:13:53 +0000`, from the day on.
 fn day_first(text: &[u8], at: usize) -> Option<Time> {
-    let mut reader = Reader { text, at };
+    let mut reader = Reader { text, at, lasts_s: 1 };
     let day = reader.number(1, 2)?;
     reader.eat(b" -/")?;
     let month = reader.month()?;
@@ -332,13 +345,13 @@ fn day_first(text: &[u8], at: usize) -> Option<Time> {
             end = reader.at;
         }
     }
-    Some(day_and_clock(at..end, days_of(year, month, day), clock_s, zone))
+    Some(day_and_clock(at..end, days_of(year, month, day), clock_s.map(|clock_s| (clock_s, reader.lasts_s)), zone))
 }
 
-fn day_and_clock(range: Range<usize>, days: i64, clock_s: Option<i64>, zone: Option<i64>) -> Time {
-    match clock_s {
-        Some(clock_s) => with_zone(range, days * DAY_S + clock_s, zone),
-        None => Time { range, epoch_s: days * DAY_S, precision: Precision::Day },
+fn day_and_clock(range: Range<usize>, days: i64, clock: Option<(i64, i64)>, zone: Option<i64>) -> Time {
+    match clock {
+        Some((clock_s, lasts_s)) => with_zone(range, days * DAY_S + clock_s, zone, lasts_s),
+        None => Time { range, epoch_s: days * DAY_S, precision: Precision::Day, lasts_s: 1 },
     }
 }
 
@@ -355,26 +368,41 @@ fn since_epoch(text: &[u8], at: usize) -> Option<Time> {
         let fraction = text[end + 1..].iter().take(9).take_while(|byte| byte.is_ascii_digit()).count();
         end += if fraction > 0 { fraction + 1 } else { 0 };
     }
-    Some(Time { range: at..end, epoch_s: seconds, precision: Precision::Moment { offset_s: 0 } })
+    Some(Time { range: at..end, epoch_s: seconds, precision: Precision::Moment { offset_s: 0 }, lasts_s: 1 })
 }
 
 /// `02:13:53`, and nothing that tells the day.
 fn clock_alone(text: &[u8], at: usize) -> Option<Time> {
-    let mut reader = Reader { text, at };
+    let mut reader = Reader { text, at, lasts_s: 1 };
     let clock_s = reader.clock()?;
     (text[at + 2] == b':' && reader.at >= at + 8 && reader.peek() != b':').then_some(Time {
         range: at..reader.at,
         epoch_s: clock_s,
         precision: Precision::Clock,
+        lasts_s: 1,
     })
 }
 
 /// `2026`, and nothing that tells more.
 fn year_alone(text: &[u8], at: usize) -> Option<Time> {
-    let mut reader = Reader { text, at };
+    let mut reader = Reader { text, at, lasts_s: 1 };
     let year = reader.fixed(4, 1990..=2100)?;
     let is_alone = !reader.peek().is_ascii_alphanumeric() && reader.peek() != b'.';
-    is_alone.then_some(Time { range: at..reader.at, epoch_s: days_of(year, 1, 1) * DAY_S, precision: Precision::Year })
+    is_alone.then_some(Time {
+        range: at..reader.at,
+        epoch_s: days_of(year, 1, 1) * DAY_S,
+        precision: Precision::Year,
+        lasts_s: 1,
+    })
+}
+
+/// How much before a time names its day of the week: `Mon `, `Mon, `.
+fn week_day_before(text: &[u8]) -> usize {
+    let spaces = text.iter().rev().take(2).take_while(|byte| b" ,".contains(byte)).count();
+    let word = &text[..text.len() - spaces];
+    let is_day = spaces > 0 && WEEK_DAYS.iter().any(|day| word.ends_with(day.as_bytes()));
+    let begins = |before: Option<&u8>| !before.is_some_and(u8::is_ascii_alphabetic);
+    if is_day && begins(word[..word.len().saturating_sub(3)].last()) { spaces + 3 } else { 0 }
 }
 
 /// The longest time that touches a stretch of a text, if any.
@@ -386,7 +414,7 @@ pub(super) fn time_at(text: &[u8], stretch: &Range<usize>) -> Option<Time> {
     let window_end = (to + TIME_BYTES_MAX).min(text.len());
     let text = &text[..window_end];
     let mut best: Option<Time> = None;
-    for at in from..to {
+    for at in from..(to + WEEK_DAY_BYTES_MAX).min(text.len()) {
         let before = if at == 0 { 0 } else { text[at - 1] };
         let byte = text[at];
         let read = if byte.is_ascii_digit() && !before.is_ascii_digit() {
@@ -398,7 +426,8 @@ pub(super) fn time_at(text: &[u8], stretch: &Range<usize>) -> Option<Time> {
         } else {
             None
         };
-        let Some(time) = read else { continue };
+        let Some(mut time) = read else { continue };
+        time.range.start -= week_day_before(&text[..time.range.start]);
         let touches = time.range.start < stretch.end.max(stretch.start + 1) && stretch.start < time.range.end.max(1);
         let is_longer = best.as_ref().is_none_or(|best| time.range.len() > best.range.len());
         if touches && is_longer {
@@ -437,9 +466,9 @@ mod tests {
         check("v20251201.^1", None);
         check("v2025^1201-1", Some(("20251201", MIDNIGHT, Precision::Day)));
         check("20251201^021353", Some(("20251201021353", T, Precision::Local)));
-        check("Mon Dec  1 02:1^3:53 UTC 2025", Some(("Dec  1 02:13:53 UTC 2025", T, UTC)));
-        check("Mon Dec  1 02:1^3:53 2025", Some(("Dec  1 02:13:53 2025", T, Precision::Local)));
-        check("Mon, 01 Dec 2025 02:^13:53 +0000", Some(("01 Dec 2025 02:13:53 +0000", T, UTC)));
+        check("Mon Dec  1 02:1^3:53 UTC 2025", Some(("Mon Dec  1 02:13:53 UTC 2025", T, UTC)));
+        check("Mon Dec  1 02:1^3:53 2025", Some(("Mon Dec  1 02:13:53 2025", T, Precision::Local)));
+        check("Mon, 01 Dec 2025 02:^13:53 +0000", Some(("Mon, 01 Dec 2025 02:13:53 +0000", T, UTC)));
         check("\"Dec  ^1 2025\"", Some(("Dec  1 2025", MIDNIGHT, Precision::Day)));
         check("December ^1, 2025", Some(("December 1, 2025", MIDNIGHT, Precision::Day)));
         check("t=17645^55233;", Some(("1764555233", T, UTC)));
