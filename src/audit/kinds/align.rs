@@ -169,8 +169,14 @@ impl PartialEq for Word<'_> {
 
 impl Eq for Word<'_> {}
 
-/// The words of a stretch of a file.
-pub(super) fn words<'t>(markers: &Markers, side: Side, file: &'t [u8], stretch: &Range<usize>) -> Vec<Word<'t>> {
+/// The words of a stretch of a file. In text, bytes beyond ASCII are letters.
+pub(super) fn words<'t>(
+    markers: &Markers,
+    side: Side,
+    file: &'t [u8],
+    stretch: &Range<usize>,
+    is_text: bool,
+) -> Vec<Word<'t>> {
     let mut words = Vec::new();
     let mut at = stretch.start;
     while at < stretch.end {
@@ -178,7 +184,7 @@ pub(super) fn words<'t>(markers: &Markers, side: Side, file: &'t [u8], stretch: 
         let end = match hit {
             Some(hit) => at + hit.bytes,
             None => {
-                let is_of_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80;
+                let is_of_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || (is_text && byte >= 0x80);
                 let mut end = at + 1;
                 if is_of_word(file[at]) {
                     while end < stretch.end

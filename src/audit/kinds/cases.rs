@@ -331,6 +331,35 @@ fn programs_are_compared_by_section() {
 }
 
 #[test]
+fn strings_of_binary_files_are_paired_wherever_they_lie() {
+    check_file(
+        "s.pickle",
+        b"\x80\x04\x8c\x05alpha\x94\x8c\x05gamma\x94.",
+        b"\x80\x04\x8c\x05gamma\x94\x8c\x05alpha\x94.",
+        &plain(),
+        &[("hash-seed", Suspected, "")],
+    );
+    let program = |strings: &[u8]| elf(&[(".rodata", 0, strings), (".text", 4, &[strings.len() as u8])]);
+    let (a, b) = (
+        program(b"\0\0/workspace/a.c\0x\0one\0\0\0\0built Dec  1 2025\0"),
+        program(b"\0\0x\0one\0\0/somewhere-else/deep/a.c\0built Jan 11 2026\0"),
+    );
+    check_file(
+        "p",
+        &a,
+        &b,
+        &varied(),
+        &[
+            ("build-path", Proven, ".rodata"),
+            ("timestamp.embedded", Proven, ".rodata"),
+            ("build-path", Suspected, ".text"),
+        ],
+    );
+    let (a, b) = (program(b"_ZN1a17h1bfe14acb39b5b97E\0"), program(b"_ZN1a17h3e2090c60c0a2f92E\0"));
+    check_file("p", &a, &b, &plain(), &[("rust.path", Suspected, ".rodata")]);
+}
+
+#[test]
 fn other_formats_are_known_by_their_headers() {
     let code = |mtime: u8, path: &str| {
         [b"\xa7\x0d\r\n\0\0\0\0", &[mtime, 2, 3, 4, 5, 0, 0, 0][..], b"\xe3\0\0\0", path.as_bytes(), b"\0"].concat()
@@ -380,7 +409,7 @@ fn known_paths_are_told_as_such() {
         b"0123456789abcdef0123456789abcdef\n",
         b"fedcba9876543210fedcba9876543210\n",
         &plain(),
-        &[("randomness", Suspected, "")],
+        &[("dirty-path", Suspected, "")],
     );
     check_file(
         "root/var/log/dpkg.log",
@@ -397,7 +426,7 @@ fn known_paths_are_told_as_such() {
         &[("network-drift", Suspected, "")],
     );
     for (path, id) in [
-        ("/var/cache/ldconfig/aux-cache", Some("inode")),
+        ("/var/cache/ldconfig/aux-cache", Some("dirty-path")),
         ("rootfs/var/log/apt/term.log", Some("dirty-path")),
         ("x/__pycache__/a.cpython-311.pyc", Some("python.bytecode")),
         ("docs/.doctrees/index.doctree", Some("docs.generator")),

@@ -6,9 +6,12 @@ use std::ops::Range;
 use super::Finding;
 use super::gather::{Gathered, Reason, Stretch};
 use super::lines::compare_binary;
+use super::span::LENGTH_LEAD;
 use crate::audit::causes::{self, Cause};
 use crate::audit::model::Certainty;
 
+/// So many sections are named in one sentence.
+const NAMES_TOLD_MAX: usize = 8;
 const SECTION_HAS_CODE: u64 = 4;
 /// A section that takes no room in the file.
 const KIND_NO_BITS: u32 = 8;
@@ -133,8 +136,8 @@ fn is_structure(name: &str) -> bool {
 /// Looks into two files; `false` if one of them is none or its table of sections cannot be read.
 pub(super) fn look(all: &mut Gathered<'_>, a: &[u8], b: &[u8]) -> bool {
     let (Some(sections_a), Some(sections_b)) = (sections(a), sections(b)) else { return false };
-    let mut content = Vec::new();
-    let mut follows = Vec::new();
+    let mut content: Vec<Differing> = Vec::new();
+    let mut follows: Vec<Differing> = Vec::new();
     let mut identifiers = Vec::new();
     for (name, section_a) in &sections_a {
         let Some(section_b) = sections_b.get(name) else { continue };
@@ -148,12 +151,15 @@ pub(super) fn look(all: &mut Gathered<'_>, a: &[u8], b: &[u8]) -> bool {
             None => content.push(pair),
         }
     }
-    for (name, section_a, section_b) in &content {
-        contents(all, name, &a[section_a.range.clone()], &b[section_b.range.clone()]);
+    for differing in content {
+        let (name, section_a, section_b) = &differing;
+        if !contents(all, name, &a[section_a.range.clone()], &b[section_b.range.clone()]) {
+            follows.push(differing);
+        }
     }
     one_sided(all, &sections_a, &sections_b);
     code_and_structure(all, (a, b), &follows);
-    let is_alone = content.is_empty() && follows.is_empty() && all.is_empty();
+    let is_alone = all.is_empty();
     for (name, section_a, section_b) in identifiers {
         let (part_a, part_b) = (&a[section_a.range], &b[section_b.range]);
         let stretch = whole(part_a, part_b);
@@ -177,20 +183,33 @@ fn whole<'t>(a: &'t [u8], b: &'t [u8]) -> Stretch<'t> {
     Stretch { a, at_a: start..a.len(), b, at_b: start..b.len(), is_text: false }
 }
 
-fn contents(all: &mut Gathered<'_>, name: &str, a: &[u8], b: &[u8]) {
+/// Compares sections of strings and data; `false` if all that differs there may follow from elsewhere.
+fn contents(all: &mut Gathered<'_>, name: &str, a: &[u8], b: &[u8]) -> bool {
     let mut inner = Gathered::new(all.context, all.markers);
     compare_binary(&mut inner, &[name.to_owned()], a, b);
+    let mut is_told = false;
+    // In these, offsets and names of units stand between the paths.
+    let is_mixed = matches!(name, ".debug_line" | ".strtab" | ".data" | ".gopclntab" | ".gosymtab");
+    let has_moved = a.len() != b.len() && inner.first_known().is_some();
     for mut finding in inner.finish() {
-        if finding.cause == &causes::UNKNOWN && name == ".comment" {
+        if has_moved && finding.what.starts_with(LENGTH_LEAD) {
+            continue;
+        }
+        let is_unknown = finding.cause == &causes::UNKNOWN;
+        if is_unknown && is_mixed {
+            continue;
+        }
+        if is_unknown && name == ".comment" {
             finding.cause = &causes::NETWORK_DRIFT;
             finding.what = format!("another compiler: {}", finding.what);
         }
-        if finding.cause != &causes::PYTHON_BYTECODE && name.starts_with(".go.buildinfo") && finding.dimension.is_none()
-        {
+        if name.starts_with(".go.buildinfo") && finding.dimension.is_none() {
             finding.cause = &causes::GO_BUILD;
         }
+        is_told = true;
         all.take(finding);
     }
+    is_told
 }
 
 /// Sections that only one of the files has.
@@ -209,33 +228,45 @@ fn one_sided(all: &mut Gathered<'_>, a: &BTreeMap<String, Section>, b: &BTreeMap
 
 type Differing = (String, Section, Section);
 
-/// Code and tables: what is planted in them is told; for the rest, they follow from what is known, or code is made for a processor.
+/// Code and tables: what is planted in them is told; the rest is one finding. It follows from what is known, or code is made for a processor.
 fn code_and_structure(all: &mut Gathered<'_>, (a, b): (&[u8], &[u8]), follows: &[Differing]) {
     let known = all.first_known();
-    let only_code = known.is_none()
-        && all.is_empty()
-        && follows.iter().all(|(name, section, _)| section.has_code || is_structure(name));
-    for (name, section_a, section_b) in follows {
-        let (part_a, part_b) = (&a[section_a.range.clone()], &b[section_b.range.clone()]);
+    let is_alone = all.is_empty();
+    let mut rest: Vec<&Differing> = Vec::new();
+    for differing in follows {
+        let (name, section_a, section_b) = differing;
         let mut inner = Gathered::new(all.context, all.markers);
+        let (part_a, part_b) = (&a[section_a.range.clone()], &b[section_b.range.clone()]);
         compare_binary(&mut inner, std::slice::from_ref(name), part_a, part_b);
-        let found: Vec<Finding> = inner.finish();
         let is_sure = |finding: &Finding| finding.certainty == Certainty::Proven && all.context.alone.is_none();
-        let (sure, rest): (Vec<_>, Vec<_>) = found.into_iter().partition(is_sure);
+        let (sure, unsure): (Vec<_>, Vec<_>) = inner.finish().into_iter().partition(is_sure);
         sure.into_iter().for_each(|finding| all.take(finding));
-        if rest.is_empty() {
-            continue;
+        if !unsure.is_empty() {
+            rest.push(differing);
         }
-        let covers = (0..part_a.len(), 0..part_b.len());
-        let reason = match known {
-            Some(cause) => Reason::suspected(cause, "code or addresses that follow from what else differs", covers),
-            None if only_code && section_a.has_code => Reason::suspected(
-                &causes::CPU_FEATURES,
-                "only code differs: another processor, measured profile or order of work of the compiler",
-                covers,
-            ),
-            None => Reason::suspected(&causes::UNKNOWN, "code or addresses that nothing else explains", covers),
-        };
-        all.add(std::slice::from_ref(name), reason, &whole(part_a, part_b));
     }
+    let Some((name, section_a, section_b)) = rest.iter().find(|(_, section, _)| section.has_code).or(rest.first())
+    else {
+        return;
+    };
+    let (part_a, part_b) = (&a[section_a.range.clone()], &b[section_b.range.clone()]);
+    let names: Vec<&str> = rest.iter().map(|(name, _, _)| name.as_str()).take(NAMES_TOLD_MAX).collect();
+    let names = names.join(", ");
+    let covers = (0..part_a.len(), 0..part_b.len());
+    let reason = match known {
+        Some(cause) => {
+            Reason::suspected(cause, format!("code and addresses that follow from what else differs: {names}"), covers)
+        }
+        None if is_alone && section_a.has_code => Reason::suspected(
+            &causes::CPU_FEATURES,
+            format!("only code differs, by processor, measured profile or the compiler's order of work: {names}"),
+            covers,
+        ),
+        None => Reason::suspected(
+            &causes::UNKNOWN,
+            format!("code or addresses that nothing else explains: {names}"),
+            covers,
+        ),
+    };
+    all.add(std::slice::from_ref(name), reason, &whole(part_a, part_b));
 }

@@ -10,6 +10,7 @@ use super::order;
 use super::planted::{Markers, Side};
 use super::signatures::decimal_comma;
 use super::span::explain;
+use super::strings::{self, Leftovers};
 
 /// Differing runs of bytes with fewer equal ones between them are one.
 const RUN_GAP: usize = 6;
@@ -24,7 +25,7 @@ pub(super) struct Line<'t> {
     pub bytes: &'t [u8],
     pub at: usize,
     /// Hash of it with its markers taken for those of the other side.
-    key: u64,
+    pub key: u64,
 }
 
 impl PartialEq for Line<'_> {
@@ -56,8 +57,13 @@ fn lines<'t>(markers: &Markers, side: Side, file: &'t [u8], is_text: bool) -> Ve
     let mut lines = Vec::new();
     let mut from = 0;
     for (at, byte) in file.iter().enumerate() {
-        let ends = *byte == b'\n' || (!is_text && (*byte == 0 || at - from >= PIECE_BYTES_MAX));
-        if ends {
+        if !is_text && *byte == 0 {
+            // Zeros end strings and fill gaps; how many there are follows from what is between.
+            if from < at {
+                lines.push(line(markers, side, file, from..at));
+            }
+            from = at + 1;
+        } else if *byte == b'\n' || (!is_text && at - from >= PIECE_BYTES_MAX) {
             lines.push(line(markers, side, file, from..at + 1));
             from = at + 1;
         }
@@ -75,17 +81,21 @@ pub(super) fn compare_text(all: &mut Gathered<'_>, members: &[String], a: &[u8],
 
 /// Compares two files of anything else.
 pub(super) fn compare_binary(all: &mut Gathered<'_>, members: &[String], a: &[u8], b: &[u8]) {
-    if a.len() == b.len() {
-        for (at_a, at_b) in runs(a, b) {
-            if all.is_full() {
-                return;
-            }
-            let stretch = Stretch { a, at_a, b, at_b, is_text: false };
-            let reason = explain(&stretch, all.context, all.markers);
-            all.add(members, reason, &stretch);
-        }
-    } else {
+    if a.len() != b.len() {
         compare(all, members, a, b, false);
+        return;
+    }
+    if let Some(stretch) = strings::reordered(all, a, b) {
+        strings::add_order(all, members, &stretch);
+        return;
+    }
+    for (at_a, at_b) in runs(a, b) {
+        if all.is_full() {
+            return;
+        }
+        let stretch = Stretch { a, at_a, b, at_b, is_text: false };
+        let reason = explain(&stretch, all.context, all.markers);
+        all.add(members, reason, &stretch);
     }
 }
 
@@ -115,6 +125,7 @@ fn compare(all: &mut Gathered<'_>, members: &[String], a: &[u8], b: &[u8], is_te
         pairs = without_moved(all, members, (a, b), (&lines_a, &lines_b), pairs);
     }
     let mut at = (0, 0);
+    let mut left = Leftovers::default();
     for pair in pairs.iter().chain([&Pair { a: lines_a.len()..lines_a.len(), b: lines_b.len()..lines_b.len() }]) {
         // What stands between two pairs is the same but for its markers.
         for (line_a, line_b) in
@@ -125,14 +136,19 @@ fn compare(all: &mut Gathered<'_>, members: &[String], a: &[u8], b: &[u8], is_te
             }
         }
         at = (pair.a.end, pair.b.end);
-        one_by_one(all, members, (a, &lines_a[pair.a.clone()]), (b, &lines_b[pair.b.clone()]), is_text);
+        if is_text {
+            one_by_one(all, members, (a, &lines_a[pair.a.clone()]), (b, &lines_b[pair.b.clone()]), is_text);
+        } else {
+            left.add(&lines_a[pair.a.clone()], &lines_b[pair.b.clone()]);
+        }
         if all.is_full() {
             return;
         }
     }
+    left.settle(all, members, a, b);
 }
 
-fn whole(line: &Line<'_>) -> Range<usize> {
+pub(super) fn whole(line: &Line<'_>) -> Range<usize> {
     line.at..line.at + line.bytes.len()
 }
 
@@ -212,7 +228,7 @@ fn split_pairs(stays_a: &[usize], stays_b: &[usize], pair: &Pair, rest: &mut Vec
 }
 
 /// Compares lines that stand against each other: the first with the first, and what one side has more of with nothing.
-fn one_by_one(
+pub(super) fn one_by_one(
     all: &mut Gathered<'_>,
     members: &[String],
     (a, lines_a): (&[u8], &[Line<'_>]),
@@ -250,8 +266,8 @@ pub(super) fn within(
     (b, line_b): (&[u8], Range<usize>),
     is_text: bool,
 ) {
-    let words_a = words(all.markers, Side::A, a, &line_a);
-    let words_b = words(all.markers, Side::B, b, &line_b);
+    let words_a = words(all.markers, Side::A, a, &line_a, is_text);
+    let words_b = words(all.markers, Side::B, b, &line_b, is_text);
     let pairs = differing(&words_a, &words_b, |word| {
         let mut hasher = DefaultHasher::new();
         if word.rows == 0 {

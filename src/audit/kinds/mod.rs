@@ -3,7 +3,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `look` | the way in: which kind two files are of, and who looks into them |
-//! | `lines` `align` `order` | text and strings: what belongs together, and what came in another order |
+//! | `lines` `align` `strings` `order` | text and strings: what belongs together, and what came in another order |
 //! | `span` | one stretch that differs: planted, then times, then looks |
 //! | `planted` `times` `signatures` `hints` | markers; times; shapes of identifiers, keys, addresses, paths; names of fields |
 //! | `json` `elf` `programs` `python` `png` `documents` | what has parts, fields or headers of its own |
@@ -28,6 +28,7 @@ mod programs;
 mod python;
 mod signatures;
 mod span;
+mod strings;
 mod times;
 
 pub use look::{DIGEST_LEAD, Finding, look};

@@ -22,9 +22,9 @@ use Known::{Below, Ends, Is};
 
 /// Paths of distributions and tools. The first that fits decides.
 const KNOWN: [(Known, &Cause); 38] = [
-    (Is("var/cache/ldconfig/aux-cache"), &causes::INODE),
-    (Is("etc/machine-id"), &causes::RANDOMNESS),
-    (Is("var/lib/dbus/machine-id"), &causes::RANDOMNESS),
+    (Is("var/cache/ldconfig/aux-cache"), &causes::DIRTY_PATH),
+    (Is("etc/machine-id"), &causes::DIRTY_PATH),
+    (Is("var/lib/dbus/machine-id"), &causes::DIRTY_PATH),
     (Is("var/lib/systemd/random-seed"), &causes::RANDOMNESS),
     (Is("etc/ssh/ssh_host_rsa_key"), &causes::RANDOMNESS),
     (Is("etc/ssh/ssh_host_rsa_key.pub"), &causes::RANDOMNESS),

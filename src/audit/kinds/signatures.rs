@@ -76,6 +76,7 @@ pub(super) fn text(stretch: &Stretch<'_>, context: &Context) -> Option<Reason> {
         .or_else(|| temporary(&words))
         .or_else(|| address(stretch, &words))
         .or_else(|| path(&words))
+        .or_else(|| rust_hash(stretch))
         .or_else(|| hints::by_key(stretch, &words.covers, context))
         .or_else(|| digest(stretch))
         .or_else(|| zone_or_language(&words))
@@ -230,6 +231,24 @@ fn path(words: &Words<'_>) -> Option<Reason> {
         return words.reason(&causes::BUILD_PATH, "absolute paths");
     }
     None
+}
+
+/// The hash in a symbol of Rust, `17h1bfe14acb39b5b97E`, or in the name of a unit of code, which goes by paths and flags.
+fn rust_hash(stretch: &Stretch<'_>) -> Option<Reason> {
+    let hash = |text: &[u8], at: &Range<usize>| -> Option<Range<usize>> {
+        let run = run_around(text, at, |byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))?;
+        let is_symbol = text[..run.start].ends_with(b"17h") && text.get(run.end) == Some(&b'E');
+        let is_unit = text[run.end..].starts_with(b"-cgu.");
+        (run.len() == 16 && (is_symbol || is_unit)).then_some(run)
+    };
+    // Whole symbols may stand against each other.
+    let (a, b) = stretch.bytes();
+    let same = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    let end = a[same..].iter().rev().zip(b[same..].iter().rev()).take_while(|(a, b)| a == b).count();
+    let inner = |at: &Range<usize>| at.start + same..at.end - end;
+    let (at_a, at_b) = (hash(stretch.a, &inner(&stretch.at_a))?, hash(stretch.b, &inner(&stretch.at_b))?);
+    let words = Words { a: &stretch.a[at_a.clone()], b: &stretch.b[at_b.clone()], covers: (at_a, at_b) };
+    words.reason(&causes::RUST_PATH, "hashes in symbols of Rust, which go by paths and flags")
 }
 
 /// Places of homes. In pieces, so that none of them reads as a path of somebody's.

@@ -20,6 +20,9 @@ const OFFSETS_MAX: usize = 64;
 /// Times of ZIP and FAT begin in 1980.
 const DOS_YEAR: i64 = 1980;
 
+/// How it is told that a few bytes may be the length or the place of something else.
+pub(super) const LENGTH_LEAD: &str = "a number, perhaps a length or an offset";
+
 /// Explains a stretch.
 pub(super) fn explain(stretch: &Stretch<'_>, context: &Context, markers: &Markers) -> Reason {
     let covers = (stretch.at_a.clone(), stretch.at_b.clone());
@@ -32,7 +35,11 @@ pub(super) fn explain(stretch: &Stretch<'_>, context: &Context, markers: &Marker
         .or_else(|| if stretch.is_text { None } else { signatures::binary(stretch) });
     found.unwrap_or_else(|| {
         let (a, b) = stretch.bytes();
+        let is_small = |bytes: &[u8]| bytes.len() <= 4 && !bytes.iter().any(u8::is_ascii_graphic);
         let what = match (a.is_empty(), b.is_empty()) {
+            (false, false) if !stretch.is_text && is_small(a) && is_small(b) => {
+                format!("{LENGTH_LEAD}: `{}` against `{}`", quoted(a), quoted(b))
+            }
             (true, _) => format!("only the second build has `{}`", quoted(b)),
             (_, true) => format!("only the first build has `{}`", quoted(a)),
             _ => format!("`{}` against `{}`", quoted(a), quoted(b)),
