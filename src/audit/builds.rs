@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::audit::compare::{self, Comparison, Limits};
 use crate::audit::context::{Context, Planted, Span};
+use crate::audit::hidden::{Hidden, Trait};
 use crate::audit::model::{Build, Ending};
 use crate::audit::variation::{Dimensions, Marks};
 use crate::base::diagnostic::Diagnostic;
@@ -166,10 +167,24 @@ impl<'b, 'c, 'w> Builds<'b, 'c, 'w> {
         changed.chain(added).collect()
     }
 
-    /// Whether a path is in one of two builds alone.
-    pub fn is_lonely(&self, one: usize, other: usize, path: &RelPath) -> bool {
-        let has = |build: usize| self.left[build].listing.as_ref().is_some_and(|listing| listing.contains_key(path));
-        has(one) != has(other)
+    /// What differs between two builds and is not hidden, without what only follows from something else.
+    pub fn news(&self, one: usize, other: usize, hidden: &Hidden) -> BTreeSet<Trait> {
+        if self.differing(one, other).is_empty() {
+            return BTreeSet::new();
+        }
+        let differences = self.compare(one, other, None).into_iter().flat_map(|comparison| comparison.differences);
+        let news = differences.filter(|one| one.consequence_of.is_none() && !hidden.has(one));
+        news.map(|one| (one.site, one.cause.id)).collect()
+    }
+
+    /// Whether nothing was varied and nothing held fast.
+    pub fn is_plain(&self, build: usize) -> bool {
+        self.told[build].varied.is_empty() && self.told[build].pinned.is_empty()
+    }
+
+    /// Whether it is their number that is used up, rather than the time.
+    pub fn is_over_count(&self) -> bool {
+        self.told.len() > self.budget.rebuilds
     }
 
     /// Compares two builds down to the bytes. `alone` is the one dimension in which they were built differently.
@@ -190,10 +205,5 @@ impl<'b, 'c, 'w> Builds<'b, 'c, 'w> {
     /// How many there are.
     pub fn count(&self) -> usize {
         self.told.len()
-    }
-
-    /// What a build left.
-    pub fn listing(&self, build: usize) -> Option<&Arc<Listing>> {
-        self.left[build].listing.as_ref()
     }
 }

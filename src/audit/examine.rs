@@ -13,7 +13,8 @@ use crate::audit::builds::{Budget, Builds, Stop};
 use crate::audit::causes::{self, Cause};
 use crate::audit::compare::Comparison;
 use crate::audit::effects;
-use crate::audit::model::{Certainty, Difference, Effect, Outcome, TaskAudit, Varied, Verdict};
+use crate::audit::hidden::{Hidden, Trait, around};
+use crate::audit::model::{Difference, Effect, Outcome, TaskAudit, Varied, Verdict};
 use crate::audit::variation::{Dimensions, Marks, PINS};
 use crate::base::path::RelPath;
 use crate::engine::inspect::Case;
@@ -49,7 +50,14 @@ pub fn examine(case: &Case<'_, '_>, question: &Question, marks: Marks) -> Result
     match examination.run(&question.vary) {
         Ok(()) => {}
         Err(Stop::Spent) => {
-            examination.note("the budget was used up before all was known".into());
+            let told = match examination.builds.is_over_count() {
+                true => format!(
+                    "its {} rebuilds were used up before all was known: `--rebuilds` gives more",
+                    question.budget.rebuilds
+                ),
+                false => "the time of the budget was up before all was known: `--budget` gives more".to_owned(),
+            };
+            examination.note(told);
             examination.at_least(Verdict::Inconclusive);
         }
         Err(stop) => return Err(stop),
@@ -142,7 +150,7 @@ impl Examination<'_, '_, '_> {
     fn tell_pairs(&mut self, pairs: &[(usize, usize)], alone: Option<Dimension>) {
         for (one, other) in pairs {
             if !self.builds.differing(*one, *other).is_empty() {
-                self.tell(*one, *other, alone, &|_| true);
+                self.tell(*one, *other, alone, &Hidden::default());
             }
         }
         if let Some(pin) = alone {
@@ -206,14 +214,12 @@ impl Examination<'_, '_, '_> {
         Ok(Some(one))
     }
 
-    /// Finds the dimensions in which what is stable differs.
+    /// Finds the dimensions in which something differs that does not anyway.
     fn vary(&mut self, effective: Dimensions, all: usize, pins: Dimensions, ground: usize) -> Result<(), Stop> {
         let varied: Dimensions = effective.difference(&pins).copied().collect();
         let hidden = if pins.is_empty() { self.hidden() } else { Hidden::default() };
+        self.judge(all);
         let all = if pins.is_empty() { all } else { self.builds.of(&self.marks, &varied, &pins)? };
-        if !hidden.is_nothing() {
-            self.tell_marked(all, &hidden);
-        }
         let suspects = self.suspects(ground, all);
         let mut trial = Trial { builds: &mut self.builds, marks: &self.marks, pins: &pins, ground, hidden: &hidden };
         let mut found = Vec::new();
@@ -226,16 +232,22 @@ impl Examination<'_, '_, '_> {
         for one in found {
             self.take(one, &pins, ground, &hidden)?;
         }
-        let why = || "the budget was used up before its turn".to_owned();
         for dimension in varied {
-            let rest = match (is_spent, hidden.is_everything) {
-                (true, _) => Outcome::Unknown { why: why() },
-                (_, true) => Outcome::Unknown { why: "what differs in plain builds hides it".into() },
-                _ => Outcome::Same,
+            let rest = match is_spent {
+                true => Outcome::Unknown { why: "the budget was used up before its turn".into() },
+                false => Outcome::Same,
             };
             self.outcomes.entry(dimension).or_insert(rest);
         }
         if is_spent { Err(Stop::Spent) } else { Ok(()) }
+    }
+
+    /// Counts what the build with everything varied comes to: the verdict is of all builds.
+    fn judge(&mut self, all: usize) {
+        if let Some(comparison) = self.builds.compare(RESULT, all, None) {
+            self.at_least(comparison.verdict);
+            self.normalizers.extend(comparison.normalizers);
+        }
     }
 
     /// What was found of some dimensions, with what differs in them.
@@ -246,11 +258,11 @@ impl Examination<'_, '_, '_> {
                 if !self.is_confirmed(dimension, build, pins, ground, hidden)? {
                     let why = "with it the outputs differed once and once not: it is not the cause".to_owned();
                     self.outcomes.insert(dimension, Outcome::Unknown { why });
-                    self.tell(ground, build, None, &|path| !hidden.has(path));
+                    self.tell(ground, build, None, hidden);
                     return Ok(());
                 }
                 self.outcomes.insert(dimension, Outcome::Differs);
-                self.tell(ground, build, Some(dimension), &|path| !hidden.has(path));
+                self.tell(ground, build, Some(dimension), hidden);
             }
             Found::Fails(dimension, how) => {
                 self.note(format!("with {} varied, the command fails: {how}", dimension.word()));
@@ -267,7 +279,7 @@ impl Examination<'_, '_, '_> {
                 let why = "only together with others".to_owned();
                 self.outcomes.extend(dimensions.iter().map(|one| (*one, Outcome::Unknown { why: why.clone() })));
                 self.at_least(Verdict::Inconclusive);
-                self.tell(ground, build, None, &|path| !hidden.has(path));
+                self.tell(ground, build, None, hidden);
             }
         }
         Ok(())
@@ -283,18 +295,16 @@ impl Examination<'_, '_, '_> {
         hidden: &Hidden,
     ) -> Result<bool, Stop> {
         let again = self.builds.again(&self.marks, &Dimensions::from([dimension]), pins)?;
-        let differing = |one: usize, other: usize| {
-            let all = self.builds.differing(one, other);
-            all.into_iter().filter(|path| !hidden.has(path)).collect::<BTreeSet<_>>()
-        };
+        if !hidden.is_nothing() {
+            let (first, second) = (self.builds.news(ground, build, hidden), self.builds.news(ground, again, hidden));
+            return Ok(first.intersection(&second).next().is_some());
+        }
         let moves = matches!(
             dimension,
             Dimension::Clock | Dimension::FileSystem | Dimension::Cpus | Dimension::DirOrder | Dimension::Aslr
         );
-        Ok(match moves {
-            true => !differing(ground, again).is_empty(),
-            false => !differing(ground, again).is_empty() && differing(build, again).is_empty(),
-        })
+        let differs_again = !self.builds.differing(ground, again).is_empty();
+        Ok(differs_again && (moves || self.builds.differing(build, again).is_empty()))
     }
 
     /// Dimensions whose marks are in what differs.
@@ -304,43 +314,32 @@ impl Examination<'_, '_, '_> {
         differences.filter_map(|difference| difference.dimension).collect()
     }
 
-    /// Marks in what differs anyway: they prove their dimension all the same.
-    fn tell_marked(&mut self, all: usize, hidden: &Hidden) {
-        let Some(comparison) = self.builds.compare(RESULT, all, None) else { return };
-        for difference in comparison.differences {
-            let Some(dimension) = difference.dimension else { continue };
-            let is_hidden = RelPath::parse(&difference.site.file).is_ok_and(|path| hidden.has(&path));
-            if is_hidden && difference.certainty == Certainty::Proven {
-                self.outcomes.insert(dimension, Outcome::Differs);
-                self.add(difference);
-            }
-        }
-    }
-
+    /// What differs among plain builds, so that it tells nothing where it differs again.
     fn hidden(&self) -> Hidden {
-        // Names that come and go hide all that lies beside them.
-        let plain = 1..3.min(self.builds.count());
-        let is_lonely = |path: &&RelPath| plain.clone().any(|build| self.builds.is_lonely(RESULT, build, path));
-        let dirs = self.unstable.iter().filter(is_lonely).map(|path| path.parent().unwrap_or_default()).collect();
-        let mut hidden = Hidden { paths: self.unstable.clone(), dirs, is_everything: false };
-        let listing = self.builds.listing(RESULT);
-        hidden.is_everything = !self.unstable.is_empty()
-            && (self.case.is_image() || listing.is_some_and(|listing| listing.keys().all(|path| hidden.has(path))));
-        hidden
+        let plain = 1..self.builds.count().min(4);
+        let plain = plain.filter(|build| self.builds.is_plain(*build));
+        let found: Vec<BTreeSet<Trait>> = plain
+            .map(|build| self.builds.news(RESULT, build, &Hidden::default()))
+            .filter(|news| !news.is_empty())
+            .collect();
+        let everywhere = |one: &Trait| found.iter().all(|news| news.contains(one));
+        let known: BTreeSet<Trait> = found.iter().flatten().cloned().collect();
+        // Names that come and go hide what lies beside them.
+        let places = known.iter().filter(|one| found.len() > 1 && !everywhere(one)).map(|(site, _)| around(site));
+        Hidden { places: places.collect(), known }
     }
 
     /// Compares two builds, and takes what is to be told of it.
-    fn tell(&mut self, one: usize, other: usize, alone: Option<Dimension>, is_wanted: &dyn Fn(&RelPath) -> bool) {
+    fn tell(&mut self, one: usize, other: usize, alone: Option<Dimension>, hidden: &Hidden) {
         let Some(comparison) = self.builds.compare(one, other, alone) else { return };
         let Comparison { verdict, differences, untold, normalizers, notes } = comparison;
         self.at_least(verdict);
         self.untold += untold;
         self.normalizers.extend(normalizers);
-        for difference in differences {
-            if RelPath::parse(&difference.site.file).map_or(true, |path| is_wanted(&path)) {
-                self.add(difference);
-            }
-        }
+        differences
+            .into_iter()
+            .filter(|difference| !hidden.has(difference))
+            .for_each(|difference| self.add(difference));
         notes.into_iter().for_each(|note| self.note(note));
     }
 
@@ -428,24 +427,6 @@ fn pin_of(cause: &Cause) -> Option<Dimension> {
     }
 }
 
-/// What cannot be compared, for it differs anyway.
-#[derive(Default)]
-struct Hidden {
-    paths: BTreeSet<RelPath>,
-    dirs: BTreeSet<RelPath>,
-    is_everything: bool,
-}
-
-impl Hidden {
-    fn has(&self, path: &RelPath) -> bool {
-        self.is_everything || self.paths.contains(path) || self.dirs.iter().any(|dir| path.starts_with(dir))
-    }
-
-    fn is_nothing(&self) -> bool {
-        self.paths.is_empty() && !self.is_everything
-    }
-}
-
 /// Builds with dimensions varied, for the search.
 struct Trial<'t, 'e, 'c, 'w> {
     builds: &'t mut Builds<'e, 'c, 'w>,
@@ -461,7 +442,10 @@ impl Trial<'_, '_, '_, '_> {
         if let Some(how) = self.builds.failure(build) {
             return Ok(bisect::Answer::Fails(how.to_owned()));
         }
-        let differs = self.builds.differing(self.ground, build).iter().any(|path| !self.hidden.has(path));
+        let differs = match self.hidden.is_nothing() {
+            true => !self.builds.differing(self.ground, build).is_empty(),
+            false => !self.builds.news(self.ground, build, self.hidden).is_empty(),
+        };
         Ok(if differs { bisect::Answer::Differs } else { bisect::Answer::Same })
     }
 }

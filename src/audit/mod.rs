@@ -6,7 +6,7 @@
 //! | `context` | what is known of two builds before they are compared |
 //! | `causes` | what makes builds differ, and the way out of each |
 //! | `variation` | what is varied, and with what |
-//! | `inspector`, `examine`, `builds`, `effects`, `bisect` | the procedure: builds, which of them took hold, what makes them differ |
+//! | `inspector`, `examine`, `builds`, `effects`, `bisect`, `hidden` | the procedure: builds, which variations took hold, what makes them differ, what differs anyway |
 //! | `hits` | the check of a share of hits |
 //! | `machine` | what machine this is |
 //! | `compare` | two trees of outputs, down through archives, image layouts and compressed files |
@@ -22,6 +22,7 @@ pub mod compare;
 pub mod context;
 mod effects;
 pub mod examine;
+mod hidden;
 pub mod hits;
 pub mod inspector;
 pub mod kinds;
