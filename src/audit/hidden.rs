@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::audit::model::{Difference, Site};
+use crate::audit::model::{Certainty, Difference, Site};
 
 /// A place with the cause of what differs there.
 pub type Trait = (Site, &'static str);
@@ -17,10 +17,13 @@ pub struct Hidden {
 }
 
 impl Hidden {
-    /// Whether a difference is.
+    /// Whether a difference is. Where something differed, only what is proven counts: what else a place looks like changes with its bytes.
     pub fn has(&self, difference: &Difference) -> bool {
-        let Difference { site, cause, .. } = difference;
-        self.known.contains(&(site.clone(), cause.id)) || self.places.iter().any(|place| is_within(site, place))
+        let Difference { site, cause, certainty, .. } = difference;
+        let is_suspected = *certainty == Certainty::Suspected && self.known.iter().any(|(known, _)| known == site);
+        is_suspected
+            || self.known.contains(&(site.clone(), cause.id))
+            || self.places.iter().any(|place| is_within(site, place))
     }
 
     /// Whether nothing is.
@@ -55,7 +58,6 @@ fn is_within(site: &Site, place: &Site) -> bool {
 mod tests {
     use super::*;
     use crate::audit::causes::{OWNER, RANDOMNESS};
-    use crate::audit::model::Certainty;
 
     fn site(file: &str, members: &[&str]) -> Site {
         Site { file: file.into(), members: members.iter().map(|&member| member.to_owned()).collect() }
@@ -66,12 +68,12 @@ mod tests {
         let known = site("a.tar", &["bin/tool"]);
         let places = BTreeSet::from([around(&site("b.tar", &["tmp/x1"])), around(&site("out/log-1", &[]))]);
         let hidden = Hidden { known: BTreeSet::from([(known.clone(), RANDOMNESS.id)]), places };
-        let check = |site: Site, cause, expect: bool| {
+        let check = |site: Site, cause, certainty, expect: bool| {
             let difference = Difference {
                 site: site.clone(),
                 what: String::new(),
                 cause,
-                certainty: Certainty::Proven,
+                certainty,
                 dimension: None,
                 evidence: None,
                 consequence_of: None,
@@ -79,12 +81,14 @@ mod tests {
             };
             assert_eq!(hidden.has(&difference), expect, "{site:?}");
         };
-        check(known.clone(), &RANDOMNESS, true);
-        check(known, &OWNER, false);
-        check(site("a.tar", &["bin/tool", "(gzip)"]), &RANDOMNESS, false);
-        check(site("b.tar", &["tmp/x2"]), &OWNER, true);
-        check(site("b.tar", &["tmpfile"]), &OWNER, false);
-        check(site("out/log-2", &[]), &OWNER, true);
-        check(site("outer", &[]), &OWNER, false);
+        let sure = Certainty::Proven;
+        check(known.clone(), &RANDOMNESS, sure, true);
+        check(known.clone(), &OWNER, Certainty::Suspected, true);
+        check(known, &OWNER, sure, false);
+        check(site("a.tar", &["bin/tool", "(gzip)"]), &RANDOMNESS, sure, false);
+        check(site("b.tar", &["tmp/x2"]), &OWNER, sure, true);
+        check(site("b.tar", &["tmpfile"]), &OWNER, sure, false);
+        check(site("out/log-2", &[]), &OWNER, sure, true);
+        check(site("outer", &[]), &OWNER, sure, false);
     }
 }
