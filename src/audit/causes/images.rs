@@ -28,6 +28,6 @@ causes! {
         "write OCI media types, always the same";
     ATTESTATION_IN_INDEX = "attestation-in-index", "provenance in the index of an image",
         "build with `--provenance=false`, and attach attestations as referrers";
-    DIRTY_PATH = "dirty-path", "a log, cache or backup that installing leaves behind",
-        "delete it in the step that made it: `/var/log/*`, `/var/cache/*`, `/var/lib/apt/lists/*`, `*-old`, `*-`";
+    DIRTY_PATH = "dirty-path", "a log, cache, backup or identifier of a machine that installing leaves behind",
+        "delete it in the step that made it, or leave `/etc/machine-id` empty: `/var/log/*`, `/var/cache/*`, `/var/lib/apt/lists/*`, `*-old`, `*-`";
 }

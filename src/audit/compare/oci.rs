@@ -179,7 +179,13 @@ impl Layouts<'_> {
         let (labels_a, labels_b) = (labels(&parts_a), labels(&parts_b));
         for (label, part) in labels_a.iter().zip(&parts_a) {
             match labels_b.iter().position(|other| other == label) {
-                Some(at) => self.part(walk, &within(site, label), part, parts_b[at], level),
+                Some(at) => {
+                    let site = within(site, label);
+                    if is_attestation(part) && is_attestation(parts_b[at]) {
+                        walk.attestations.push(site.clone());
+                    }
+                    self.part(walk, &site, part, parts_b[at], level);
+                }
                 None => self.alone(walk, &within(site, label), part, 0),
             }
         }

@@ -78,6 +78,8 @@ pub(super) struct Walk<'c> {
     pub(super) context: &'c Context,
     pub(super) limits: &'c Limits,
     pub(super) known: Known,
+    /// Attestations of images: what differs in them by chance is told as theirs.
+    pub(super) attestations: Vec<Site>,
     found: Vec<Found>,
     untold: u64,
     costs: Costs,
@@ -96,6 +98,7 @@ impl<'c> Walk<'c> {
             context,
             limits,
             known: Known::default(),
+            attestations: Vec::new(),
             found: Vec::new(),
             untold: 0,
             costs: Costs::default(),
@@ -127,8 +130,13 @@ impl<'c> Walk<'c> {
         self.keep(site, Told { certainty: Certainty::Proven, ..Told::unknown(what) }, follows);
     }
 
-    fn keep(&mut self, site: &Site, told: Told, follows: Vec<usize>) {
+    fn keep(&mut self, site: &Site, mut told: Told, follows: Vec<usize>) {
         self.events += 1;
+        let is_weak = told.cause == &causes::UNKNOWN || told.cause == &causes::RANDOMNESS;
+        let is_within = |outer: &Site| outer.file == site.file && site.members.starts_with(&outer.members);
+        if is_weak && follows.is_empty() && told.dimension.is_none() && self.attestations.iter().any(is_within) {
+            told.cause = &causes::ATTESTATION_IN_INDEX;
+        }
         if self.found.len() >= self.limits.told {
             self.untold += 1;
             return;

@@ -9,6 +9,7 @@ use super::lines::compare_binary;
 use super::span::LENGTH_LEAD;
 use crate::audit::causes::{self, Cause};
 use crate::audit::model::Certainty;
+use crate::sandbox::surroundings::Dimension;
 
 /// So many sections are named in one sentence.
 const NAMES_TOLD_MAX: usize = 8;
@@ -257,6 +258,9 @@ fn code_and_structure(all: &mut Gathered<'_>, (a, b): (&[u8], &[u8]), follows: &
         Some(cause) => {
             Reason::suspected(cause, format!("code and addresses that follow from what else differs: {names}"), covers)
         }
+        None if all.context.alone == Some(Dimension::FileSystem) && is_moved(part_a, part_b) => {
+            Reason::suspected(&causes::FILE_ORDER, format!("the same bytes in another order: {names}"), covers)
+        }
         None if is_alone && section_a.has_code => Reason::suspected(
             &causes::CPU_FEATURES,
             format!("only code differs, by processor, measured profile or the compiler's order of work: {names}"),
@@ -269,4 +273,14 @@ fn code_and_structure(all: &mut Gathered<'_>, (a, b): (&[u8], &[u8]), follows: &
         ),
     };
     all.add(std::slice::from_ref(name), reason, &whole(part_a, part_b));
+}
+
+/// Whether two sections have the same bytes, each as often, in another order.
+fn is_moved(a: &[u8], b: &[u8]) -> bool {
+    let count = |bytes: &[u8]| {
+        let mut count = [0_usize; 256];
+        bytes.iter().for_each(|byte| count[usize::from(*byte)] += 1);
+        count
+    };
+    a != b && a.len() == b.len() && count(a) == count(b)
 }

@@ -161,7 +161,8 @@ impl<'c> Gathered<'c> {
         if let Some(dimension) = self.context.alone {
             reason.certainty = Certainty::Proven;
             reason.dimension = Some(dimension);
-            if !is_precise(reason.cause) {
+            let is_order = dimension == Dimension::FileSystem && reason.cause == &causes::FILE_ORDER;
+            if !is_precise(reason.cause) && !is_order {
                 reason.cause = causes::of_dimension(dimension);
             }
         }

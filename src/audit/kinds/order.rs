@@ -44,6 +44,10 @@ fn are_variables(lines: &[Line<'_>]) -> bool {
 
 /// Why two files have the same lines in another order, as far as the lines tell. Always a suspicion.
 pub(super) fn cause_of(a: &[Line<'_>], b: &[Line<'_>], moved: &[Line<'_>], context: &Context) -> &'static Cause {
+    // Two file systems list one directory in two orders.
+    if context.alone == Some(Dimension::FileSystem) {
+        return &causes::FILE_ORDER;
+    }
     let (bytes_a, bytes_b) = (is_sorted_by(a, <[u8]>::to_vec), is_sorted_by(b, <[u8]>::to_vec));
     let (letters_a, letters_b) = (is_sorted_by(a, by_letters), is_sorted_by(b, by_letters));
     let is_plain = context.planted.is_empty() && context.alone.is_none();
