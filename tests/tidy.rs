@@ -215,7 +215,7 @@ const HOMES: [&str; 3] = [concat!("/ho", "me/"), concat!("/ro", "ot/"), concat!(
 const NOBODIES: [&str; 2] = [concat!("/ho", "me/", "ann"), concat!("/ho", "me/", "x")];
 
 /// Places and hosts that are needed all the same: file, text.
-const PLACE_EXCEPTIONS: [(&str, &str); 4] = [
+const PLACE_EXCEPTIONS: [(&str, &str); 6] = [
     // Debian's package of Docker's engine has that name.
     ("tests/others.sh", REGISTRY_HOSTS[9]),
     // Tests that no home is taken for the installation of a tool.
@@ -223,6 +223,9 @@ const PLACE_EXCEPTIONS: [(&str, &str); 4] = [
     ("src/fingerprint/roots.rs", HOMES[2]),
     // Tests that root's home does not exist inside.
     ("tests/it/run.rs", HOMES[1]),
+    // Planted for audits to find, and to leave alone.
+    ("tests/audit/corpus/binaries/drystone.toml", REGISTRY_HOSTS[0]),
+    ("tests/audit/corpus/sober/drystone.toml", HOMES[0]),
 ];
 
 /// Written by cargo, which names where each package came from.
