@@ -7,6 +7,8 @@
 //! | `causes` | what makes builds differ, and the way out of each |
 //! | `variation` | what is varied, and with what |
 //! | `inspector`, `examine`, `builds`, `effects`, `bisect`, `hidden` | the procedure: builds, which variations took hold, what makes them differ, what differs anyway |
+//! | `inspector`, `examine`, `builds`, `effects`, `bisect` | the procedure: builds, which of them took hold, what makes them differ |
+//! | `habits` | what the text of a command shows that makes builds differ |
 //! | `hits` | the check of a share of hits |
 //! | `machine` | what machine this is |
 //! | `compare` | two trees of outputs, down through archives, image layouts and compressed files |
@@ -23,6 +25,7 @@ pub mod context;
 mod effects;
 pub mod examine;
 mod hidden;
+pub mod habits;
 pub mod hits;
 pub mod inspector;
 pub mod kinds;
