@@ -4,7 +4,7 @@
 //! or after `#` is no command.
 
 /// What a command does that may not come out the same elsewhere.
-#[derive(PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub struct Habit {
     /// Its name, the same for ever.
     pub id: &'static str,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attest::provenance::LOCAL_BUILDER;
 use crate::attest::statement::{STATEMENT_TYPE, SUBJECTS_MAX, Statement, Subject};
+use crate::attest::verify::Claim;
 use crate::attest::{AttestError, rfc3339};
 use crate::audit::model::{Audit, Effect, Ending, Outcome, TaskAudit, Varied, Verdict};
 use crate::base::digest::Digest;
@@ -320,6 +321,33 @@ pub fn read(bytes: &[u8]) -> Result<Statement<Reproduction>, AttestError> {
     Ok(Statement { kind, subject, predicate_type, predicate })
 }
 
+/// What a statement that [`read`] reads says that tasks came to, as a release is decided by: a task that came to the same bytes each time
+/// is for it, one that did not is against it, and one of which it could not be found out is neither. Images are the subjects that have the
+/// label of a task and a digest of sha256. The cause if it is no such statement.
+pub fn claims(bytes: &[u8]) -> Result<Vec<Claim>, String> {
+    let Statement { subject, predicate, .. } = read(bytes).map_err(|error| error.to_string())?;
+    let mut images: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for one in &subject {
+        if let Some(hex) = one.digest.get("sha256") {
+            images.entry(one.name.as_str()).or_default().push(format!("sha256:{hex}"));
+        }
+    }
+    let is_known = |task: &&Reproduced| task.grade.is_some() || changes(&task.verdict);
+    let claim = |task: &Reproduced| Claim {
+        label: task.label.clone(),
+        action: task.action.clone(),
+        outputs: task.outputs.clone(),
+        images: images.get(task.label.as_str()).cloned().unwrap_or_default(),
+        is_unstable: task.grade.is_none(),
+    };
+    Ok(predicate.tasks.iter().filter(is_known).map(claim).collect())
+}
+
+/// Whether a verdict says that there were other bytes.
+fn changes(verdict: &str) -> bool {
+    [Verdict::IdenticalUncompressed, Verdict::Equivalent, Verdict::Different].iter().any(|one| one.word() == verdict)
+}
+
 fn check(task: &Reproduced) -> Result<(), &'static str> {
     let is_digest = |text: &String| Digest::parse(text).is_some();
     if !is_digest(&task.action) || !task.outputs.as_ref().is_none_or(is_digest) {
@@ -468,6 +496,21 @@ mod tests {
         check("\"dimension\":\"user\"", "\"dimension\":\"home\"", "twice");
         check("\"outcome\":\"same\",\"effective\":true", "\"outcome\":\"same\",\"effective\":false", "contradicts");
         check("//libs/a:zip\",\"action", "//libs/a:a\",\"action", "in the order of their labels");
+    }
+
+    #[test]
+    fn what_a_release_is_decided_by_is_what_was_the_same_each_time_and_what_was_not() {
+        let image = |name: &str| Subject::new(name, &BlobDigest::of(b"image"));
+        let subjects = [image("//libs/a:build"), image("elsewhere")];
+        let said = reproduction(&audit(), LOCAL_BUILDER, &subjects).expect("a statement").write();
+        let claims = claims(&said).expect("they are read");
+        // The inconclusive one says nothing.
+        assert_eq!(claims.iter().map(|one| one.is_unstable).collect::<Vec<_>>(), [true, false, true, true]);
+        assert_eq!((claims[1].label.as_str(), claims[1].images.len()), ("//libs/a:build", 1));
+        assert_eq!(claims[1].images, [BlobDigest::of(b"image").to_string()]);
+        assert_eq!(claims[1].outputs, Some(digest("outputs of //libs/a:build").to_hex()));
+        assert!(claims.iter().all(|one| one.label == "//libs/a:build" || one.images.is_empty()));
+        assert!(super::claims(b"{}").is_err());
     }
 
     #[test]

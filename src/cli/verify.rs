@@ -13,10 +13,11 @@ use crate::attest::cyclonedx::CYCLONEDX_TYPE;
 use crate::attest::keys::PublicKey;
 use crate::attest::spdx::SPDX_TYPE;
 use crate::attest::verify::{
-    Attestation, Outcome, Question, Quorum, Released, Report, Verdict, is_of_rebuilder, require_reproduced, verify,
-    verify_blob,
+    Attestation, Form, Outcome, Question, Quorum, Released, Report, Verdict, is_of_rebuilder, require_reproduced,
+    verify, verify_blob,
 };
 use crate::audit::results::{RESULTS_BYTES_MAX, Results};
+use crate::audit::statement::{REPRODUCTION_PREDICATE, claims};
 use crate::cli::args::Format;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
@@ -131,6 +132,9 @@ pub fn verified_text(verified: &VerifiedImage, report: &Report, format: Format) 
     text
 }
 
+/// What audits sign counts beside the results of builders.
+const FORMS: [Form; 1] = [Form { predicate_type: REPRODUCTION_PREDICATE, read: claims }];
+
 /// Verifies an image.
 pub fn run(args: &VerifyArgs, context: &Context) -> Result<ExitKind, CliError> {
     let keys = keys(&args.key, context)?;
@@ -140,7 +144,12 @@ pub fn run(args: &VerifyArgs, context: &Context) -> Result<ExitKind, CliError> {
         && let Some(released) = results(&context.path(Path::new(&args.image)))?
     {
         let mut report = Report { digest: args.image.clone(), ..Report::default() };
-        require_reproduced(&released, &attestations, Quorum { count: *count, keys: listed }, &mut report);
+        require_reproduced(
+            &released,
+            &attestations,
+            Quorum { count: *count, keys: listed, forms: &FORMS },
+            &mut report,
+        );
         return Ok(tell(&report, args, context));
     }
     let image = match given::find(&args.image, &MakingArgs::default(), context)? {
@@ -154,12 +163,17 @@ pub fn run(args: &VerifyArgs, context: &Context) -> Result<ExitKind, CliError> {
     let digest = image.reference.as_ref().and_then(|reference| reference.digest.as_ref());
     let listed = quorum.as_ref().map_or(&[][..], |(_, listed)| listed);
     let (rebuilt, attestations): (Vec<_>, Vec<_>) =
-        attestations.into_iter().partition(|one| quorum.is_some() && is_of_rebuilder(one, listed));
+        attestations.into_iter().partition(|one| quorum.is_some() && is_of_rebuilder(one, listed, &FORMS));
     let mut report = verify(&Question { blobs: &image.blobs, digest, attestations: &attestations, keys: &keys });
     if let Some((count, listed)) = &quorum
         && let Ok(digest) = BlobDigest::parse(&report.digest)
     {
-        require_reproduced(&Released::Image(digest), &rebuilt, Quorum { count: *count, keys: listed }, &mut report);
+        require_reproduced(
+            &Released::Image(digest),
+            &rebuilt,
+            Quorum { count: *count, keys: listed, forms: &FORMS },
+            &mut report,
+        );
     }
     Ok(tell(&report, args, context))
 }

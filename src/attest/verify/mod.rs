@@ -22,4 +22,4 @@ mod tests;
 pub use blobs::LAYERS_BYTES_MAX;
 pub use check::{Attestation, Question, verify, verify_blob};
 pub use report::{Check, Report, Verdict};
-pub use reproduced::{Outcome, Quorum, RESULTS_PREDICATE, Released, is_of_rebuilder, require_reproduced};
+pub use reproduced::{Claim, Form, Outcome, Quorum, RESULTS_PREDICATE, Released, is_of_rebuilder, require_reproduced};

@@ -46,23 +46,42 @@ pub struct Quorum<'a> {
     pub count: usize,
     /// The keys of the builders.
     pub keys: &'a [PublicKey],
+    /// Statements of other types in which builders say what they came to.
+    pub forms: &'a [Form],
+}
+
+/// A type of statements besides [`RESULTS_PREDICATE`], and what reads what they claim.
+#[derive(Clone, Copy, Debug)]
+pub struct Form {
+    /// Type of the predicate.
+    pub predicate_type: &'static str,
+    /// Reads a statement of that type; the cause if it is none.
+    pub read: fn(&[u8]) -> Result<Vec<Claim>, String>,
+}
+
+/// What a builder says of one task.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct Claim {
+    /// Its label.
+    pub label: String,
+    /// The action, in hexadecimal digits.
+    pub action: String,
+    /// What it came to, in hexadecimal digits.
+    #[serde(default)]
+    pub outputs: Option<String>,
+    /// Digests of the images in it.
+    #[serde(default)]
+    pub images: Vec<String>,
+    /// Whether it came to something else as well: that is for nobody, and against everybody.
+    #[serde(skip)]
+    pub is_unstable: bool,
 }
 
 /// A statement as far as it is read.
 #[derive(Deserialize)]
 struct Told {
     format: u64,
-    tasks: Vec<ToldTask>,
-}
-
-#[derive(Clone, Deserialize)]
-struct ToldTask {
-    label: String,
-    action: String,
-    #[serde(default)]
-    outputs: Option<String>,
-    #[serde(default)]
-    images: Vec<String>,
+    tasks: Vec<Claim>,
 }
 
 /// What a listed builder said.
@@ -71,12 +90,13 @@ struct Said {
     name: String,
     /// Id of the key that signed it.
     key: String,
-    tasks: Vec<ToldTask>,
+    tasks: Vec<Claim>,
 }
 
 /// Whether an attestation is for [`require_reproduced`] to judge: a listed key signed results in it, or it is broken. For sorting alone.
-pub fn is_of_rebuilder(one: &Attestation, keys: &[PublicKey]) -> bool {
-    opened(one, keys).map_or(true, |found| found.is_some_and(|(said, _)| said.predicate_type == RESULTS_PREDICATE))
+pub fn is_of_rebuilder(one: &Attestation, keys: &[PublicKey], forms: &[Form]) -> bool {
+    let is_known = |kind: &str| kind == RESULTS_PREDICATE || forms.iter().any(|form| form.predicate_type == kind);
+    opened(one, keys).map_or(true, |found| found.is_some_and(|(said, _)| is_known(&said.statement.predicate_type)))
 }
 
 /// Requires that enough distinct keys signed that the same action came to the same outputs, and that no listed key signed another outcome
@@ -85,7 +105,7 @@ pub fn require_reproduced(released: &Released, attestations: &[Attestation], quo
     let mut said = Vec::new();
     for one in attestations {
         let name = one.name.escape_debug().to_string();
-        match read(one, quorum.keys) {
+        match read(one, quorum) {
             Ok(Some((key, tasks))) => {
                 report.held(name.clone(), SIGNED);
                 said.push(Said { name, key, tasks });
@@ -107,11 +127,11 @@ pub fn require_reproduced(released: &Released, attestations: &[Attestation], quo
 
 /// An image is reproduced with the action that most builders made it by.
 fn image(digest: &str, said: &[Said], count: usize, report: &mut Report) {
-    let makes = |task: &&ToldTask| task.images.iter().any(|image| image == digest);
+    let makes = |task: &&Claim| task.images.iter().any(|image| image == digest);
     let mut by_outcome: BTreeMap<Outcome, BTreeSet<&str>> = BTreeMap::new();
     for one in said {
         for task in one.tasks.iter().filter(makes) {
-            if let Some(outputs) = &task.outputs {
+            if let Some(outputs) = task.outputs.as_ref().filter(|_| !task.is_unstable) {
                 let outcome = Outcome { action: task.action.clone(), outputs: outputs.clone() };
                 by_outcome.entry(outcome).or_default().insert(&one.key);
             }
@@ -146,13 +166,15 @@ fn decide(subject: &str, outcome: &Outcome, said: &[Said], count: usize, report:
 fn conflicts(subject: &str, outcome: &Outcome, said: &[Said], report: &mut Report) {
     let mut are_any = false;
     for one in said {
-        let differs = |task: &&ToldTask| {
-            task.action == outcome.action && task.outputs.as_ref().is_some_and(|outputs| *outputs != outcome.outputs)
+        let is_other = |outputs: &String| *outputs != outcome.outputs;
+        let differs = |task: &&Claim| {
+            task.action == outcome.action && (task.is_unstable || task.outputs.as_ref().is_some_and(is_other))
         };
         if let Some(task) = one.tasks.iter().find(differs) {
             are_any = true;
             let outputs = task.outputs.as_deref().unwrap_or_default();
-            let cause = format!("`{}`, signed by {}, has {outputs} of `{}`", one.name, one.key, task.label);
+            let what = if task.is_unstable { "more than one outcome" } else { outputs };
+            let cause = format!("`{}`, signed by {}, has {what} of `{}`", one.name, one.key, task.label);
             report.failed(subject, ALONE, cause);
         }
     }
@@ -161,14 +183,20 @@ fn conflicts(subject: &str, outcome: &Outcome, said: &[Said], report: &mut Repor
     }
 }
 
-impl ToldTask {
+impl Claim {
     fn is(&self, outcome: &Outcome) -> bool {
-        self.action == outcome.action && self.outputs.as_ref() == Some(&outcome.outputs)
+        !self.is_unstable && self.action == outcome.action && self.outputs.as_ref() == Some(&outcome.outputs)
     }
 }
 
-/// Opens an attestation that one of the keys signed.
-fn opened(one: &Attestation, keys: &[PublicKey]) -> Result<Option<(Statement<serde_json::Value>, String)>, String> {
+/// A statement, and its bytes.
+struct Opened {
+    statement: Statement<serde_json::Value>,
+    bytes: Vec<u8>,
+}
+
+/// Opens an attestation that one of the keys signed; with the id of the key.
+fn opened(one: &Attestation, keys: &[PublicKey]) -> Result<Option<(Opened, String)>, String> {
     if one.artifact_type != BUNDLE_TYPE {
         return Ok(None);
     }
@@ -185,11 +213,19 @@ fn opened(one: &Attestation, keys: &[PublicKey]) -> Result<Option<(Statement<ser
         return Err("it names another key than the one that signed it".into());
     }
     let statement = Statement::read(&verified.payload).map_err(|error| error.to_string())?;
-    Ok(Some((statement, verified.key.id())))
+    let key = verified.key.id();
+    Ok(Some((Opened { statement, bytes: verified.payload }, key)))
 }
 
-fn read(one: &Attestation, keys: &[PublicKey]) -> Result<Option<(String, Vec<ToldTask>)>, String> {
-    let Some((statement, key)) = opened(one, keys)? else { return Ok(None) };
+fn read(one: &Attestation, quorum: Quorum<'_>) -> Result<Option<(String, Vec<Claim>)>, String> {
+    let Some((Opened { statement, bytes }, key)) = opened(one, quorum.keys)? else { return Ok(None) };
+    if let Some(form) = quorum.forms.iter().find(|form| form.predicate_type == statement.predicate_type) {
+        let claims = (form.read)(&bytes)?;
+        if claims.len() > TASKS_MAX {
+            return Err(format!("it has more than {TASKS_MAX} tasks"));
+        }
+        return Ok(Some((key, claims)));
+    }
     if statement.predicate_type != RESULTS_PREDICATE {
         return Ok(None);
     }
@@ -236,7 +272,7 @@ mod tests {
         let outcome = Outcome { action: "a".into(), outputs: "o".into() };
         for released in [Released::Image(image_digest()), Released::Results(vec![("//:image".into(), outcome)])] {
             let mut report = Report::default();
-            require_reproduced(&released, attestations, Quorum { count: 2, keys: &keys }, &mut report);
+            require_reproduced(&released, attestations, Quorum { count: 2, keys: &keys, forms: &[] }, &mut report);
             let told: Vec<String> = report.checks.iter().map(ToString::to_string).collect();
             assert_eq!(report.holds(), expect.is_empty(), "{told:#?}");
             for cause in expect {

@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::attest::keys::SigningKey;
+use crate::attest::statement::Subject;
 use crate::audit::builds::Budget;
 use crate::audit::examine::Question;
 use crate::audit::inspector::{Auditor, Heard};
@@ -20,6 +21,7 @@ use crate::base::digest::Digest;
 use crate::base::ids::TaskId;
 use crate::base::time::parse_duration;
 use crate::cli::args::Format;
+use crate::cli::audit::results;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
@@ -36,6 +38,7 @@ use crate::engine::scheduler::OnFailure;
 use crate::engine::service::AfterUse;
 use crate::engine::session::{Committed, Observe, Options, Reach, Reuse};
 use crate::fs::atomic::{self, Durability};
+use crate::image::BlobDigest;
 use crate::manifest::model::IsolationRequest;
 use crate::process::signals;
 use crate::report::audit::text::Detail;
@@ -43,6 +46,7 @@ use crate::report::audit::{html, junit, sarif, text};
 use crate::report::lines::WhyShown;
 use crate::report::story::Verbosity;
 use crate::sandbox::surroundings::Dimension;
+use crate::store::Store;
 
 /// Rebuilds of one task, unless said otherwise.
 const REBUILDS_DEFAULT: usize = 40;
@@ -190,7 +194,7 @@ pub fn run(args: &ExamineArgs, context: &Context) -> Result<ExitKind, CliError> 
         atomic::write(file, kind.bytes(&audit).as_bytes(), Durability::Relaxed)?;
     }
     if let Some(dir) = &args.attest {
-        attest(&audit, &context.path(dir), key.as_ref(), args, context)?;
+        attest((&audit, &images(&audit, &store)?), &context.path(dir), key.as_ref(), args, context)?;
     }
     if summary.infrastructure {
         return Ok(ExitKind::Infrastructure);
@@ -314,9 +318,24 @@ impl Kind {
     }
 }
 
+/// The images among the recorded outputs, as subjects with the label of the task that made them.
+fn images(audit: &Audit, store: &Store) -> Result<Vec<Subject>, CliError> {
+    let mut subjects = Vec::new();
+    for task in &audit.tasks {
+        let Some(listing) = task.outputs.map(|outputs| store.listing(&outputs)).transpose()?.flatten() else {
+            continue;
+        };
+        // A digest that none can be released by is no subject.
+        let digests = results::images(store, &listing)?;
+        let digests = digests.iter().filter_map(|digest| BlobDigest::parse(digest).ok());
+        subjects.extend(digests.map(|digest| Subject::new(&task.label, &digest)));
+    }
+    Ok(subjects)
+}
+
 /// Writes what can be said of the audit, as statements or signed.
 fn attest(
-    audit: &Audit,
+    (audit, images): (&Audit, &[Subject]),
     dir: &Path,
     key: Option<&SigningKey>,
     args: &ExamineArgs,
@@ -327,7 +346,7 @@ fn attest(
         None => context.environment.origin()?.builder,
     };
     crate::fs::ops::create_dir_all(dir)?;
-    let said = match statement::reproduction(audit, &builder, &[]) {
+    let said = match statement::reproduction(audit, &builder, images) {
         Ok(statement) => statement.write(),
         Err(error) => return Err(CliError::usage(format!("nothing can be attested: {error}"))),
     };

@@ -147,7 +147,7 @@ fn told_fields(record: &RecordSink) -> BTreeMap<String, String> {
 }
 
 /// Digests of the images whose layouts are among the outputs.
-fn images(store: &Store, listing: &Listing) -> Result<Vec<String>, CliError> {
+pub fn images(store: &Store, listing: &Listing) -> Result<Vec<String>, CliError> {
     let mut found = Vec::new();
     for (path, entry) in listing {
         let Entry::File { digest, size, .. } = entry else { continue };
