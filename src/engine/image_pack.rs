@@ -61,7 +61,7 @@ impl<'a, 'w> Packer<'a, 'w> {
 
     /// The same, which packs everything itself where it is to be made once more.
     pub fn on(self, occasion: Occasion<'_>) -> Self {
-        Self { is_memoized: matches!(occasion, Occasion::Result(_)), ..self }
+        Self { is_memoized: !matches!(occasion, Occasion::Rebuild(_)), ..self }
     }
 
     /// The packed layer, made unless the store has it.

@@ -112,14 +112,14 @@ pub fn run(
     let memo = Memo::of_action(&action);
     let known = |memo: &Memo| match occasion {
         Occasion::Result(Reuse::Results) => known(session, memo),
-        Occasion::Result(Reuse::Nothing) | Occasion::Rebuild(_) => Ok(None),
+        Occasion::Result(Reuse::Nothing) | Occasion::Rebuild(_) | Occasion::Look(..) => Ok(None),
     };
     if let Some((changes, log)) = known(&memo)? {
         return Ok((recipe_of(&changes, &root, epoch)?, log));
     }
     let arrangement = match occasion {
         Occasion::Result(_) => Arrangement::default(),
-        Occasion::Rebuild(arrangement) => arrangement.clone(),
+        Occasion::Rebuild(arrangement) | Occasion::Look(arrangement, _) => arrangement.clone(),
     };
     let lock = waiting::lock_action(session, &memo.key)?.ok_or(Trouble::Cancelled)?;
     // Another thread or process may have run it meanwhile.
@@ -140,6 +140,11 @@ pub fn run(
         way: Way::Best,
         bounds: Bounds::default(),
     };
+    if let Occasion::Look(_, seen) = occasion {
+        // The first that is reached is enough: what is varied is around all of them in the same way.
+        let _ = seen.set(image_step::look(session, &step));
+        return Err(Trouble::Cancelled);
+    }
     let started = Instant::now();
     let outcome = image_step::run(session, &step).map_err(|error| broken(layer, error))?;
     match outcome.exit {

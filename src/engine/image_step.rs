@@ -31,11 +31,13 @@ use crate::fs::dir::Dir;
 use crate::fs::link;
 use crate::fs::ops::{self, FsError};
 use crate::process::cancel::Cancel;
+use crate::sandbox::canary::Sight;
 use crate::sandbox::open::Sandbox;
 use crate::sandbox::spec::{
     Exit, HOME_DIR, Layers, Level, Limits, MTIME_NS, Network, Owned, Owners, SCRATCH_DIR, SandboxError, SandboxSpec,
-    System, Usage, View, WritableRoot, input_mode,
+    Stream, System, Usage, View, WritableRoot, input_mode,
 };
+use crate::sandbox::surroundings::Dimension;
 use crate::sandbox::writable::OVERLAY_STEP;
 use crate::store::{Keep, Stage, Store, StoreError, Wanted};
 
@@ -190,6 +192,55 @@ pub fn run(session: &Session<'_>, step: &Step) -> Result<StepOutcome, StepError>
     run_on(Ground { store: &session.store, sandbox: &*sandbox, cancel: &session.cancel }, step)
 }
 
+/// What a canary finds in place of a step whose arrangement has one; or why it cannot look.
+///
+/// Where the loader of this program is not in the root, it looks from the machine's system with the same around it. What it finds there of
+/// locales is the machine's, so it is not told.
+pub fn look(session: &Session<'_>, step: &Step) -> Result<Sight, String> {
+    let sandbox = session.sandbox(Level::Namespaces).map_err(|error| error.to_string())?;
+    let ground = Ground { store: &session.store, sandbox: &*sandbox, cancel: &session.cancel };
+    let printed = |log: &Log| {
+        let standard = log.iter().filter(|(stream, _)| *stream == Stream::Stdout);
+        standard.flat_map(|(_, bytes)| bytes.iter().copied()).collect::<Vec<u8>>()
+    };
+    match run_on(ground, step) {
+        Ok(outcome) if outcome.exit == Exit::Code(0) => return Ok(Sight::read(&printed(&outcome.log))),
+        Ok(_) | Err(StepError::Sandbox(SandboxError::CannotStart { .. })) => {}
+        Err(error) => return Err(error.to_string()),
+    }
+    let stage = session.store.mount_point().map_err(|error| error.to_string())?;
+    let spec = spec(step, System::Host, BTreeMap::new(), stage);
+    let mut found = Vec::new();
+    match sandbox.run(&spec, &session.cancel, &mut |_, bytes| found.extend_from_slice(bytes)) {
+        Ok(finished) if finished.exit == Exit::Code(0) => Ok(Sight::read(&found).without(Dimension::Locale)),
+        Ok(_) => Err("the canary did not come back".into()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The sandbox of a step with that system.
+fn spec(step: &Step, system: System, view: BTreeMap<RelPath, View>, stage: PathBuf) -> SandboxSpec {
+    let mut env = environment();
+    env.extend(step.env.clone());
+    step.arrangement.arrange_env(&mut env);
+    SandboxSpec {
+        argv: step.argv.clone(),
+        env,
+        cwd: RelPath::root(),
+        view,
+        mtimes: BTreeMap::new(),
+        system,
+        mounts: Vec::new(),
+        network: Network::Loopback,
+        timeout: step.timeout,
+        stop_signal: Signal::TERM,
+        stage,
+        observe: false,
+        limits: step.limits,
+        surroundings: step.arrangement.surroundings.clone().map(Box::new),
+    }
+}
+
 /// Runs a step.
 ///
 /// Cost besides the command: the first time that a root is used, a copy of every file; two milliseconds of a sandbox; what
@@ -243,27 +294,9 @@ fn attempt(
             (layers, left)
         }
     };
-    let mut env = environment();
-    env.extend(step.env.clone());
-    step.arrangement.arrange_env(&mut env);
     let (modes, owners) = ((*step.modes).clone(), (*step.owners).clone());
     let root = WritableRoot { layers, modes, owners, directory: step.directory.clone() };
-    let spec = SandboxSpec {
-        argv: step.argv.clone(),
-        env,
-        cwd: RelPath::root(),
-        view: view.clone(),
-        mtimes: BTreeMap::new(),
-        system: System::Writable(root),
-        mounts: Vec::new(),
-        network: Network::Loopback,
-        timeout: step.timeout,
-        stop_signal: Signal::TERM,
-        stage: ground.store.mount_point()?,
-        observe: false,
-        limits: step.limits,
-        surroundings: step.arrangement.surroundings.clone().map(Box::new),
-    };
+    let spec = spec(step, System::Writable(root), view.clone(), ground.store.mount_point()?);
     let mut capture = LogCapture::new(Secrets::default());
     let started = Instant::now();
     let finished = ground.sandbox.run(&spec, ground.cancel, &mut |stream, bytes| capture.take(stream, bytes))?;

@@ -115,6 +115,10 @@ impl<'c, 'w> Case<'c, 'w> {
 
     /// Why a dimension cannot be varied in it.
     pub fn cannot_vary(&self, dimension: Dimension) -> Option<&'static str> {
+        let recipe = self.session.workspace.tasks[self.task].kind.command().and_then(|run| run.command.image());
+        if recipe.is_some_and(|recipe| !recipe.has_steps()) {
+            return Some("no command runs: Drystone assembles it");
+        }
         match (self.is_image(), dimension) {
             (
                 true,

@@ -1,6 +1,7 @@
 //! Builds an action once more, from clean, beside its result: nothing is looked up, recorded or put in place. Compares nothing.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::base::diagnostic::Diagnostic;
@@ -23,6 +24,7 @@ use crate::engine::workplace::Place;
 use crate::fs::ops::{self, FsError};
 use crate::manifest::glob::Pattern;
 use crate::manifest::model::{RunTask, TaskKind};
+use crate::manifest::recipe::ImageRecipe;
 use crate::sandbox::canary::Sight;
 use crate::sandbox::spec::{Access, Exit, Mount, SandboxError, SandboxSpec, System, WORKSPACE_DIR};
 use crate::sandbox::surroundings::{Occupant, Surroundings};
@@ -46,6 +48,8 @@ pub enum Occasion<'a> {
     Result(Reuse),
     /// Once more, beside it.
     Rebuild(&'a Arrangement),
+    /// Not to be made: a canary looks around in place of the command of its first step, and there it ends.
+    Look(&'a Arrangement, &'a OnceLock<Result<Sight, String>>),
 }
 
 /// What came of a rebuild.
@@ -278,10 +282,10 @@ pub fn sight(
     let TaskKind::Run(run) = &session.workspace.tasks[task].kind else { return Err("it runs no command".into()) };
     let mut arrangement = arrangement.clone();
     arrangement.surroundings.get_or_insert_default().occupant = Occupant::Canary;
-    let mut laid = match run.command.image() {
-        Some(_) => return Err("an image has a sandbox for each of its steps".into()),
-        None => lay_out(session, task, run, prepared, &arrangement).map_err(|broken| broken.to_string())?,
-    };
+    if let Some(recipe) = run.command.image() {
+        return sight_of_step(session, task, recipe, prepared, &arrangement);
+    }
+    let mut laid = lay_out(session, task, run, prepared, &arrangement).map_err(|broken| broken.to_string())?;
     let sandbox = session.sandbox(prepared.0.action.isolation).map_err(|error| error.to_string())?;
     loop {
         let mut printed = Vec::new();
@@ -294,6 +298,28 @@ pub fn sight(
             }
             Err(error) => return Err(error.to_string()),
         }
+    }
+}
+
+/// What a canary finds where the first step of an image runs.
+fn sight_of_step(
+    session: &Session<'_>,
+    task: TaskId,
+    recipe: &ImageRecipe,
+    (prepared, dependencies): (&Prepared, &[Dependency]),
+    arrangement: &Arrangement,
+) -> Result<Sight, String> {
+    if !recipe.has_steps() {
+        return Err("no command runs: Drystone assembles it".into());
+    }
+    let seen = OnceLock::new();
+    let occasion = Occasion::Look(arrangement, &seen);
+    let executed = image_task::execute(session, task, recipe, prepared, dependencies, occasion);
+    match (seen.into_inner(), executed) {
+        (Some(seen), _) => seen,
+        (None, Executed::Failed { failure, .. }) => Err(format!("its first step is not reached: {}", failure.cause)),
+        (None, Executed::Broken { problem, .. }) => Err(format!("its first step is not reached: {}", problem.message)),
+        (None, Executed::Passed(_) | Executed::Cancelled { .. }) => Err("its first step is not reached".into()),
     }
 }
 

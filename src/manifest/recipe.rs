@@ -121,6 +121,12 @@ pub enum Compression {
 }
 
 impl ImageRecipe {
+    /// Whether a command runs for one of its layers.
+    pub fn has_steps(&self) -> bool {
+        let is_step = |layer: &DeclaredLayer| matches!(layer.source, LayerSource::Step { .. });
+        self.platforms.iter().any(|one| one.layers.iter().any(is_step))
+    }
+
     /// In a few words: its platforms and how many layers of its own each has.
     pub fn about(&self) -> String {
         let platforms: Vec<String> = self.platforms.iter().map(|one| one.platform.to_string()).collect();

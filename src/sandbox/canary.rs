@@ -27,6 +27,13 @@ impl Sight {
         Self { values: values.collect() }
     }
 
+    /// The same, but for a dimension that it could not see as a command would.
+    #[must_use]
+    pub fn without(mut self, dimension: Dimension) -> Self {
+        self.values.remove(&dimension);
+        self
+    }
+
     /// What it found of a dimension, in words; `None` if it could not look.
     pub fn of(&self, dimension: Dimension) -> Option<&str> {
         self.values.get(&dimension).map(String::as_str)
