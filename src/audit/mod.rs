@@ -7,7 +7,6 @@
 //! | `causes` | what makes builds differ, and the way out of each |
 //! | `variation` | what is varied, and with what |
 //! | `inspector`, `examine`, `builds`, `effects`, `bisect`, `hidden` | the procedure: builds, which variations took hold, what makes them differ, what differs anyway |
-//! | `inspector`, `examine`, `builds`, `effects`, `bisect` | the procedure: builds, which of them took hold, what makes them differ |
 //! | `habits` | what the text of a command shows that makes builds differ |
 //! | `hits` | the check of a share of hits |
 //! | `machine` | what machine this is |
@@ -24,8 +23,8 @@ pub mod compare;
 pub mod context;
 mod effects;
 pub mod examine;
-mod hidden;
 pub mod habits;
+mod hidden;
 pub mod hits;
 pub mod inspector;
 pub mod kinds;
