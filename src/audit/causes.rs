@@ -5,12 +5,15 @@
 //! | `surroundings` | what is around a command: clock, names, places, processors, memory |
 //! | `formats` | what a format of file brings with it |
 //! | `images` | what is in images, in packages, and what comes from elsewhere |
+//! | `table` | all of them as a page of the documentation |
 
 use crate::sandbox::surroundings::Dimension;
 
 mod formats;
 mod images;
 mod surroundings;
+#[cfg(test)]
+mod table;
 
 pub use formats::*;
 pub use images::*;

@@ -3,7 +3,8 @@
 //! A task that needs another is keyed by the other's outputs: what comes out the same stops the wave. That holds where an action has one
 //! outcome. Of a task whose action came to several, equal bytes of two actions are chance: the sources may well differ, and another
 //! build of the same may come to something else. So its action is in the keys of those that need it, beside the outputs. A
-//! task is unstable as long as one of the actions it had lately is (`store::ledger`).
+//! task is unstable as long as one of the actions it had lately is, but for actions of it that came to the same often enough (`store::ledger`): a
+//! task that was mended and audited has the keys that it has on every other machine.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, OnceLock};
@@ -43,7 +44,7 @@ impl Session<'_> {
 
     /// What there is to say of a task, once in a run.
     pub fn unstable_note(&self, task: TaskId, key: &Digest) -> Vec<Diagnostic> {
-        if !self.is_unstable(task, key) || !held(&self.unstable.told).insert(self.workspace.whole(task)) {
+        if !self.came_to_several(task, key) || !held(&self.unstable.told).insert(self.workspace.whole(task)) {
             return Vec::new();
         }
         let label = self.workspace.whole_label(task);
@@ -52,7 +53,17 @@ impl Session<'_> {
     }
 
     fn is_unstable(&self, task: TaskId, key: &Digest) -> bool {
-        let known = self.unstable.known.get_or_init(|| {
+        let known = self.known_unstable();
+        (!known.is_empty() && known.holds(&self.label(task), key)) || held(&self.unstable.met).contains(&task)
+    }
+
+    /// Whether this very action came to several outputs. One of a task that was mended did not, however unstable the task was before.
+    fn came_to_several(&self, task: TaskId, key: &Digest) -> bool {
+        self.known_unstable().actions.contains(key) || held(&self.unstable.met).contains(&task)
+    }
+
+    fn known_unstable(&self) -> &store::Unstable {
+        self.unstable.known.get_or_init(|| {
             if !self.store.has_unstable() {
                 return store::Unstable::default();
             }
@@ -61,9 +72,7 @@ impl Session<'_> {
                 tracing::debug!(%error, "the ledger cannot be read");
                 store::Unstable::default()
             })
-        });
-        let is_known = !known.is_empty() && (known.actions.contains(key) || known.labels.contains(&self.label(task)));
-        is_known || held(&self.unstable.met).contains(&task)
+        })
     }
 }
 

@@ -84,12 +84,23 @@ pub struct Unstable {
     pub actions: BTreeSet<Digest>,
     /// Tasks of the repository, by label, one of whose recent actions did.
     pub labels: BTreeSet<String>,
+    /// Recent actions of these tasks that were executed [`STEADY_TIMES`] times and more and always came to the same: the task was mended.
+    pub steady: BTreeSet<Digest>,
 }
+
+/// How often an action of an unstable task has to come to the same before it is no longer taken for unstable itself: as often as an
+/// audit builds it plainly, the result among it.
+pub const STEADY_TIMES: u64 = 3;
 
 impl Unstable {
     /// Whether nothing is.
     pub fn is_empty(&self) -> bool {
         self.actions.is_empty() && self.labels.is_empty()
+    }
+
+    /// Whether an action of a task is to be taken for unstable.
+    pub fn holds(&self, label: &str, action: &Digest) -> bool {
+        self.actions.contains(action) || (self.labels.contains(label) && !self.steady.contains(action))
     }
 }
 
@@ -205,7 +216,7 @@ impl Store {
                  WHERE substr(recent.workspace, 1, length(?1)) = ?1",
             )?;
             let labels = statement.query_map([&repository], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-            Ok(Unstable { actions, labels })
+            Ok(Unstable { actions, steady: steady(connection, &repository, &labels)?, labels })
         })
     }
 
@@ -234,6 +245,24 @@ fn all_unstable(connection: &Connection) -> rusqlite::Result<BTreeSet<Digest>> {
     let mut statement = connection.prepare_cached("SELECT action FROM unstable")?;
     let actions = statement.query_map([], |row| digest_column(row, 0))?;
     actions.collect()
+}
+
+/// Recent actions of these tasks that always came to the same, and often enough.
+fn steady(
+    connection: &Connection,
+    repository: &str,
+    labels: &BTreeSet<String>,
+) -> rusqlite::Result<BTreeSet<Digest>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT DISTINCT action FROM recent WHERE label = ?2 AND substr(workspace, 1, length(?1)) = ?1 AND \
+         (SELECT count(DISTINCT outputs) = 1 AND sum(times) >= ?3 FROM ledger WHERE ledger.action = recent.action)",
+    )?;
+    let mut found = BTreeSet::new();
+    for label in labels {
+        let rows = statement.query_map(params![repository, label, STEADY_TIMES as i64], |row| digest_column(row, 0))?;
+        found.extend(rows.collect::<rusqlite::Result<Vec<_>>>()?);
+    }
+    Ok(found)
 }
 
 fn lines_of(connection: &Connection, action: &Digest) -> rusqlite::Result<Vec<LedgerEntry>> {

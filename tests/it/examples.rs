@@ -131,6 +131,11 @@ fn images_do_what_their_readme_says() {
 }
 
 #[test]
+fn an_audit_does_what_its_readme_says() {
+    follow_readme("audit");
+}
+
+#[test]
 fn a_comment_rebuilds_one_object_and_nothing_after_it() {
     let workspace = TestWorkspace::copy_of("examples/c-library");
     workspace.events(&["test"]);

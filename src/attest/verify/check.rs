@@ -8,7 +8,7 @@ use crate::attest::spdx::{SPDX_PREDICATE, SPDX_TYPE};
 use crate::attest::statement::{PAYLOAD_TYPE, Statement};
 use crate::attest::verify::attached::attached;
 use crate::attest::verify::blobs::Walk;
-use crate::attest::verify::claims::{Claims, check_statement};
+use crate::attest::verify::claims::{Claims, check_statement, is_of_tasks, pass_by};
 use crate::attest::verify::report::Report;
 use crate::image::wire::write;
 use crate::image::{BlobDigest, Blobs};
@@ -77,6 +77,11 @@ fn weigh(attestations: Vec<&Attestation>, keys: &[PublicKey], claims: &Claims<'_
     let (bundles, others): (Vec<_>, Vec<_>) = attestations.into_iter().partition(|one| is_bundle(&one.artifact_type));
     for one in &bundles {
         if let Some(statement) = opened(one, keys, report) {
+            if is_of_tasks(&statement) {
+                // It speaks neither for the image nor against it.
+                pass_by(&one.name, report);
+                continue;
+            }
             check_statement(&one.name, &statement, claims, report);
             signed.push(statement);
         }

@@ -15,6 +15,9 @@ use crate::image::BlobDigest;
 
 const ABOUT: &str = "it is about this image";
 
+/// The name of a tree digest among those of in-toto.
+const TREE_ALGORITHM: &str = "drystoneTree";
+
 /// The image that claims are held against.
 pub(super) struct Claims<'a> {
     /// Digest of what was found.
@@ -79,6 +82,17 @@ impl Resource {
     fn is_blob(&self, digest: &str) -> bool {
         BlobDigest::parse(digest).is_ok_and(|digest| self.digest == digest_set(&digest))
     }
+}
+
+/// Whether a statement is about outputs of tasks and no image: `audit --attest` writes such beside those that are about one.
+pub(super) fn is_of_tasks(statement: &Statement<Value>) -> bool {
+    let is_tree = |algorithm: &String| algorithm == TREE_ALGORITHM;
+    !statement.subject.is_empty() && statement.subject.iter().all(|subject| subject.digest.keys().all(is_tree))
+}
+
+/// Says of a statement about outputs of tasks that it is none about this image.
+pub(super) fn pass_by(name: &str, report: &mut Report) {
+    report.not_checked(name.escape_debug().to_string(), ABOUT, "it is about outputs of tasks, and no image");
 }
 
 /// Checks one signed statement.

@@ -132,6 +132,8 @@ impl Page {
     }
 
     fn dimensions(&mut self, task: &TaskAudit) {
+        // What is told of several in the same words is told once, where no more is asked for.
+        let mut lines: Vec<(Vec<&str>, String)> = Vec::new();
         for one in &task.varied {
             let came = tested(one);
             let told = self.detail == Detail::Everything || !matches!(came, Outcome::Same | Outcome::Differs);
@@ -149,7 +151,15 @@ impl Page {
                 Outcome::Differs | Outcome::Fails { .. } => self.paint(Ink::Bad, word),
                 Outcome::NotTested | Outcome::Unknown { .. } => self.paint(Ink::Care, word),
             };
-            self.add(1, &format!("{} {word}{why}", one.dimension.word()));
+            let (name, rest) = (one.dimension.word(), format!("{word}{why}"));
+            let known = lines.iter_mut().find(|(_, known)| *known == rest && self.detail == Detail::Findings);
+            match known {
+                Some((names, _)) => names.push(name),
+                None => lines.push((vec![name], rest)),
+            }
+        }
+        for (names, rest) in lines {
+            self.add(1, &format!("{} {rest}", names.join(", ")));
         }
     }
 

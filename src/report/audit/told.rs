@@ -115,10 +115,16 @@ pub(super) fn summary(audit: &Audit) -> String {
     };
     let verdicts: Vec<_> = VERDICTS.iter().filter_map(told).collect();
     let mut line = format!("{} audited: {}", counted(audit.tasks.len(), "task"), verdicts.join(", "));
-    let untested: Vec<_> = not_tested(audit)
-        .iter()
-        .map(|(dimension, count)| format!("{} ({})", dimension.word(), counted(*count, "task")))
-        .collect();
+    // Neighbours in as many tasks stand together.
+    let mut groups: Vec<(Vec<&str>, usize)> = Vec::new();
+    for (dimension, count) in not_tested(audit) {
+        match groups.last_mut().filter(|(_, known)| *known == count) {
+            Some((words, _)) => words.push(dimension.word()),
+            None => groups.push((vec![dimension.word()], count)),
+        }
+    }
+    let told = |(words, count): &(Vec<&str>, usize)| format!("{} ({})", words.join(", "), counted(*count, "task"));
+    let untested: Vec<_> = groups.iter().map(told).collect();
     if !untested.is_empty() {
         line.push_str(&format!("; not tested: {}", untested.join(", ")));
     }
