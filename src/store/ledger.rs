@@ -248,11 +248,7 @@ fn all_unstable(connection: &Connection) -> rusqlite::Result<BTreeSet<Digest>> {
 }
 
 /// Recent actions of these tasks that always came to the same, and often enough.
-fn steady(
-    connection: &Connection,
-    repository: &str,
-    labels: &BTreeSet<String>,
-) -> rusqlite::Result<BTreeSet<Digest>> {
+fn steady(connection: &Connection, repository: &str, labels: &BTreeSet<String>) -> rusqlite::Result<BTreeSet<Digest>> {
     let mut statement = connection.prepare_cached(
         "SELECT DISTINCT action FROM recent WHERE label = ?2 AND substr(workspace, 1, length(?1)) = ?1 AND \
          (SELECT count(DISTINCT outputs) = 1 AND sum(times) >= ?3 FROM ledger WHERE ledger.action = recent.action)",
