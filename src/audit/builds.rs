@@ -177,6 +177,11 @@ impl<'b, 'c, 'w> Builds<'b, 'c, 'w> {
         news.map(|one| (one.site, one.cause.id)).collect()
     }
 
+    /// Whether all outputs of a build are among these paths.
+    pub fn all_in(&self, build: usize, paths: &BTreeSet<RelPath>) -> bool {
+        self.left[build].listing.as_ref().is_some_and(|listing| listing.keys().all(|path| paths.contains(path)))
+    }
+
     /// Whether nothing was varied and nothing held fast.
     pub fn is_plain(&self, build: usize) -> bool {
         self.told[build].varied.is_empty() && self.told[build].pinned.is_empty()

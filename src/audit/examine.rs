@@ -23,6 +23,9 @@ use crate::sandbox::surroundings::Dimension;
 /// Differences told of one task.
 const TOLD_MAX: usize = 200;
 
+/// Of those, of one cause in one dimension.
+const ALIKE_TOLD_MAX: usize = 25;
+
 /// What is asked of an examination.
 #[derive(Clone, Debug)]
 pub struct Question {
@@ -219,6 +222,7 @@ impl Examination<'_, '_, '_> {
         let varied: Dimensions = effective.difference(&pins).copied().collect();
         let hidden = if pins.is_empty() { self.hidden() } else { Hidden::default() };
         self.judge(all);
+        let hides_all = !hidden.is_nothing() && self.builds.all_in(RESULT, &self.unstable);
         let all = if pins.is_empty() { all } else { self.builds.of(&self.marks, &varied, &pins)? };
         let suspects = self.suspects(ground, all);
         let mut trial = Trial { builds: &mut self.builds, marks: &self.marks, pins: &pins, ground, hidden: &hidden };
@@ -233,9 +237,10 @@ impl Examination<'_, '_, '_> {
             self.take(one, &pins, ground, &hidden)?;
         }
         for dimension in varied {
-            let rest = match is_spent {
-                true => Outcome::Unknown { why: "the budget was used up before its turn".into() },
-                false => Outcome::Same,
+            let rest = match (is_spent, hides_all) {
+                (true, _) => Outcome::Unknown { why: "the budget was used up before its turn".into() },
+                (false, true) => Outcome::Unknown { why: "every output differs anyway, which may hide it".into() },
+                (false, false) => Outcome::Same,
             };
             self.outcomes.entry(dimension).or_insert(rest);
         }
@@ -262,7 +267,10 @@ impl Examination<'_, '_, '_> {
                     return Ok(());
                 }
                 self.outcomes.insert(dimension, Outcome::Differs);
-                self.tell(ground, build, Some(dimension), hidden);
+                match hidden.is_nothing() {
+                    true => self.tell(ground, build, Some(dimension), hidden),
+                    false => self.tell_alone(ground, build, dimension, hidden),
+                }
             }
             Found::Fails(dimension, how) => {
                 self.note(format!("with {} varied, the command fails: {how}", dimension.word()));
@@ -329,6 +337,20 @@ impl Examination<'_, '_, '_> {
         Hidden { places: places.collect(), known }
     }
 
+    /// Compares two builds that differ in one dimension, where something differs anyway: what is there already is told only by its marks.
+    fn tell_alone(&mut self, one: usize, other: usize, dimension: Dimension, hidden: &Hidden) {
+        let marked = self.builds.compare(one, other, None).map(|comparison| comparison.differences).unwrap_or_default();
+        let known = |difference: &Difference| hidden.known.iter().any(|(site, _)| *site == difference.site);
+        let marked = marked.into_iter().filter(|difference| known(difference) && !hidden.has(difference));
+        let marked: Vec<Difference> = marked.map(|difference| Difference { dimension: Some(dimension), ..difference }).collect();
+        marked.into_iter().for_each(|difference| self.add(difference));
+        let Some(comparison) = self.builds.compare(one, other, Some(dimension)) else { return };
+        self.at_least(comparison.verdict);
+        self.normalizers.extend(comparison.normalizers);
+        let apart = comparison.differences.into_iter().filter(|difference| !known(difference) && !hidden.has(difference));
+        apart.for_each(|difference| self.add(difference));
+    }
+
     /// Compares two builds, and takes what is to be told of it.
     fn tell(&mut self, one: usize, other: usize, alone: Option<Dimension>, hidden: &Hidden) {
         let Some(comparison) = self.builds.compare(one, other, alone) else { return };
@@ -352,7 +374,9 @@ impl Examination<'_, '_, '_> {
             }
             return;
         }
-        match self.differences.len() < TOLD_MAX {
+        let is_alike = |known: &&Difference| (known.cause, known.dimension) == (difference.cause, difference.dimension);
+        let alike = self.differences.iter().filter(is_alike).count();
+        match alike < ALIKE_TOLD_MAX && self.differences.len() < TOLD_MAX {
             true => self.differences.push(difference),
             false => self.untold += 1,
         }

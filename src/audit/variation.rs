@@ -14,8 +14,11 @@ pub type Dimensions = BTreeSet<Dimension>;
 /// How far the clock of a varied build is ahead: year, month, day, weekday, hour and minute are others.
 const CLOCK_AHEAD: Duration = Duration::from_secs((398 * 24 + 7) * 3600 + 13 * 60);
 
-/// Where a clock that stands still stands: so far after the audit of a task began, which every build of it is before.
-const CLOCK_STANDS_AFTER: Duration = Duration::from_secs(24 * 3600);
+/// What a clock that stands still is given: so far after the hour in which the audit of a task began, which every build of it is before.
+const CLOCK_STANDS_AFTER: Duration = Duration::from_secs(48 * 3600 + 1800);
+
+/// An hour in milliseconds.
+const HOUR_MS: i64 = 3_600_000;
 
 /// Number of the user of a varied build; fits into a header of ustar.
 const USER_ID: u32 = 471_147;
@@ -165,7 +168,9 @@ impl Marks {
             Dimension::Cpus => surroundings.cpus = Some(1),
             Dimension::Aslr => surroundings.fixed_addresses = true,
             Dimension::Clock => {
-                let since = u64::try_from(now_ms - self.began_ms).unwrap_or_default();
+                // It stands at the full hour before: half an hour from either end, however late the command begins.
+                let hour_ms = self.began_ms.div_euclid(HOUR_MS) * HOUR_MS;
+                let since = u64::try_from(now_ms - hour_ms).unwrap_or_default();
                 surroundings.clock_ahead = CLOCK_STANDS_AFTER.saturating_sub(Duration::from_millis(since));
                 surroundings.clock_stands = true;
             }

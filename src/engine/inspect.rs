@@ -16,7 +16,7 @@ use crate::engine::service::Held;
 use crate::engine::session::Session;
 use crate::manifest::model::TaskKind;
 use crate::sandbox::canary::Sight;
-use crate::sandbox::spec::Level;
+use crate::sandbox::spec::{Level, WORKSPACE_DIR};
 use crate::sandbox::surroundings::Dimension;
 
 /// Looks at results by building them again.
@@ -113,11 +113,22 @@ impl<'c, 'w> Case<'c, 'w> {
         run.env.iter().any(|(one, _)| one == name) || named(&run.pass_env) || named(&run.secret_env)
     }
 
+    /// Whether command or manifest name the place of the workspace, so that elsewhere it would be another command.
+    fn names_workspace(&self) -> bool {
+        let crate::fingerprint::action::Work::Run { argv } = &self.prepared.action.work else { return false };
+        let TaskKind::Run(run) = &self.session.workspace.tasks[self.task].kind else { return false };
+        let mut texts = argv.iter().chain(run.env.iter().map(|(_, value)| value));
+        texts.any(|text| text.contains(WORKSPACE_DIR))
+    }
+
     /// Why a dimension cannot be varied in it.
     pub fn cannot_vary(&self, dimension: Dimension) -> Option<&'static str> {
         let recipe = self.session.workspace.tasks[self.task].kind.command().and_then(|run| run.command.image());
         if recipe.is_some_and(|recipe| !recipe.has_steps()) {
             return Some("no command runs: Drystone assembles it");
+        }
+        if dimension == Dimension::BuildPath && self.names_workspace() {
+            return Some("the command names `/workspace` itself");
         }
         match (self.is_image(), dimension) {
             (

@@ -30,6 +30,11 @@ const CLOCKS: [i32; 4] =
 const FUTEX_CLOCK_REALTIME: u32 = 256;
 const TIMER_ABSTIME: u32 = 1;
 
+/// The full hour before a time: commands that begin a little apart find the same one.
+const fn full_hour(time: i128) -> i128 {
+    time - time.rem_euclid(3600 * NANOSECONDS)
+}
+
 /// Bytes below the stack pointer that may be in use (the red zone of x86-64), and as many as a time takes, aligned.
 const BELOW_STACK: u64 = 128 + 64;
 
@@ -87,7 +92,7 @@ impl Clock {
     pub fn new(child: Pid, ahead: Duration, stands: bool) -> Result<Self, Failure> {
         ptrace::seize_with_execs(child).map_err(|error| Failure::said(CLOCK_STEP, plain(&error)))?;
         let ahead = i128::try_from(ahead.as_nanos()).unwrap_or(0);
-        Ok(Self { ahead, stands_at: stands.then(|| now() + ahead), begun: HashMap::new() })
+        Ok(Self { ahead, stands_at: stands.then(|| full_hour(now() + ahead)), begun: HashMap::new() })
     }
 
     /// Does what is to be done at a stop, and lets the thread go on.

@@ -86,6 +86,17 @@ fn with_one_dimension_alone_whatever_differs_comes_of_it() {
     check("2\n", "1\n", &alone(Dimension::Cpus), &[("cpu-count", Proven, "")]);
     check("a.c\nb.c\n", "b.c\na.c\n", &alone(Dimension::DirOrder), &[("file-order", Proven, "")]);
     check("x\ny\nz\n", "z\nx\ny\n", &alone(Dimension::HashSeed), &[("hash-seed", Proven, "")]);
+    check("a.c\nb.c\n", "b.c\na.c\n", &alone(Dimension::FileSystem), &[("file-order", Proven, "")]);
+    check("size 40\n", "size 4096\n", &alone(Dimension::FileSystem), &[("file-system", Proven, "")]);
+    let linked = |names: &[u8], code: &[u8]| elf(&[(".text", 4, code), (".strtab", 0, names)]);
+    let (a, b) = (linked(b"\0one.c\0two.c\0", b"\x01\x02"), linked(b"\0two.c\0one.c\0", b"\x02\x01"));
+    check_file(
+        "p.o",
+        &a,
+        &b,
+        &alone(Dimension::FileSystem),
+        &[("file-order", Proven, ".strtab"), ("file-order", Proven, ".text")],
+    );
     check("on 2025-12-01", "on 2026-01-11", &alone(Dimension::Clock), &[("timestamp.embedded", Proven, "")]);
     check("on 2025-12-01", "on 2025-12-02", &alone(Dimension::TimeZone), &[("time-zone", Proven, "")]);
     check(r#"{"a":1,"b":2}"#, r#"{"b":2,"a":1}"#, &alone(Dimension::HashSeed), &[("hash-seed", Proven, "")]);
@@ -165,6 +176,11 @@ fn shapes_are_suspected() {
 fn lines_in_another_order_are_told_once() {
     check_looks("a.c\nb.c\nc.c\n", "c.c\na.c\nb.c\n", "file-order");
     check_looks("step one\nstep two\nstep six\n", "step six\nstep one\nstep two\n", "race");
+    check_looks(
+        "done 06\ndone 04\ndone 05\ndone 10\ndone 11\ndone 01\ndone 14\ndone 02\ndone 03\ndone 07\ndone 08\ndone 09\n",
+        "done 03\ndone 07\ndone 10\ndone 11\ndone 06\ndone 09\ndone 14\ndone 08\ndone 01\ndone 02\ndone 04\ndone 05\n",
+        "race",
+    );
     check_looks("Ab\nab\nb\nz\n", "ab\nAb\nb\nz\n", "locale");
     check_looks("A=1\nB=2\nC=3\n", "C=3\nB=2\nA=1\n", "environment");
     check("one\ntwo\nsix\n", "six\none\ntwo\n", &varied(), &[("line-order", Suspected, "")]);
@@ -172,7 +188,7 @@ fn lines_in_another_order_are_told_once() {
         "one x\ntwo x\nsix x\nat /workspace\n",
         "six x\none x\ntwo x\nat /somewhere-else/deep\n",
         &varied(),
-        &[("line-order", Suspected, ""), ("build-path", Proven, "")],
+        &[("build-path", Proven, ""), ("line-order", Suspected, "")],
     );
 }
 
@@ -313,6 +329,22 @@ fn programs_are_compared_by_section() {
             ("elf.build-id", Proven, ".note.gnu.build-id"),
         ],
     );
+    let linked = |first: u8, second: u8| {
+        let symbol =
+            |name: u8, at: u8| [&[name, 0, 0, 0, 2, 0, 1, 0, at, 0, 0, 0, 0, 0, 0, 0, 2][..], &[0; 7]].concat();
+        let code = [if first == 0 { *b"\x11\x12\x21\x22" } else { *b"\x21\x22\x11\x12" }].concat();
+        let mut file = elf(&[
+            ("", 0, b""),
+            (".text", 4, &code),
+            (".symtab", 0, &[symbol(1, first), symbol(5, second)].concat()),
+            (".strtab", 0, b"\0one\0two\0"),
+        ]);
+        let table = u64::from_le_bytes(file[0x28..0x30].try_into().unwrap()) as usize + 2 * 64;
+        file[table + 4] = 2;
+        file[table + 40] = 3;
+        file
+    };
+    check_file("p.o", &linked(0, 2), &linked(2, 0), &plain(), &[("file-order", Suspected, ".text")]);
     let mut windows = vec![0_u8; 256];
     windows[..2].copy_from_slice(b"MZ");
     windows[0x3c] = 0x40;
@@ -398,6 +430,8 @@ fn other_formats_are_known_by_their_headers() {
         &plain(),
         &[("timestamp.embedded", Proven, ""), ("pdf.id", Suspected, "")],
     );
+    let (a, b) = (pdf("20251201021333", &"A1".repeat(16)), pdf("20251201021333", &"B2".repeat(16)));
+    check_file("d.pdf", &a, &b, &plain(), &[("randomness", Suspected, "")]);
     let signed = |byte: u8| [&b"\x7fXXX\0\0\0"[..], &[byte; 20], b"~Module signature appended~\n"].concat();
     check_file("a.ko", &signed(1), &signed(2), &plain(), &[("signature", Suspected, "")]);
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::Finding;
 use super::gather::{Gathered, Reason, Stretch};
 use super::lines::compare_binary;
 use super::span::LENGTH_LEAD;
+use super::{Finding, functions};
 use crate::audit::causes::{self, Cause};
 use crate::audit::model::Certainty;
 use crate::sandbox::surroundings::Dimension;
@@ -25,25 +25,31 @@ struct Section {
 }
 
 /// Reads numbers of the file's width and order.
-struct Reader<'t> {
+pub(super) struct Reader<'t> {
     file: &'t [u8],
-    is_wide: bool,
+    pub is_wide: bool,
     is_big: bool,
 }
 
-impl Reader<'_> {
-    fn number(&self, at: usize, bytes: usize) -> Option<u64> {
+impl<'t> Reader<'t> {
+    /// Of an ELF file.
+    pub fn of(file: &'t [u8]) -> Option<Self> {
+        let (is_wide, is_big) = (file.get(4) == Some(&2), file.get(5) == Some(&2));
+        file.starts_with(b"\x7fELF").then_some(Self { file, is_wide, is_big })
+    }
+
+    pub fn number(&self, at: usize, bytes: usize) -> Option<u64> {
         let part = self.file.get(at..at.checked_add(bytes)?)?;
         let fold = |sum: u64, byte: &u8| (sum << 8) | u64::from(*byte);
         Some(if self.is_big { part.iter().fold(0, fold) } else { part.iter().rev().fold(0, fold) })
     }
 
-    fn place(&self, at: usize, bytes: usize) -> Option<usize> {
+    pub fn place(&self, at: usize, bytes: usize) -> Option<usize> {
         usize::try_from(self.number(at, bytes)?).ok()
     }
 
     /// Address-sized.
-    fn word(&self, at: usize) -> Option<usize> {
+    pub fn word(&self, at: usize) -> Option<usize> {
         self.place(at, if self.is_wide { 8 } else { 4 })
     }
 
@@ -60,10 +66,7 @@ impl Reader<'_> {
 
 /// The sections of a file by name, numbered where a name comes more than once.
 fn sections(file: &[u8]) -> Option<BTreeMap<String, Section>> {
-    if !file.starts_with(b"\x7fELF") {
-        return None;
-    }
-    let reader = Reader { file, is_wide: file.get(4) == Some(&2), is_big: file.get(5) == Some(&2) };
+    let reader = Reader::of(file)?;
     let (table_at, size_at) = if reader.is_wide { (0x28, 0x3a) } else { (0x20, 0x2e) };
     let table = reader.word(table_at)?;
     let size = reader.place(size_at, 2)?;
@@ -258,8 +261,8 @@ fn code_and_structure(all: &mut Gathered<'_>, (a, b): (&[u8], &[u8]), follows: &
         Some(cause) => {
             Reason::suspected(cause, format!("code and addresses that follow from what else differs: {names}"), covers)
         }
-        None if all.context.alone == Some(Dimension::FileSystem) && is_moved(part_a, part_b) => {
-            Reason::suspected(&causes::FILE_ORDER, format!("the same bytes in another order: {names}"), covers)
+        None if is_alone && functions::are_reordered(a, b) => {
+            Reason::suspected(&causes::FILE_ORDER, format!("the same functions in another order: {names}"), covers)
         }
         None if is_alone && section_a.has_code => Reason::suspected(
             &causes::CPU_FEATURES,
@@ -273,14 +276,4 @@ fn code_and_structure(all: &mut Gathered<'_>, (a, b): (&[u8], &[u8]), follows: &
         ),
     };
     all.add(std::slice::from_ref(name), reason, &whole(part_a, part_b));
-}
-
-/// Whether two sections have the same bytes, each as often, in another order.
-fn is_moved(a: &[u8], b: &[u8]) -> bool {
-    let count = |bytes: &[u8]| {
-        let mut count = [0_usize; 256];
-        bytes.iter().for_each(|byte| count[usize::from(*byte)] += 1);
-        count
-    };
-    a != b && a.len() == b.len() && count(a) == count(b)
 }

@@ -95,7 +95,11 @@ pub(super) fn quoted(bytes: &[u8]) -> String {
 }
 
 /// Whether a cause says more than the dimension that brought it out, so that it stays.
-fn is_precise(cause: &'static Cause) -> bool {
+fn is_precise(cause: &'static Cause, dimension: Dimension) -> bool {
+    // A file system shows in the order in which it lists files.
+    if dimension == Dimension::FileSystem && cause == &causes::FILE_ORDER {
+        return true;
+    }
     let precise = [
         &causes::BUILD_ID,
         &causes::PE_HEADER,
@@ -161,8 +165,7 @@ impl<'c> Gathered<'c> {
         if let Some(dimension) = self.context.alone {
             reason.certainty = Certainty::Proven;
             reason.dimension = Some(dimension);
-            let is_order = dimension == Dimension::FileSystem && reason.cause == &causes::FILE_ORDER;
-            if !is_precise(reason.cause) && !is_order {
+            if !is_precise(reason.cause, dimension) {
                 reason.cause = causes::of_dimension(dimension);
             }
         }

@@ -120,32 +120,26 @@ fn runs<'t>(a: &'t [u8], b: &'t [u8]) -> impl Iterator<Item = (Range<usize>, Ran
 fn compare(all: &mut Gathered<'_>, members: &[String], a: &[u8], b: &[u8], is_text: bool) {
     let lines_a = lines(all.markers, Side::A, a, is_text);
     let lines_b = lines(all.markers, Side::B, b, is_text);
-    let mut pairs = differing(&lines_a, &lines_b, |line| line.key);
-    if is_text {
-        pairs = without_moved(all, members, (a, b), (&lines_a, &lines_b), pairs);
-    }
+    let pairs = differing(&lines_a, &lines_b, |line| line.key);
     let mut at = (0, 0);
-    let mut left = Leftovers::default();
     for pair in pairs.iter().chain([&Pair { a: lines_a.len()..lines_a.len(), b: lines_b.len()..lines_b.len() }]) {
         // What stands between two pairs is the same but for its markers.
-        for (line_a, line_b) in
-            lines_a[at.0.min(pair.a.start)..pair.a.start].iter().zip(&lines_b[at.1.min(pair.b.start)..pair.b.start])
-        {
-            if line_a.bytes != line_b.bytes {
+        for (line_a, line_b) in lines_a[at.0..pair.a.start].iter().zip(&lines_b[at.1..pair.b.start]) {
+            if line_a.bytes != line_b.bytes && !all.is_full() {
                 within(all, members, (a, whole(line_a)), (b, whole(line_b)), is_text);
             }
         }
         at = (pair.a.end, pair.b.end);
-        if is_text {
-            one_by_one(all, members, (a, &lines_a[pair.a.clone()]), (b, &lines_b[pair.b.clone()]), is_text);
-        } else {
-            left.add(&lines_a[pair.a.clone()], &lines_b[pair.b.clone()]);
-        }
-        if all.is_full() {
-            return;
-        }
     }
-    left.settle(all, members, a, b);
+    if is_text {
+        for pair in without_moved(all, members, (a, b), (&lines_a, &lines_b), pairs) {
+            one_by_one(all, members, (a, &lines_a[pair.a]), (b, &lines_b[pair.b]), is_text);
+        }
+    } else {
+        let mut left = Leftovers::default();
+        pairs.into_iter().for_each(|pair| left.add(&lines_a[pair.a], &lines_b[pair.b]));
+        left.settle(all, members, a, b);
+    }
 }
 
 pub(super) fn whole(line: &Line<'_>) -> Range<usize> {
@@ -221,9 +215,6 @@ fn split_pairs(stays_a: &[usize], stays_b: &[usize], pair: &Pair, rest: &mut Vec
         let one =
             |stays: &[usize], range: &Range<usize>| stays.get(at).map_or(range.end..range.end, |line| *line..*line + 1);
         rest.push(Pair { a: one(stays_a, &pair.a), b: one(stays_b, &pair.b) });
-    }
-    if stays_a.is_empty() && stays_b.is_empty() {
-        rest.push(Pair { a: pair.a.end..pair.a.end, b: pair.b.end..pair.b.end });
     }
 }
 

@@ -6,7 +6,7 @@
 //! | `lines` `align` `strings` `order` | text and strings: what belongs together, and what came in another order |
 //! | `span` | one stretch that differs: planted, then times, then looks |
 //! | `planted` `times` `signatures` `hints` | markers; times; shapes of identifiers, keys, addresses, paths; names of fields |
-//! | `json` `elf` `programs` `python` `png` `documents` | what has parts, fields or headers of its own |
+//! | `json` `elf` `functions` `programs` `python` `png` `documents` | what has parts, fields or headers of its own |
 //! | `names` | paths that are known to differ, and names that differ |
 //! | `gather` | findings of one pair of files, one for each cause |
 
@@ -15,6 +15,7 @@ mod align;
 mod cases;
 mod documents;
 mod elf;
+mod functions;
 mod gather;
 mod hints;
 mod json;

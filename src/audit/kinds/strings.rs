@@ -47,7 +47,10 @@ pub(super) fn add_order(all: &mut Gathered<'_>, members: &[String], stretch: &St
     let (a, b) = stretch.bytes();
     let what = format!("the same strings in another order: `{}` against `{}`", quoted(a), quoted(b));
     let covers = (stretch.at_a.clone(), stretch.at_b.clone());
-    all.add(members, Reason::suspected(&causes::HASH_SEED, what, covers), stretch);
+    // Symbols and their strings come in the order in which files were linked.
+    let is_linked = members.last().is_some_and(|name| name.ends_with("strtab") || name.starts_with(".debug"));
+    let cause = if is_linked { &causes::FILE_ORDER } else { &causes::HASH_SEED };
+    all.add(members, Reason::suspected(cause, what, covers), stretch);
 }
 
 /// Strings that stand in no place of the other side.
