@@ -342,12 +342,14 @@ impl Examination<'_, '_, '_> {
         let marked = self.builds.compare(one, other, None).map(|comparison| comparison.differences).unwrap_or_default();
         let known = |difference: &Difference| hidden.known.iter().any(|(site, _)| *site == difference.site);
         let marked = marked.into_iter().filter(|difference| known(difference) && !hidden.has(difference));
-        let marked: Vec<Difference> = marked.map(|difference| Difference { dimension: Some(dimension), ..difference }).collect();
+        let marked: Vec<Difference> =
+            marked.map(|difference| Difference { dimension: Some(dimension), ..difference }).collect();
         marked.into_iter().for_each(|difference| self.add(difference));
         let Some(comparison) = self.builds.compare(one, other, Some(dimension)) else { return };
         self.at_least(comparison.verdict);
         self.normalizers.extend(comparison.normalizers);
-        let apart = comparison.differences.into_iter().filter(|difference| !known(difference) && !hidden.has(difference));
+        let apart =
+            comparison.differences.into_iter().filter(|difference| !known(difference) && !hidden.has(difference));
         apart.for_each(|difference| self.add(difference));
     }
 

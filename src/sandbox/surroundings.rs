@@ -164,7 +164,7 @@ pub struct Surroundings {
     /// `timer_settime`) set to one. Programs of another architecture (32-bit ones) see the machine's clock. Each look at the clock costs about
     /// 10 µs. Where the root may be changed, the clock is left alone; and a command is not observed then.
     pub clock_ahead: Duration,
-    /// Whether its clock stands still, at the time it began.
+    /// Whether its clock stands still, at the full hour before the time that it would begin with: what is begun a little later finds the same.
     pub clock_stands: bool,
     /// Whether addresses in memory are the same each time.
     pub fixed_addresses: bool,

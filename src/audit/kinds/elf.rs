@@ -9,7 +9,6 @@ use super::span::LENGTH_LEAD;
 use super::{Finding, functions};
 use crate::audit::causes::{self, Cause};
 use crate::audit::model::Certainty;
-use crate::sandbox::surroundings::Dimension;
 
 /// So many sections are named in one sentence.
 const NAMES_TOLD_MAX: usize = 8;
