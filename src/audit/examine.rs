@@ -156,6 +156,11 @@ impl Examination<'_, '_, '_> {
                 self.tell(*one, *other, alone, &Hidden::default());
             }
         }
+        if alone.is_none() {
+            // What comes out now one way and now another, with nothing to show for it, came in another order or by chance.
+            let unknown = self.differences.iter_mut().filter(|difference| difference.cause.id == causes::UNKNOWN.id);
+            unknown.for_each(|difference| difference.cause = &causes::RACE);
+        }
         if let Some(pin) = alone {
             // Where it is the only thing that has to be held fast, it is what differs between plain builds.
             let cause = match pin {
