@@ -3,6 +3,8 @@
 mod affected;
 mod again;
 mod attest;
+mod audit_corpus;
+mod audit_ways;
 mod bad_input;
 mod checklist;
 mod commands;
