@@ -117,7 +117,7 @@ impl<'c, 'w> Case<'c, 'w> {
     fn names_workspace(&self) -> bool {
         let crate::fingerprint::action::Work::Run { argv } = &self.prepared.action.work else { return false };
         let TaskKind::Run(run) = &self.session.workspace.tasks[self.task].kind else { return false };
-        let mut texts = argv.iter().chain(run.env.iter().map(|(_, value)| value));
+        let mut texts = argv.iter().chain(run.env.values());
         texts.any(|text| text.contains(WORKSPACE_DIR))
     }
 
