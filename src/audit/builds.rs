@@ -1,6 +1,7 @@
 //! The builds of one task while it is audited: each is made once, kept with what it left, and compared with others. Decides nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -205,6 +206,14 @@ impl<'b, 'c, 'w> Builds<'b, 'c, 'w> {
             difference.between = (one, other);
         }
         Some(comparison)
+    }
+
+    /// Lays out what a build left, at a path where nothing is. Links are written down as files: nobody is to follow them.
+    pub fn keep(&self, build: usize, dir: &Path) -> Result<(), String> {
+        match &self.left[build].listing {
+            Some(listing) => rebuild::keep(self.case.session, listing, dir),
+            None => Ok(()),
+        }
     }
 
     /// How many there are.

@@ -7,6 +7,7 @@
 //! 4. What differs with all is divided: dimensions whose marks were found first, then halves. What is found alone is built once more.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use crate::audit::bisect::{self, Found};
 use crate::audit::builds::{Budget, Builds, Stop};
@@ -33,6 +34,8 @@ pub struct Question {
     pub vary: Dimensions,
     /// What may be spent.
     pub budget: Budget,
+    /// An empty directory in which the outputs of builds that differ are left.
+    pub keep: Option<PathBuf>,
 }
 
 /// Audits one task.
@@ -64,6 +67,9 @@ pub fn examine(case: &Case<'_, '_>, question: &Question, marks: Marks) -> Result
             examination.at_least(Verdict::Inconclusive);
         }
         Err(stop) => return Err(stop),
+    }
+    if let Some(dir) = &question.keep {
+        examination.keep(dir);
     }
     Ok(examination.finish(&question.vary))
 }
@@ -386,6 +392,18 @@ impl Examination<'_, '_, '_> {
         match alike < ALIKE_TOLD_MAX && self.differences.len() < TOLD_MAX {
             true => self.differences.push(difference),
             false => self.untold += 1,
+        }
+    }
+
+    /// Leaves the outputs of every build that a difference is told of, as `PACKAGE/TASK/build-N`.
+    fn keep(&mut self, dir: &Path) {
+        let place = self.case.session.workspace.tasks[self.case.task].label.clone();
+        let dir = dir.join(place.package.as_str()).join(&*place.name);
+        let told: BTreeSet<usize> = self.differences.iter().flat_map(|one| [one.between.0, one.between.1]).collect();
+        for build in told {
+            if let Err(cause) = self.builds.keep(build, &dir.join(format!("build-{build}"))) {
+                self.note(format!("the outputs of build {build} could not be kept: {cause}"));
+            }
         }
     }
 

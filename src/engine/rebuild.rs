@@ -332,7 +332,7 @@ pub fn contents(session: &Session<'_>, digest: &Digest) -> Result<Vec<u8>, Strin
     }
 }
 
-/// Removes what rebuilds that are kept for a person would lie on, and lays a listing out there.
+/// Lays a listing out at a path where nothing is, for a person to look at. Links are written down as files.
 pub fn keep(session: &Session<'_>, listing: &Listing, dir: &std::path::Path) -> Result<(), String> {
     use crate::base::tree::Entry;
     ops::create_dir_all(dir).map_err(|error| error.to_string())?;

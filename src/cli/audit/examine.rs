@@ -159,8 +159,9 @@ pub fn run(args: &ExamineArgs, context: &Context) -> Result<ExitKind, CliError> 
     let selected = selected(args, &opened)?;
     let labels = selected.iter().map(|task| opened.workspace.tasks[*task].label.to_string()).collect();
     let budget = Budget { until: args.budget.map(|time| started + time), rebuilds: args.rebuilds };
-    let auditor =
-        Arc::new(Auditor::new(Question { vary: asked.clone(), budget }, labels, id.clone(), heard(args, context)));
+    let keep = args.keep.as_ref().map(|dir| empty_dir(&context.path(dir))).transpose()?;
+    let question = Question { vary: asked.clone(), budget, keep };
+    let auditor = Arc::new(Auditor::new(question, labels, id.clone(), heard(args, context)));
     let options = Options { inspecting: Inspecting(Some(auditor.clone())), ..options(args) };
     let session = opened.session(context, Arc::clone(&store), options, cancel.clone())?;
     let plan = engine_plan::plan(&session, &selected).map_err(|error| opened.plan_error(error))?;
@@ -190,6 +191,7 @@ pub fn run(args: &ExamineArgs, context: &Context) -> Result<ExitKind, CliError> 
         return Ok(ExitKind::Interrupted);
     }
     write(args, &audit, context);
+    say_needs(&plan, &selected, &opened, args, context);
     for (file, kind) in &files {
         atomic::write(file, kind.bytes(&audit).as_bytes(), Durability::Relaxed)?;
     }
@@ -203,6 +205,30 @@ pub fn run(args: &ExamineArgs, context: &Context) -> Result<ExitKind, CliError> 
         return Ok(ExitKind::Usage);
     }
     Ok(ExitKind::of_run(summary.ok && !fails(&args.fail_on, &audit), false))
+}
+
+/// Says that what the audited tasks need was taken as it is: a task can be the same each time, made of what is not.
+fn say_needs(plan: &engine_plan::Plan, selected: &[TaskId], opened: &Opened, args: &ExamineArgs, context: &Context) {
+    let is_needed = |task: &&TaskId| {
+        let declared = &opened.workspace.tasks[**task].kind;
+        !selected.contains(task) && declared.command().is_some_and(|run| !run.outputs.is_empty())
+    };
+    let needed = plan.tasks.iter().filter(is_needed).count();
+    if needed > 0 && args.format == Format::Human {
+        let (tasks, were) = if needed == 1 { ("task", "was") } else { ("tasks", "were") };
+        context.say(&format!("{needed} {tasks} that they need {were} not audited: `drystone audit //...` audits all"));
+    }
+}
+
+/// A directory with nothing in it, made if it is not there: what is kept is never mixed with what is somebody's.
+fn empty_dir(dir: &Path) -> Result<PathBuf, CliError> {
+    crate::fs::ops::create_dir_all(dir)?;
+    match crate::fs::ops::read_dir(dir)?.is_empty() {
+        true => Ok(dir.to_owned()),
+        false => {
+            Err(CliError::usage(format!("{} is not empty", dir.display())).help("name another directory with `--keep`"))
+        }
+    }
 }
 
 /// A number that no other audit has, as 16 hexadecimal digits.
