@@ -6,6 +6,7 @@ use serde::Serialize;
 use crate::base::time::human_bytes;
 use crate::cli::args::Format;
 use crate::cli::context::Context;
+use crate::cli::doctor_reproducible;
 use crate::cli::error::CliError;
 use crate::cli::exit::ExitKind;
 use crate::cli::table::json;
@@ -26,6 +27,9 @@ pub struct DoctorArgs {
     /// How the findings are written.
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     pub format: Format,
+    /// Tells what in this workspace and of this machine keeps builds from reproducing elsewhere. Builds nothing.
+    #[arg(long)]
+    pub reproducible: bool,
 }
 
 /// What came of one check.
@@ -189,6 +193,9 @@ fn system_check() -> Check {
 
 /// Checks this machine.
 pub fn run(args: DoctorArgs, context: &Context) -> Result<ExitKind, CliError> {
+    if args.reproducible {
+        return doctor_reproducible::run(args.format, context);
+    }
     let probe = probe();
     let mut checks = sandbox_checks(&probe);
     checks.extend(limit_checks(probe.best().unwrap_or(Level::None)));

@@ -8,6 +8,7 @@ pub mod completions;
 pub mod context;
 pub mod differing;
 pub mod doctor;
+mod doctor_reproducible;
 pub mod early;
 pub mod entry;
 pub mod error;

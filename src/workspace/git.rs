@@ -146,13 +146,17 @@ pub fn parse_files(answer: &[u8]) -> Before {
     Before::new(answer.split(|byte| *byte == 0).filter_map(file).collect::<BTreeMap<_, _>>())
 }
 
-/// What of git's settings decides what it tells.
+/// What of git's settings decides what it tells, and how it writes files out.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Settings {
     /// `core.excludesFile`, as it is written.
     pub excludes_file: Option<String>,
     /// `extensions.objectFormat`.
     pub object_format: Option<String>,
+    /// `core.autocrlf`, as it is written.
+    pub auto_crlf: Option<String>,
+    /// `core.fileMode`, as it is written.
+    pub file_mode: Option<String>,
 }
 
 /// Reads the answer to [`settings`]: entries of a name, a line feed and a value, the last of a name counts.
@@ -163,6 +167,8 @@ pub fn parse_settings(answer: &[u8]) -> Settings {
         match name {
             "core.excludesfile" => found.excludes_file = Some(value.to_owned()),
             "extensions.objectformat" => found.object_format = Some(value.to_owned()),
+            "core.autocrlf" => found.auto_crlf = Some(value.to_owned()),
+            "core.filemode" => found.file_mode = Some(value.to_owned()),
             _ => {}
         }
     }
@@ -178,11 +184,14 @@ mod tests {
     fn the_last_setting_of_a_name_counts() {
         let check = |answer: &[u8], excludes_file: Option<&str>, object_format: Option<&str>| {
             let (excludes_file, object_format) = (excludes_file.map(str::to_owned), object_format.map(str::to_owned));
-            assert_eq!(parse_settings(answer), Settings { excludes_file, object_format }, "{answer:?}");
+            let expect = Settings { excludes_file, object_format, ..Settings::default() };
+            assert_eq!(parse_settings(answer), expect, "{answer:?}");
         };
         check(b"", None, None);
         check(b"core.excludesfile\n~/one\0user.name\nX\0core.excludesfile\n/two\nlines\0", Some("/two\nlines"), None);
         check(b"core.excludesfile\0extensions.objectformat\nsha256\0", None, Some("sha256"));
+        let written = parse_settings(b"core.autocrlf\ninput\0core.autocrlf\ntrue\0core.filemode\nfalse\0");
+        assert_eq!((written.auto_crlf.as_deref(), written.file_mode.as_deref()), (Some("true"), Some("false")));
     }
 
     #[test]

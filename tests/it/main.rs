@@ -10,6 +10,7 @@ mod checklist;
 mod commands;
 mod counts;
 mod differing;
+mod doctor_reproducible;
 mod examples;
 mod explain;
 mod fetches;
