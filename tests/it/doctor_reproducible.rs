@@ -17,7 +17,7 @@ tools = ["cc"]
 network = true
 isolation = "none"
 pass-env = ["CFLAGS"]
-env = { CPATH = "/usr/include:/home/ada/include", PLAIN = "x" }
+env = { CPATH = "/usr/include:/home/ann/include", PLAIN = "x" }
 
 [task.good]
 run = "cat app.c > copy.txt"
@@ -48,7 +48,7 @@ fn habits_and_open_doors_are_told_with_their_place_and_the_way_out() {
         "it declares `network = true`",
         "it declares `isolation = \"none\"`",
         "`pass-env` names `CFLAGS`",
-        "`CPATH` of `env` names `/home/ada/include`",
+        "`CPATH` of `env` names `/home/ann/include`",
         "0 will not reproduce elsewhere, ",
     ] {
         assert!(ran.stderr.contains(told), "{told}: {}", ran.stderr);
