@@ -380,7 +380,12 @@ impl Examination<'_, '_, '_> {
 
     /// Takes a difference unless it is known, or a better one of the same place and cause is.
     fn add(&mut self, difference: Difference) {
-        let same = |known: &&mut Difference| known.site == difference.site && known.cause == difference.cause;
+        // What only follows from something is told once, whatever it follows from.
+        let follows = |one: &Difference| one.consequence_of.is_some();
+        let same = |known: &&mut Difference| {
+            known.site == difference.site
+                && (known.cause == difference.cause || (follows(known) && follows(&difference)))
+        };
         if let Some(known) = self.differences.iter_mut().find(same) {
             if (difference.certainty, difference.dimension.is_some()) > (known.certainty, known.dimension.is_some()) {
                 *known = difference;

@@ -4,6 +4,7 @@ mod affected;
 mod again;
 mod attest;
 mod audit_corpus;
+mod audit_images;
 mod audit_ways;
 mod bad_input;
 mod checklist;
