@@ -48,7 +48,7 @@ impl ExitKind {
     pub const fn meaning(self) -> &'static str {
         match self {
             ExitKind::Done => "done",
-            ExitKind::Failed => "a task failed",
+            ExitKind::Failed => "a task failed, or an audit found a difference",
             ExitKind::Usage => "the command line or a manifest is wrong",
             ExitKind::Infrastructure => "the machine is in the way: disk, permissions, sandbox",
             ExitKind::Bug => "a bug in drystone",

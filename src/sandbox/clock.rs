@@ -152,7 +152,7 @@ impl Clock {
         let until = read_time(thread, address, NANOSECONDS).ok()?;
         let real = now();
         let until = (until - self.shown(real) + real).max(0);
-        let place = (ptrace::stack_pointer(thread).ok()? - BELOW_STACK) & !15;
+        let place = ptrace::stack_pointer(thread).ok()?.wrapping_sub(BELOW_STACK) & !15;
         write_time(thread, place, until, NANOSECONDS).ok()?;
         ptrace::set_arguments(thread, &[(at, place)]).ok()?;
         Some(Begun::Waits { at, address })

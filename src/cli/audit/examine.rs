@@ -67,7 +67,12 @@ pub struct ExamineArgs {
     #[arg(long, value_name = "N", default_value_t = REBUILDS_DEFAULT)]
     pub rebuilds: usize,
     /// What makes the exit 1, with commas between.
-    #[arg(long, value_name = "WHAT", value_delimiter = ',', default_value = "different,equivalent,uncompressed")]
+    #[arg(
+        long,
+        value_name = "WHAT",
+        value_delimiter = ',',
+        default_value = "different,equivalent,uncompressed,inconclusive"
+    )]
     pub fail_on: Vec<FailOn>,
     /// Audits so many tasks at once; without it, one per core.
     #[arg(short, long, value_name = "N")]
