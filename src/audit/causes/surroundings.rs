@@ -5,7 +5,7 @@ use super::{Cause, causes};
 causes! {
     SURROUNDINGS:
     TIMESTAMP_EMBEDDED = "timestamp.embedded", "a time of the build in the content",
-        "take the time from `SOURCE_DATE_EPOCH`, or leave it out";
+        "take the time from `SOURCE_DATE_EPOCH` (TeX: with `FORCE_SOURCE_DATE=1`), or leave it out";
     TIME_ZONE = "time-zone", "a time told in the zone of the machine",
         "set `TZ=UTC` in the environment of the task, or format times in UTC";
     BUILD_PATH = "build-path", "the directory that it was built in",
