@@ -68,6 +68,7 @@ pub fn examine(case: &Case<'_, '_>, question: &Question, marks: Marks) -> Result
         }
         Err(stop) => return Err(stop),
     }
+    examination.withhold();
     if let Some(dir) = &question.keep {
         examination.keep(dir);
     }
@@ -397,6 +398,21 @@ impl Examination<'_, '_, '_> {
         match alike < ALIKE_TOLD_MAX && self.differences.len() < TOLD_MAX {
             true => self.differences.push(difference),
             false => self.untold += 1,
+        }
+    }
+
+    /// Takes the bytes out of what is told of a task that is given secrets: what is shown of an output may be one, in part or in another form.
+    fn withhold(&mut self) {
+        let secrets = self.case.session.secrets_reaching(self.case.task);
+        if secrets.is_empty() {
+            return;
+        }
+        for difference in &mut self.differences {
+            difference.evidence = None;
+            difference.what = "bytes differ that are not shown, for the task is given secrets".to_owned();
+            for part in std::iter::once(&mut difference.site.file).chain(&mut difference.site.members) {
+                *part = secrets.redacted(part);
+            }
         }
     }
 

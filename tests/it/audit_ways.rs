@@ -110,6 +110,22 @@ fn what_cannot_be_varied_is_never_told_as_the_same() {
 }
 
 #[test]
+fn nothing_is_shown_of_the_outputs_of_a_task_with_secrets() {
+    let mut workspace = TestWorkspace::new(
+        "[task.leak]\nrun = \"mkdir out && (echo $TOKEN | rev; uname -n) > out/told\"\noutputs = [\"out/**\"]\nsecret-env = [\"TOKEN\"]\n",
+    );
+    workspace.set("TOKEN", "open-sesame-1234");
+    let report = workspace.beside("page.html");
+    let args = ["--vary", "host-name", "--report", report.to_str().expect("text")];
+    let told = audit(&workspace, &args, 1);
+    assert_eq!(task(&told, "//:leak")["differences"][0]["cause"]["id"], "host-name");
+    let page = fs::read_to_string(report).expect("a page");
+    for text in [told.to_string(), page] {
+        assert!(!text.contains("open-sesame") && !text.contains("emases"), "{text}");
+    }
+}
+
+#[test]
 fn a_hit_that_its_sources_do_not_make_fails_the_run_that_checks_it() {
     let workspace = TestWorkspace::new(
         "[task.dice]\nrun = \"od -An -N8 -tx1 /dev/urandom > face\"\noutputs = [\"face\"]\n\n\
