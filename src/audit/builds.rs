@@ -19,8 +19,11 @@ use crate::engine::rebuild::{self, Rebuilt};
 use crate::sandbox::surroundings::Dimension;
 use crate::store::Execution;
 
-/// How far apart builds begin that are to show what time does: times of files are told in seconds, in zip archives in two.
+/// How far apart builds begin that are to show what time does: times of files are told in seconds.
 const APART: Duration = Duration::from_millis(1_100);
+
+/// The same in zip archives, which tell them in steps of two seconds.
+const FAR: Duration = Duration::from_millis(2_100);
 
 /// Why an examination ends early.
 #[derive(Debug)]
@@ -58,6 +61,7 @@ pub struct Builds<'b, 'c, 'w> {
     left: Vec<Left>,
     known: BTreeMap<(Dimensions, Dimensions), usize>,
     begun: Instant,
+    first_begun: Option<Instant>,
 }
 
 impl<'b, 'c, 'w> Builds<'b, 'c, 'w> {
@@ -81,7 +85,15 @@ impl<'b, 'c, 'w> Builds<'b, 'c, 'w> {
             planted: Vec::new(),
             span: Span { from_s: started_ms.div_euclid(1000), to_s: created_ms.div_euclid(1000) + 1 },
         };
-        Self { case, budget, told: vec![build], left: vec![left], known: BTreeMap::new(), begun: Instant::now() }
+        Self {
+            case,
+            budget,
+            told: vec![build],
+            left: vec![left],
+            known: BTreeMap::new(),
+            begun: Instant::now(),
+            first_begun: None,
+        }
     }
 
     /// All of them.
@@ -92,6 +104,15 @@ impl<'b, 'c, 'w> Builds<'b, 'c, 'w> {
     /// Waits until a build that begins now begins another second than the last one.
     pub fn wait_apart(&self) -> Result<(), Stop> {
         match self.case.session.cancel.wait(APART.saturating_sub(self.begun.elapsed())) {
+            true => Err(Stop::Cancelled),
+            false => Ok(()),
+        }
+    }
+
+    /// Waits until a build that begins now begins in another unit of any clock that files are told by than the first rebuild.
+    pub fn wait_far(&self) -> Result<(), Stop> {
+        let since = self.first_begun.map_or(Duration::ZERO, |begun| begun.elapsed());
+        match self.case.session.cancel.wait(FAR.saturating_sub(since)) {
             true => Err(Stop::Cancelled),
             false => Ok(()),
         }
@@ -118,6 +139,7 @@ impl<'b, 'c, 'w> Builds<'b, 'c, 'w> {
             return Err(Stop::Spent);
         }
         self.begun = Instant::now();
+        self.first_begun.get_or_insert(self.begun);
         let started_ms = now_ms();
         let variation = marks.variation(varied, pinned, started_ms);
         let rebuilt = self.case.rebuild(&variation.arrangement);

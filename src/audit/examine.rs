@@ -15,7 +15,7 @@ use crate::audit::causes::{self, Cause};
 use crate::audit::compare::Comparison;
 use crate::audit::effects;
 use crate::audit::hidden::{Hidden, Trait, around};
-use crate::audit::model::{Difference, Effect, Outcome, TaskAudit, Varied, Verdict};
+use crate::audit::model::{Certainty, Difference, Effect, Outcome, TaskAudit, Varied, Verdict};
 use crate::audit::variation::{Dimensions, Marks, PINS};
 use crate::base::path::RelPath;
 use crate::engine::inspect::Case;
@@ -133,8 +133,13 @@ impl Examination<'_, '_, '_> {
 
     /// Finds what holds plain builds fast, and tells how they differ. Gives what was held fast, and a build that was made so.
     fn explain_instability(&mut self, pairs: &[(usize, usize)]) -> Result<(Dimensions, usize), Stop> {
-        let likely = self.likely_pins(pairs);
-        let held = match self.hold_fast(&likely) {
+        let plain: Vec<usize> = (0..self.builds.count()).filter(|build| self.builds.is_plain(*build)).collect();
+        let agrees =
+            |one: usize| plain.iter().any(|other| one < *other && self.builds.differing(one, *other).is_empty());
+        // Where plain builds agree now and then, that some agree with something held fast proves nothing, but for times that are told.
+        let wavers = plain.iter().any(|one| agrees(*one));
+        let likely = self.likely_pins(pairs, if wavers { Certainty::Proven } else { Certainty::Suspected });
+        let held = match self.hold_fast(&likely, wavers) {
             Err(Stop::Spent) => {
                 self.tell_pairs(pairs, None);
                 return Err(Stop::Spent);
@@ -164,9 +169,7 @@ impl Examination<'_, '_, '_> {
             }
         }
         if alone.is_none() {
-            // What comes out now one way and now another, with nothing to show for it, came in another order or by chance.
-            let unknown = self.differences.iter_mut().filter(|difference| difference.cause.id == causes::UNKNOWN.id);
-            unknown.for_each(|difference| difference.cause = &causes::RACE);
+            self.blame_chance();
         }
         if let Some(pin) = alone {
             // Where it is the only thing that has to be held fast, it is what differs between plain builds.
@@ -181,15 +184,22 @@ impl Examination<'_, '_, '_> {
         }
     }
 
+    /// What comes out now one way and now another, with nothing to show for it, came in another order or by chance.
+    fn blame_chance(&mut self) {
+        let unknown = self.differences.iter_mut().filter(|difference| difference.cause.id == causes::UNKNOWN.id);
+        unknown.for_each(|difference| difference.cause = &causes::RACE);
+    }
+
     /// The pins that what differs among plain builds speaks for.
-    fn likely_pins(&self, pairs: &[(usize, usize)]) -> Dimensions {
+    fn likely_pins(&self, pairs: &[(usize, usize)], at_least: Certainty) -> Dimensions {
         let comparisons = pairs.iter().filter_map(|(one, other)| self.builds.compare(*one, *other, None));
         let differences = comparisons.flat_map(|comparison| comparison.differences);
-        differences.filter_map(|difference| pin_of(difference.cause)).collect()
+        let sure = differences.filter(|difference| difference.certainty >= at_least);
+        sure.filter_map(|difference| pin_of(difference.cause)).collect()
     }
 
     /// Builds in pairs what plain builds differ in: with the likely pins, then with all, then with each.
-    fn hold_fast(&mut self, likely: &Dimensions) -> Result<Option<(Dimensions, usize)>, Stop> {
+    fn hold_fast(&mut self, likely: &Dimensions, only_likely: bool) -> Result<Option<(Dimensions, usize)>, Stop> {
         let can = |one: &Dimension| matches!(self.effects.get(one), Some(Effect::Effective { .. }));
         let pins: Dimensions = PINS.into_iter().filter(can).collect();
         if pins.is_empty() || self.case.is_image() {
@@ -200,6 +210,9 @@ impl Examination<'_, '_, '_> {
             if let Some(build) = self.agreeing(&pin)? {
                 return Ok(Some((pin, build)));
             }
+        }
+        if only_likely {
+            return Ok(None);
         }
         let Some(whole) = self.agreeing(&pins)? else { return Ok(None) };
         if pins.len() == 1 {
@@ -235,11 +248,22 @@ impl Examination<'_, '_, '_> {
         let hidden = if pins.is_empty() { self.hidden() } else { Hidden::default() };
         self.judge(all);
         let hides_all = !hidden.is_nothing() && self.builds.all_in(RESULT, &self.unstable);
+        let all_varied = all;
         let all = if pins.is_empty() { all } else { self.builds.of(&self.marks, &varied, &pins)? };
         let suspects = self.suspects(ground, all);
         let mut trial = Trial { builds: &mut self.builds, marks: &self.marks, pins: &pins, ground, hidden: &hidden };
         let mut found = Vec::new();
         let searched = bisect::search(&varied, &suspects, &mut |set| trial.ask(set), &mut found);
+        if self.unstable.is_empty() && !found.is_empty() && !matches!(searched, Err(Stop::Spent)) {
+            // Builds have gone on for a while: what differs by now without anything varied was never an effect of it.
+            self.builds.wait_far()?;
+            let control = self.builds.again(&self.marks, &Dimensions::new(), &Dimensions::new())?;
+            self.unstable = self.builds.differing(RESULT, control);
+            if !self.unstable.is_empty() {
+                let (pins, ground) = self.explain_instability(&[(RESULT, control)])?;
+                return self.vary(effective, all_varied, pins, ground);
+            }
+        }
         let is_spent = matches!(searched, Err(Stop::Spent));
         match searched {
             Ok(()) | Err(Stop::Spent) => {}
@@ -300,6 +324,7 @@ impl Examination<'_, '_, '_> {
                 self.outcomes.extend(dimensions.iter().map(|one| (*one, Outcome::Unknown { why: why.clone() })));
                 self.at_least(Verdict::Inconclusive);
                 self.tell(ground, build, None, hidden);
+                self.blame_chance();
             }
         }
         Ok(())
@@ -336,7 +361,7 @@ impl Examination<'_, '_, '_> {
 
     /// What differs among plain builds, so that it tells nothing where it differs again.
     fn hidden(&self) -> Hidden {
-        let plain = 1..self.builds.count().min(4);
+        let plain = 1..self.builds.count();
         let plain = plain.filter(|build| self.builds.is_plain(*build));
         let found: Vec<BTreeSet<Trait>> = plain
             .map(|build| self.builds.news(RESULT, build, &Hidden::default()))
