@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::audit::compare::{self, Comparison, Limits};
 use crate::audit::context::{Context, Planted, Span};
 use crate::audit::hidden::{Hidden, Trait};
-use crate::audit::model::{Build, Ending};
+use crate::audit::model::{Build, Ending, Site};
 use crate::audit::variation::{Dimensions, Marks};
 use crate::base::diagnostic::Diagnostic;
 use crate::base::path::RelPath;
@@ -203,6 +203,12 @@ impl<'b, 'c, 'w> Builds<'b, 'c, 'w> {
     /// Whether all outputs of a build are among these paths.
     pub fn all_in(&self, build: usize, paths: &BTreeSet<RelPath>) -> bool {
         self.left[build].listing.as_ref().is_some_and(|listing| listing.keys().all(|path| paths.contains(path)))
+    }
+
+    /// Where names are that only one of two builds has.
+    pub fn lonely(&self, one: usize, other: usize) -> BTreeSet<Site> {
+        let differences = self.compare(one, other, None).into_iter().flat_map(|comparison| comparison.differences);
+        differences.filter(compare::is_of_name).map(|difference| difference.site).collect()
     }
 
     /// Whether nothing was varied and nothing held fast.

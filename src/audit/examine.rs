@@ -14,7 +14,7 @@ use crate::audit::builds::{Budget, Builds, Stop};
 use crate::audit::causes::{self, Cause};
 use crate::audit::compare::Comparison;
 use crate::audit::effects;
-use crate::audit::hidden::{Hidden, Trait, around};
+use crate::audit::hidden::{Hidden, around};
 use crate::audit::model::{Certainty, Difference, Effect, Outcome, TaskAudit, Varied, Verdict};
 use crate::audit::variation::{Dimensions, Marks, PINS};
 use crate::base::path::RelPath;
@@ -361,17 +361,13 @@ impl Examination<'_, '_, '_> {
 
     /// What differs among plain builds, so that it tells nothing where it differs again.
     fn hidden(&self) -> Hidden {
-        let plain = 1..self.builds.count();
-        let plain = plain.filter(|build| self.builds.is_plain(*build));
-        let found: Vec<BTreeSet<Trait>> = plain
-            .map(|build| self.builds.news(RESULT, build, &Hidden::default()))
-            .filter(|news| !news.is_empty())
-            .collect();
-        let everywhere = |one: &Trait| found.iter().all(|news| news.contains(one));
-        let known: BTreeSet<Trait> = found.iter().flatten().cloned().collect();
-        // Names that come and go hide what lies beside them.
-        let places = known.iter().filter(|one| found.len() > 1 && !everywhere(one)).map(|(site, _)| around(site));
-        Hidden { places: places.collect(), known }
+        let mut hidden = Hidden::default();
+        for plain in (1..self.builds.count()).filter(|build| self.builds.is_plain(*build)) {
+            hidden.known.extend(self.builds.news(RESULT, plain, &Hidden::default()));
+            // Names that come and go hide what lies beside them.
+            hidden.places.extend(self.builds.lonely(RESULT, plain).iter().map(around));
+        }
+        hidden
     }
 
     /// Compares two builds that differ in one dimension, where something differs anyway: what is there already is told only by its marks.

@@ -11,7 +11,7 @@ use crate::audit::compare::pairing::{self, Single};
 use crate::audit::compare::verdict::Cost;
 use crate::audit::compare::walk::{Side, Told, Trouble, Walk, planted, text, within};
 use crate::audit::kinds;
-use crate::audit::model::{Certainty, EVIDENCE_BYTES_MAX, Evidence, Site};
+use crate::audit::model::{Certainty, Difference, EVIDENCE_BYTES_MAX, Evidence, Site};
 use crate::base::digest::Digest;
 
 /// What is stored in a field.
@@ -200,10 +200,20 @@ fn singles(walk: &mut Walk<'_>, side: Side, bytes: &[u8], archive: &Archive, alo
     singles
 }
 
+/// How it begins what is told of a file that is on one side only.
+const ONE_SIDED: &str = "only on the ";
+/// The same of one that has another name.
+const RENAMED: &str = "renamed: ";
+
+/// Whether a name is on one side only, rather than something of a file that both have.
+pub(super) fn is_of_name(difference: &Difference) -> bool {
+    [ONE_SIDED, RENAMED].iter().any(|lead| difference.what.starts_with(lead))
+}
+
 /// Tells of a file that is on one side only.
 pub(super) fn only(walk: &mut Walk<'_>, site: &Site, name: &str, side: Side) {
     let which = ["first", "second"][side];
-    let what = format!("only on the {which} side");
+    let what = format!("{ONE_SIDED}{which} side");
     let told = match kinds::only_cause(name) {
         Some(cause) => Told { cause, ..Told::unknown(what) },
         None => Told::proven(what, &causes::FILE_SET, Cost::Real),
@@ -216,7 +226,7 @@ pub(super) fn renamed(walk: &mut Walk<'_>, site: &Site, a: &str, b: &str) {
     let (cause, certainty) = kinds::name_cause(a, b, walk.context);
     let dimension = planted(walk.context, a, b);
     let certainty = if dimension.is_some() { Certainty::Proven } else { certainty };
-    let what = format!("renamed: `{a}` on the first side, `{b}` on the second");
+    let what = format!("{RENAMED}`{a}` on the first side, `{b}` on the second");
     walk.push(site, Told { cause, certainty, dimension, ..Told::unknown(what) });
 }
 

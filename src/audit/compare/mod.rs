@@ -115,6 +115,11 @@ pub fn trees(
     walk.finish()
 }
 
+/// Whether a difference is one of names: a file is on one side only.
+pub fn is_of_name(difference: &Difference) -> bool {
+    archive::is_of_name(difference)
+}
+
 /// Compares two files that go by a name.
 pub fn files(name: &str, a: &[u8], b: &[u8], context: &Context, limits: &Limits) -> Comparison {
     let mut walk = walk::Walk::new(context, limits);
