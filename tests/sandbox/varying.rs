@@ -228,7 +228,10 @@ done = threading.Event(); began = time.monotonic(); done.wait(0.05); assert time
     };
     assert_eq!(seen(&|_| {}).as_deref(), Some("+0 goes"));
     assert_eq!(seen(&|around| around.clock_ahead = Duration::from_secs(YEAR)).as_deref(), Some("+8760 goes"));
-    assert_eq!(seen(&|around| around.clock_stands = true).as_deref(), Some("+0 stands"));
+    assert!(seen(&|around| around.clock_stands = true).is_some_and(|told| told.ends_with(" stands")));
+    // At a full hour, whenever it is begun.
+    let stood = world.run(around(sh("date -u +%M%S; date -u +%M%S"), |around| around.clock_stands = true)).stdout;
+    assert_eq!(stood, "0000\n0000\n");
 }
 
 #[test]
